@@ -1,0 +1,50 @@
+# Sets itself up: every target first makes .venv with Python's own venv and pip, once, and again only when
+# pyproject.toml, constraints.txt or the interpreter change.
+#   make train ARGS="--dropout-rate 0 --epochs 5"   PYTHON=python3.13   EXTRAS=cuda13
+
+PYTHON ?= python3
+ARGS ?=
+EXTRAS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
+comma := ,
+READY := $(VENV)/.ready-$(VERSION)$(subst $(comma),-,$(addprefix -,$(EXTRAS)))
+
+.DEFAULT_GOAL := help
+.PHONY: help train test test-all lint type format clean
+
+help: ## Show this list
+	@echo 'cnnjax: conv / pool / dropout networks in JAX, with evidence. Targets:'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+	@echo 'Variables: ARGS="..." for train, PYTHON=python3.13, EXTRAS=cuda13 or tpu at set-up.'
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo 'cnnjax: error: "$(PYTHON)" is missing or older than Python 3.11 (found: $(or $(VERSION),none)); use make PYTHON=/path/to/python3.11' >&2; exit 1; }
+	@echo 'Setting up $(VENV) with Python $(VERSION) (once, about a minute) ...'
+	@$(PYTHON) -m venv --clear $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev$(addprefix $(comma),$(EXTRAS))]'
+	@touch $@
+
+train: $(READY) ## Train the first tutorial's network on MNIST; options in ARGS="..."
+	@$(BIN)/python -m cnnjax train $(ARGS)
+
+test: $(READY) ## Run the unit tests (a few minutes, no network)
+	@$(BIN)/python -m pytest -m 'not slow' -n 2
+
+test-all: $(READY) ## Run every test, the slow end-to-end ones too
+	@$(BIN)/python -m pytest -n 2
+
+lint: $(READY) ## Check style with ruff
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+type: $(READY) ## Check types with pyright
+	@$(BIN)/pyright
+
+format: $(READY) ## Rewrite the code in the project's style
+	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
+
+clean: ## Remove the environment and caches; runs and results stay
+	@rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
