@@ -1,0 +1,28 @@
+"""Make `tests/data`, a tiny stratified piece of MNIST: `python tests/make_tiny_mnist.py`."""
+
+import gzip
+from pathlib import Path
+
+from cnnjax import data, idx
+
+TRAIN, TEST = 1_000, 200
+
+
+def main() -> None:
+    """Write the four IDX files, compressed; the same bytes whenever it runs."""
+    mnist = data.load("mnist", announce=print)
+    train, _ = data.split(mnist.train, TRAIN / len(mnist.train.labels))
+    test, _ = data.split(mnist.test, TEST / len(mnist.test.labels))
+    directory = Path(__file__).parent / "data"
+    directory.mkdir(exist_ok=True)
+    for file, raw in idx.pack(train, test).items():
+        # No name and no time in the header, so that the bytes depend on the content alone.
+        with (
+            open(directory / f"{file}.gz", "wb") as out,
+            gzip.GzipFile("", "wb", mtime=0, fileobj=out) as compressed,
+        ):
+            compressed.write(raw)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,150 @@
+"""The IDX format, and data sets handed over with --data-dir."""
+
+import gzip
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from cnnjax import data, idx
+from cnnjax.errors import ArgumentError, UserError
+
+TINY = Path(__file__).parent / "data"
+TRAIN_IMAGES, TRAIN_LABELS, *_ = idx.FILES
+
+
+@pytest.fixture(scope="module")
+def files() -> idx.Files:
+    return {file: idx.read(path) for file, path in idx.find(TINY).items()}
+
+
+# The IDX format
+
+
+@given(hnp.arrays(np.uint8, hnp.array_shapes(min_dims=1, max_dims=4, min_side=0)))
+def test_idx_round_trip(array):
+    np.testing.assert_array_equal(idx.decode(idx.encode(array), array.ndim, "x"), array)
+
+
+@given(hnp.arrays(np.uint8, hnp.array_shapes(min_dims=3, max_dims=3)), st.data())
+def test_every_shorter_idx_file_is_refused(array, draw):
+    raw = idx.encode(array)
+    length = draw.draw(st.integers(0, len(raw) - 1))
+    with pytest.raises(UserError, match="some-file"):
+        idx.decode(raw[:length], 3, "some-file")
+
+
+def test_pack_is_the_inverse_of_unpack(files):
+    train, test = idx.unpack(files)
+    assert idx.pack(train, test) == files
+    assert train.images.dtype == np.uint8 and train.images.shape == (1000, 28, 28, 1)
+    assert train.labels.dtype == np.int32 and test.labels.shape == (200,)
+
+
+# --data-dir
+
+
+@pytest.mark.parametrize("compressed", [True, False])
+def test_data_dir_takes_plain_and_gzip(compressed, files, tmp_path):
+    for file, raw in files.items():
+        path = tmp_path / (f"{file}.gz" if compressed else file)
+        path.write_bytes(gzip.compress(raw) if compressed else raw)
+    loaded = data.load("fashion_mnist", tmp_path)
+    assert loaded.source == "data-dir"
+    assert loaded.sha256 == idx.digests(files)
+    other = data.load("kmnist", TINY)
+    for x, y in zip((*loaded.train, *loaded.test), (*other.train, *other.test), strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+def test_data_dir_needs_neither_tfds_nor_jax():
+    code = (
+        "import sys; from pathlib import Path; from cnnjax import data;"
+        f"data.load('kmnist', Path({str(TINY)!r}));"
+        "print(*{'tensorflow_datasets', 'jax'} & set(sys.modules))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert not out.stdout.strip()
+
+
+def _break(name: str, directory: Path, files: idx.Files) -> str:
+    """Damage one file in one way; the message must hold what is returned."""
+    images, labels = directory / TRAIN_IMAGES, directory / TRAIN_LABELS
+    raw = files[TRAIN_LABELS]
+    if name == "missing":
+        labels.unlink()
+        return "no such file"
+    if name == "magic":
+        images.write_bytes(b"\0\0\x0d\3" + files[TRAIN_IMAGES][4:])
+        return "not an IDX file"
+    if name == "swapped":
+        images.write_bytes(raw)
+        return "not an IDX file"
+    if name == "empty":
+        images.write_bytes(b"")
+        return "nothing"
+    if name == "truncated":
+        images.write_bytes(files[TRAIN_IMAGES][:-1])
+        return "promises 784000 bytes, 783999 follow"
+    if name == "trailing":
+        labels.write_bytes(raw + b"\0")
+        return "promises 1000 bytes, 1001 follow"
+    if name == "count":
+        labels.write_bytes(idx.encode(np.zeros(999, np.uint8)))
+        return "999 labels for the 1000 images"
+    if name == "size":
+        images.write_bytes(idx.encode(np.zeros((1000, 27, 28), np.uint8)))
+        return "28 x 28"
+    if name == "label":
+        labels.write_bytes(raw[:-1] + b"\x0a")
+        return "the label 10"
+    if name == "directory":
+        labels.unlink()
+        labels.mkdir()
+        return "no such file"
+    compressed = bytearray(gzip.compress(raw))
+    if name == "gzip cut":
+        del compressed[-20:]
+    elif name == "gzip crc":
+        compressed[-6] ^= 1
+    elif name == "gzip body":
+        compressed[20:40] = bytes(20)
+    labels.write_bytes(compressed)
+    return "broken gzip"
+
+
+BREAKAGES = (
+    *("missing", "magic", "swapped", "empty", "truncated", "trailing", "count", "size", "label"),
+    *("directory", "gzip cut", "gzip crc", "gzip body"),
+)
+
+
+@pytest.mark.parametrize("name", BREAKAGES)
+def test_a_damaged_file_is_named_in_one_line(name, files, tmp_path):
+    for file, raw in files.items():
+        (tmp_path / file).write_bytes(raw)
+    told = _break(name, tmp_path, files)
+    with pytest.raises(UserError) as caught:
+        data.load("fashion_mnist", tmp_path)
+    message = str(caught.value)
+    assert told in message and str(tmp_path / "train-") in message and "\n" not in message
+
+
+def test_data_dir_that_is_none(tmp_path):
+    with pytest.raises(UserError, match="no such directory"):
+        data.load("mnist", tmp_path / "nowhere")
+
+
+def test_mnist_means_the_canonical_mnist():
+    with pytest.raises(UserError, match=r"train-images-idx3-ubyte\.gz: not the canonical MNIST"):
+        data.load("mnist", TINY)
+
+
+def test_unknown_name_lists_the_known():
+    with pytest.raises(ArgumentError, match="mnist, fashion_mnist, kmnist"):
+        data.load("minst")

@@ -1,0 +1,54 @@
+"""The split into training and validation part."""
+
+from pathlib import Path
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cnnjax import data
+
+TINY = Path(__file__).parent / "data"
+
+# The split
+
+
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=300), st.floats(0, 1), st.integers(0, 2**32))
+def test_split_laws(labels, fraction, seed):
+    n = len(labels)
+    numbered = np.zeros((n, 28, 28, 1), np.uint8)
+    numbered[:, 0, 0, 0], numbered[:, 0, 1, 0] = np.arange(n) // 256, np.arange(n) % 256
+    dataset = data.Dataset(numbered, np.array(labels, np.int32))
+    parts = data.split(dataset, fraction, seed=seed)
+    places = [p.images[:, 0, 0, 0].astype(int) * 256 + p.images[:, 0, 1, 0] for p in parts]
+    assert sorted(np.concatenate(places)) == list(range(n))
+    assert len(parts[1].labels) == round(n * (1 - fraction))
+    for part, place in zip(parts, places, strict=True):
+        np.testing.assert_array_equal(part.labels, dataset.labels[place])
+        assert (np.diff(place) > 0).all()
+    share = np.bincount(labels, minlength=10) * (1 - fraction)
+    assert (np.abs(np.bincount(parts[1].labels, minlength=10) - share) < 1 + 1e-6).all()
+    for part, other in zip(parts, data.split(dataset, fraction, seed=seed), strict=True):
+        np.testing.assert_array_equal(part.images, other.images)
+
+
+def test_split_depends_on_its_seed():
+    train = data.load("kmnist", TINY).train
+    (a, _), (b, _) = data.split(train, seed=0), data.split(train, seed=1)
+    assert len(a.labels) == len(b.labels) == 800
+    assert not np.array_equal(a.images, b.images)
+
+
+def test_split_of_mnist_is_48000_and_12000():
+    counts = [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
+    labels = np.repeat(np.arange(10, dtype=np.int32), counts)
+    images = np.broadcast_to(np.uint8(0), (60_000, 28, 28, 1))
+    train, validation = data.split(data.Dataset(images, labels))
+    assert (len(train.labels), len(validation.labels)) == (48_000, 12_000)
+
+
+def test_split_is_the_same_for_ever():
+    # A frozen value on purpose: were the split to move, no earlier result would be comparable.
+    images = np.arange(40, dtype=np.uint8)[:, None, None, None] * np.ones((28, 28, 1), np.uint8)
+    _, validation = data.split(data.Dataset(images, np.repeat(np.arange(4, dtype=np.int32), 10)))
+    assert validation.images[:, 0, 0, 0].tolist() == [2, 3, 11, 13, 20, 21, 32, 35]
