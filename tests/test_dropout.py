@@ -1,0 +1,203 @@
+"""The dropout family: laws of values, gradients and distributions.
+
+Statistical bounds are 5 standard deviations of the statistic's own distribution, at fixed seeds.
+"""
+
+from functools import partial
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cnnjax.dropout import (
+    DROPOUT,
+    Dropout,
+    classic_dropout,
+    gaussian_dropout,
+    inverted_dropout,
+    spatial_dropout,
+)
+
+RATE = st.floats(0, 1, width=32)
+SHAPE = st.sampled_from([(), (5,), (3, 7), (2, 3, 3, 4)])
+RATES = [0.0, 0.001, 0.1, 0.25, 0.3, 0.5, 0.75, 0.9, 1.0]
+
+
+@given(seed=st.integers(0, 2**32 - 1), rate=RATE, shape=SHAPE)
+def test_every_inverted_output_is_zero_or_scaled(seed: int, rate: float, shape: tuple[int, ...]) -> None:
+    x = 1 + jnp.arange(np.prod(shape), dtype=jnp.float32).reshape(shape)
+    y = inverted_dropout(jax.random.key(seed), x, rate)
+    chex.assert_equal_shape([x, y])
+    scaled = np.asarray(x) * np.float32(1 / (1 - np.float32(rate)) if rate < 1 else 0)
+    np.testing.assert_allclose(y, np.where(np.asarray(y) == 0, 0, scaled), rtol=1e-6)
+
+
+@given(seed=st.integers(0, 2**32 - 1), rate=RATE)
+def test_inverted_is_classic_over_the_keep_probability(seed: int, rate: float) -> None:
+    key, x = jax.random.key(seed), jnp.arange(12, dtype=jnp.float32).reshape(3, 4)
+    inverted, classic = inverted_dropout(key, x, rate), classic_dropout(key, x, rate)
+    chex.assert_trees_all_close(inverted * jnp.float32(1 - rate), classic if rate < 1 else 0 * x)
+
+
+@pytest.mark.parametrize("kind", DROPOUT)
+def test_deterministic_is_the_expectation(kind: str) -> None:
+    key, x = jax.random.key(0), jnp.array([[2.0, -3.0]])
+    expected = x * 0.7 if kind == "classic" else x
+    chex.assert_trees_all_close(DROPOUT[kind](key, x, 0.3, deterministic=True), expected)
+
+
+@pytest.mark.parametrize("kind", DROPOUT)
+def test_rate_zero_keeps_everything(kind: str) -> None:
+    x = jax.random.normal(jax.random.key(1), (4, 5, 5, 3))
+    chex.assert_trees_all_equal(DROPOUT[kind](jax.random.key(0), x, 0.0), x)
+
+
+@pytest.mark.parametrize("kind", DROPOUT)
+@pytest.mark.parametrize("rate", RATES)
+def test_gradients_are_finite_everywhere(kind: str, rate: float) -> None:
+    x = jax.random.normal(jax.random.key(1), (4, 5, 5, 3))
+
+    def loss(x: jax.Array, rate: jax.Array) -> jax.Array:
+        return jnp.sum(DROPOUT[kind](jax.random.key(0), x, rate) ** 2)
+
+    value, gradients = jax.value_and_grad(loss, argnums=(0, 1))(x, jnp.float32(rate))
+    chex.assert_tree_all_finite((value, gradients))
+    if rate == 1.0:
+        chex.assert_trees_all_equal((value, gradients[0]), (jnp.float32(0), jnp.zeros_like(x)))
+
+
+@pytest.mark.parametrize("kind", DROPOUT)
+def test_a_traced_rate_under_vmap_equals_a_python_float(kind: str) -> None:
+    key, x = jax.random.key(7), jnp.ones((3, 4, 4, 2))
+    rates = jnp.array(RATES)
+    together = jax.jit(jax.vmap(lambda rate: DROPOUT[kind](key, x, rate)))(rates)
+    for row, rate in zip(together, RATES, strict=True):
+        chex.assert_trees_all_close(row, DROPOUT[kind](key, x, rate), rtol=1e-6, atol=1e-5)
+
+
+@given(seed=st.integers(0, 1000), low=RATE, high=RATE)
+def test_masks_of_two_rates_are_nested(seed: int, low: float, high: float) -> None:
+    low, high = min(low, high), max(low, high)
+    key, x = jax.random.key(seed), jnp.ones((4, 50))
+    kept_high = classic_dropout(key, x, high) > 0
+    kept_low = classic_dropout(key, x, low) > 0
+    assert bool(jnp.all(kept_low | ~kept_high))
+
+
+@pytest.mark.parametrize("rate", RATES)
+def test_keep_frequency_is_binomial(rate: float) -> None:
+    x = jnp.ones((2000, 500))
+    kept = float(jnp.mean((inverted_dropout(jax.random.key(2), x, rate) != 0).astype(jnp.float32)))
+    assert abs(kept - (1 - rate)) <= 5 * np.sqrt(rate * (1 - rate) / x.size)
+
+
+def test_small_rates_are_applied_exactly() -> None:
+    """A rate below the 16-bit grid, 0.3 / 65536, still drops with its own probability."""
+    rate, x = 0.3 / 65536, jnp.ones((40_000, 500))
+    dropped = int(jnp.sum(classic_dropout(jax.random.key(4), x, rate) == 0))
+    # Elements of an example share their low bits: the count of an example has variance n p + (n p')^2 ...,
+    # bounded by n p (1 + n 2^-16) in all.
+    mean = rate * x.size
+    assert abs(dropped - mean) < 5 * np.sqrt(mean * (1 + 500 / 65536))
+    assert dropped > 0
+
+
+@pytest.mark.parametrize("kind", DROPOUT)
+@pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
+def test_moments(kind: str, rate: float) -> None:
+    """E[y] = x (classic: (1 - rate) x), Var[y] = x^2 rate / (1 - rate) (classic: rate (1 - rate) x^2)."""
+    n, x = 200_000, 3.0
+    y = np.asarray(DROPOUT[kind](jax.random.key(8), jnp.full((n, 1), x), rate), np.float64) / x
+    classic = kind == "classic"
+    mean = 1 - rate if classic else 1.0
+    variance = rate * (1 - rate) if classic else rate / (1 - rate)
+    assert abs(y.mean() - mean) < 5 * np.sqrt(variance / n)
+    keep = 1 - rate
+    fourth = (
+        3 * variance**2
+        if kind == "gaussian"
+        else (keep * rate**4 + rate * keep**4) / (1 if classic else keep**4)
+    )
+    # The second term is the square of the mean's own error, all that is left at rate 1/2.
+    bound = 5 * np.sqrt((fourth - variance**2) / n) + 25 * variance / n
+    assert abs(y.var() - variance) < bound
+
+
+def test_gaussian_noise_is_normal() -> None:
+    """Kolmogorov-Smirnov distance below its 1e-6 quantile, sqrt(-ln(5e-7) / 2 n)."""
+    from scipy import stats
+
+    n = 100_000
+    noise = np.asarray(gaussian_dropout(jax.random.key(5), jnp.ones((n // 100, 100)), 0.5)).ravel()
+    distance = stats.kstest(noise - 1, "norm").statistic
+    assert distance < np.sqrt(-np.log(5e-7) / (2 * n))
+
+
+@pytest.mark.parametrize("kind", ["inverted", "spatial", "gaussian"])
+def test_neighbours_steps_layers_and_examples_are_uncorrelated(kind: str) -> None:
+    """Sample correlations of n independent pairs have standard deviation 1 / sqrt(n)."""
+    root, x = jax.random.key(0), jnp.ones((400, 100))
+
+    def noise(step: int, layer: int) -> np.ndarray:
+        key = jax.random.fold_in(jax.random.fold_in(root, step), layer)
+        return np.asarray(DROPOUT[kind](key, x, 0.4))
+
+    first = noise(0, 0)
+    pairs = {
+        "elements": (first[:, :-1], first[:, 1:]),
+        "examples": (first[:-1], first[1:]),
+        "steps": (first, noise(1, 0)),
+        "layers": (first, noise(0, 1)),
+        "step and layer exchanged": (noise(0, 1), noise(1, 0)),
+    }
+    for name, (a, b) in pairs.items():
+        correlation = np.corrcoef(a.ravel(), b.ravel())[0, 1]
+        assert abs(correlation) < 5 / np.sqrt(a.size), name
+
+
+def test_spatial_masks_are_constant_over_height_and_width() -> None:
+    y = spatial_dropout(jax.random.key(0), jnp.ones((50, 4, 6, 8)), 0.5)
+    chex.assert_trees_all_equal(y, jnp.broadcast_to(y[:, :1, :1], y.shape))
+    assert 0 < int(jnp.sum(y[:, 0, 0] == 0)) < 400
+
+
+def test_no_scaling_is_noticed() -> None:
+    """The law E[y] = x fails for masks that are not scaled up: the test above has teeth."""
+    unscaled = np.asarray(classic_dropout(jax.random.key(8), jnp.ones((200_000, 1)), 0.1))
+    assert abs(unscaled.mean() - 1) > 5 * np.sqrt(0.1 / 0.9 / 200_000)
+
+
+@pytest.mark.parametrize("rate", [-0.1, 1.5, float("nan")])
+def test_a_rate_outside_the_unit_interval_is_refused(rate: float) -> None:
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        inverted_dropout(jax.random.key(0), jnp.ones(3), rate)
+
+
+@pytest.mark.parametrize("kind", DROPOUT)
+def test_rbg_keys_are_refused(kind: str) -> None:
+    with pytest.raises(ValueError, match="rbg keys are refused"):
+        DROPOUT[kind](jax.random.key(0, impl="rbg"), jnp.ones((2, 2)), 0.5)
+
+
+@pytest.mark.parametrize("kind", DROPOUT)
+def test_the_linen_wrapper_is_the_function(kind: str) -> None:
+    key, x = jax.random.key(3), jnp.ones((2, 3, 3, 4))
+    layer = Dropout(kind)
+    chex.assert_trees_all_equal(layer.apply({}, x, 0.5, key), DROPOUT[kind](key, x, 0.5))
+    streamed = partial(layer.apply, {}, x, 0.5, rngs={"dropout": key})
+    chex.assert_trees_all_equal(streamed(), streamed())
+    evaluated = layer.apply({}, x, 0.5, deterministic=True)
+    chex.assert_trees_all_equal(evaluated, DROPOUT[kind](key, x, 0.5, deterministic=True))
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_the_dtype_stays(dtype: jnp.dtype) -> None:
+    for function in DROPOUT.values():
+        for deterministic in (False, True):
+            x = jnp.ones((2, 4), dtype)
+            y = function(jax.random.key(0), x, 0.5, deterministic=deterministic)
+            chex.assert_type(y, dtype)

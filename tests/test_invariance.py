@@ -1,0 +1,268 @@
+"""A mask is decided by (seed, layer, step, place in the global batch), and by nothing else: bit for bit.
+
+And one training step of the whole network gives the same parameters however it is run. These may differ by
+the order in which float32 sums are taken: over the batch (a part per device, then the parts) and inside the
+matrix products, whose blocking depends on their shapes. Each reorders a sum of n terms, an error of about
+n^(1/2) 2^-24 relative to the sum of the terms' magnitudes; 1e-5 of the largest entry of a leaf is above that
+for every sum here, and far below any effect of a wrong mask (one changed mask bit moves entries by 1e-3).
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from cnnjax.batches import Batch
+from cnnjax.config import HParams
+from cnnjax.dropout import DROPOUT, classic_dropout
+from cnnjax.keys import streams
+from cnnjax.models import ConvNet
+from cnnjax.state import TrainState, init_state
+from cnnjax.train import make_train_step
+
+BATCH, SHAPE, RATE = 16, (16, 4, 4, 5), 0.37
+DEVICES = [1, 2, 4, 8]
+MaskOf = Callable[[jax.Array, jax.Array], jax.Array]
+
+
+def mask(key: jax.Array, x: jax.Array, axis_name: str | None = None, kind: str = "classic") -> jax.Array:
+    return DROPOUT[kind](key, x, RATE, axis_name=axis_name)
+
+
+def layer_key(seed: int, step: int, layer: int) -> jax.Array:
+    stream = streams(jax.random.key(seed)).dropout
+    return jax.random.fold_in(jax.random.fold_in(stream, step), layer)
+
+
+def mesh(devices: int) -> Mesh:
+    return jax.make_mesh((devices,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:devices])
+
+
+@pytest.fixture(scope="module")
+def expected() -> dict[str, jax.Array]:
+    return {kind: jax.jit(partial(mask, kind=kind))(layer_key(3, 5, 1), jnp.ones(SHAPE)) for kind in DROPOUT}
+
+
+@pytest.mark.parametrize("kind", DROPOUT)
+@pytest.mark.parametrize("devices", DEVICES)
+def test_sharded_jit(kind: str, devices: int, expected: dict[str, jax.Array]) -> None:
+    x = jax.device_put(jnp.ones(SHAPE), NamedSharding(mesh(devices), P("data")))
+    y = jax.jit(partial(mask, kind=kind))(layer_key(3, 5, 1), x)
+    assert len(y.sharding.device_set) == devices
+    chex.assert_trees_all_equal(np.asarray(y), np.asarray(expected[kind]))
+
+
+@pytest.mark.parametrize("kind", DROPOUT)
+@pytest.mark.parametrize("devices", DEVICES)
+def test_pmap(kind: str, devices: int, expected: dict[str, jax.Array]) -> None:
+    mapped = jax.pmap(
+        partial(mask, axis_name="data", kind=kind),
+        "data",
+        in_axes=(None, 0),
+        devices=jax.devices()[:devices],
+    )
+    y = mapped(layer_key(3, 5, 1), jnp.ones((devices, BATCH // devices, *SHAPE[1:])))
+    chex.assert_trees_all_equal(np.asarray(y).reshape(SHAPE), np.asarray(expected[kind]))
+
+
+@pytest.mark.parametrize("kind", DROPOUT)
+@pytest.mark.parametrize("devices", DEVICES)
+def test_shard_map(kind: str, devices: int, expected: dict[str, jax.Array]) -> None:
+    mapped = jax.shard_map(
+        partial(mask, axis_name="data", kind=kind),
+        mesh=mesh(devices),
+        in_specs=(P(), P("data")),
+        out_specs=P("data"),
+    )
+    y = jax.jit(mapped)(layer_key(3, 5, 1), jnp.ones(SHAPE))
+    chex.assert_trees_all_equal(np.asarray(y), np.asarray(expected[kind]))
+
+
+@pytest.mark.parametrize("kind", DROPOUT)
+def test_scan_vmap_and_eager(kind: str, expected: dict[str, jax.Array]) -> None:
+    x, want = jnp.ones(SHAPE), expected[kind]
+    stream = streams(jax.random.key(3)).dropout
+
+    def body(step: jax.Array, _: None) -> tuple[jax.Array, jax.Array]:
+        key = jax.random.fold_in(jax.random.fold_in(stream, step), 1)
+        return step + 1, mask(key, x, kind=kind)
+
+    _, scanned = jax.lax.scan(body, jnp.int32(0), None, length=7)
+    seeds = jnp.stack([layer_key(seed, 5, 1) for seed in range(5)])
+    got = {
+        "scan": scanned[5],
+        "vmap": jax.vmap(partial(mask, kind=kind), in_axes=(0, None))(seeds, x)[3],
+        "map": jax.lax.map(lambda k: mask(k, x, kind=kind), seeds)[3],
+        "eager": mask(layer_key(3, 5, 1), x, kind=kind),
+    }
+    for name, y in got.items():
+        # Gaussian noise is no mask: the same bits go through a logarithm, which XLA rounds as it is fused.
+        tolerance = 1e-5 if kind == "gaussian" else 0.0
+        np.testing.assert_allclose(y, want, rtol=tolerance, atol=tolerance, err_msg=name)
+
+
+def threefry(key: tuple[int, int], counter: tuple[int, int]) -> tuple[int, int]:
+    """Threefry-2x32-20 on Python integers, from the paper: the oracle's own."""
+    word = 2**32
+    schedule = [key[0], key[1], key[0] ^ key[1] ^ 0x1BD11BDA]
+    x, y = (counter[0] + schedule[0]) % word, (counter[1] + schedule[1]) % word
+    for i in range(20):
+        rotation = ((13, 15, 26, 6), (17, 29, 16, 24))[i // 4 % 2][i % 4]
+        x = (x + y) % word
+        y = ((y << rotation | y >> (32 - rotation)) % word) ^ x
+        if i % 4 == 3:
+            group = i // 4 + 1
+            x = (x + schedule[group % 3]) % word
+            y = (y + schedule[(group + 1) % 3] + group) % word
+    return x, y
+
+
+def oracle(seed: int, layer: int, step: int, example: int, elements: int, rate: float) -> np.ndarray:
+    """The keep mask of one example from its four coordinates, without JAX."""
+    root = (0, seed)
+    stream = threefry(root, (0, 2))  # split(root, 3)[2]
+    key = threefry(threefry(stream, (0, step)), (0, layer))  # fold_in, twice
+    blocks = -(-(-(-elements // 2) + 1) // 2)
+    halves = np.array([threefry(key, (example, block)) for block in range(blocks)], np.uint32)
+    words = halves.T.ravel()[: -(-elements // 2) + 1]
+    threshold = np.float32(rate) * 2**16
+    shared = (words[-1] >> 8) * 2.0**-24
+    lowest = np.floor(threshold) + (shared < threshold - np.floor(threshold))
+    return (words[:-1].view("<u2") >= lowest)[:elements]
+
+
+@pytest.mark.parametrize("coordinates", [(3, 1, 5, 0), (3, 1, 5, 15), (2**32 - 1, 0, 1499, 7)])
+def test_a_numpy_oracle_rebuilds_one_example(coordinates: tuple[int, int, int, int]) -> None:
+    seed, layer, step, example = coordinates
+    for rate in (0.0, RATE, 0.5, 1.0):
+        y = classic_dropout(layer_key(seed, step, layer), jnp.ones((BATCH, 5, 5, 3)), rate)
+        want = oracle(seed, layer, step, example, 75, rate)
+        chex.assert_trees_all_equal(np.asarray(y[example]).ravel() > 0, want)
+
+
+def test_no_two_steps_layers_seeds_or_examples_share_a_mask() -> None:
+    """4 x 4 x 4 x 16 masks of 80 fair bits: a collision by chance has probability below 2^-60."""
+    x = jnp.ones(SHAPE)
+    masks = [
+        np.packbits(
+            np.asarray(classic_dropout(layer_key(seed, step, layer), x, 0.5)[i]).ravel() > 0
+        ).tobytes()
+        for seed in range(4)
+        for step in range(4)
+        for layer in range(4)
+        for i in range(BATCH)
+    ]
+    assert len(set(masks)) == 4 * 4 * 4 * BATCH
+
+
+MODEL = ConvNet(features=(4, 6), hidden=(12,), dropout_sites="blocks")
+HPARAMS = HParams(jnp.float32(1e-2), jnp.float32(0.4))
+
+
+def sgd(hparams: HParams) -> optax.GradientTransformation:
+    """Plain descent: parameters move by the gradient itself, so its error is seen as it is."""
+    return optax.sgd(hparams.learning_rate * 100)
+
+
+@pytest.fixture(scope="module")
+def batch() -> Batch:
+    rng = np.random.default_rng(0)
+    weight = np.ones(BATCH, np.float32)
+    weight[-3:] = 0  # the remainder of an epoch: uneven over the devices
+    return Batch(
+        jnp.asarray(rng.random((BATCH, 12, 12, 1), np.float32)),
+        jnp.asarray(rng.integers(0, 10, BATCH), jnp.int32),
+        jnp.asarray(weight),
+    )
+
+
+@pytest.fixture(scope="module")
+def state(batch: Batch) -> TrainState:
+    init = jax.jit(lambda key: init_state(MODEL, sgd, streams(key), batch.images, HPARAMS))
+    return init(jax.random.key(1))
+
+
+@pytest.fixture(scope="module")
+def stepped(state: TrainState, batch: Batch) -> tuple[TrainState, object]:
+    return jax.jit(make_train_step(MODEL, sgd))(state, batch, HPARAMS)
+
+
+def assert_same_step(got: tuple[TrainState, object], want: tuple[TrainState, object]) -> None:
+    (after, sums), (wanted, wanted_sums) = jax.device_get(
+        ((got[0].params, got[1]), (want[0].params, want[1]))
+    )
+    chex.assert_trees_all_close(sums, wanted_sums, rtol=1e-5)
+    for ours, theirs in zip(jax.tree.leaves(after), jax.tree.leaves(wanted), strict=True):
+        assert np.max(np.abs(ours - theirs)) <= 1e-5 * np.max(np.abs(theirs))
+
+
+@pytest.mark.parametrize("devices", DEVICES)
+def test_step_by_sharded_jit(devices: int, state: TrainState, batch: Batch, stepped: tuple) -> None:
+    here = mesh(devices)
+    shards = jax.device_put(batch, NamedSharding(here, P("data")))
+    replicated = jax.device_put((state, HPARAMS), NamedSharding(here, P()))
+    got = jax.jit(make_train_step(MODEL, sgd))(replicated[0], shards, replicated[1])
+    assert_same_step(got, stepped)
+
+
+@pytest.mark.parametrize("devices", DEVICES)
+def test_step_by_pmap(devices: int, state: TrainState, batch: Batch, stepped: tuple) -> None:
+    parts = jax.tree.map(lambda x: x.reshape(devices, -1, *x.shape[1:]), batch)
+    step = jax.pmap(
+        make_train_step(MODEL, sgd, axis_name="data"),
+        "data",
+        in_axes=(None, 0, None),
+        out_axes=None,
+        devices=jax.devices()[:devices],
+    )
+    assert_same_step(step(state, parts, HPARAMS), stepped)
+
+
+@pytest.mark.parametrize("devices", DEVICES)
+def test_step_by_shard_map(devices: int, state: TrainState, batch: Batch, stepped: tuple) -> None:
+    step = jax.shard_map(
+        make_train_step(MODEL, sgd, axis_name="data"),
+        mesh=mesh(devices),
+        in_specs=(P(), P("data"), P()),
+        out_specs=P(),
+    )
+    assert_same_step(jax.jit(step)(state, batch, HPARAMS), stepped)
+
+
+def test_step_in_scan_and_population(state: TrainState, batch: Batch, stepped: tuple) -> None:
+    step = make_train_step(MODEL, sgd)
+
+    def scan(state: TrainState) -> tuple[TrainState, object]:
+        return jax.lax.scan(lambda s, _: (s, step(s, batch, HPARAMS)), state, None, length=1)[1]
+
+    got = jax.jit(scan)(state)
+    assert_same_step(jax.tree.map(lambda leaf: leaf[0], got), stepped)
+    keys = jnp.stack([jax.random.key(seed) for seed in range(3)])
+
+    def member(key: jax.Array) -> tuple[TrainState, object]:
+        return step(init_state(MODEL, sgd, streams(key), batch.images, HPARAMS), batch, HPARAMS)
+
+    members = jax.jit(jax.vmap(member))(keys)
+    assert_same_step(jax.tree.map(lambda leaf: leaf[1], members), stepped)
+
+
+def test_one_changed_mask_would_be_seen(state: TrainState, batch: Batch, stepped: tuple) -> None:
+    """The tolerance above has teeth: the next step's masks fail it."""
+    other = jax.jit(make_train_step(MODEL, sgd))(state._replace(step=state.step + 1), batch, HPARAMS)
+    with pytest.raises(AssertionError):
+        assert_same_step(other, stepped)
+
+
+def test_no_key_is_used_twice(state: TrainState, batch: Batch) -> None:
+    """JAX's own checker of key reuse over a whole step and its initialisation."""
+    with jax.debug_key_reuse(True):
+        key = jax.random.key(1)
+        fresh = jax.jit(lambda k: init_state(MODEL, sgd, streams(k), batch.images, HPARAMS))(key)
+        jax.jit(make_train_step(MODEL, sgd))(fresh, batch, HPARAMS)

@@ -1,0 +1,68 @@
+"""Keys: streams, refusals, and random words that depend on the example alone."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from jax.extend.random import threefry_2x32 as reference
+
+from cnnjax.keys import example_bits, streams, threefry_2x32
+
+WORD = st.integers(0, 2**32 - 1)
+
+
+@given(k0=WORD, k1=WORD, c0=WORD, c1=WORD)
+def test_threefry_equals_the_primitive(k0: int, k1: int, c0: int, c1: int) -> None:
+    words = [jnp.uint32(word) for word in (k0, k1, c0, c1)]
+    ours = jnp.stack(threefry_2x32((words[0], words[1]), (words[2], words[3])))
+    theirs = reference(jnp.stack(words[:2]), jnp.stack(words[2:]))
+    chex.assert_trees_all_equal(ours, theirs)
+
+
+def test_threefry_known_answers() -> None:
+    """The vectors published with Random123 (kat_vectors, threefry2x32, 20 rounds)."""
+    ones = jnp.uint32(0xFFFFFFFF)
+    zero = jnp.uint32(0)
+    assert [hex(x) for x in threefry_2x32((zero, zero), (zero, zero))] == [
+        "0x6b200159",
+        "0x99ba4efe",
+    ]
+    assert [hex(x) for x in threefry_2x32((ones, ones), (ones, ones))] == [
+        "0x1cb996fc",
+        "0xbb002be7",
+    ]
+
+
+@given(words=st.integers(1, 9), start=st.integers(0, 100), count=st.integers(1, 5))
+def test_an_examples_words_do_not_depend_on_its_company(words: int, start: int, count: int) -> None:
+    key = jax.random.key(3)
+    everyone = example_bits(key, jnp.arange(105, dtype=jnp.uint32), words)
+    some = example_bits(key, jnp.arange(start, start + count, dtype=jnp.uint32), words)
+    chex.assert_shape(some, (count, words))
+    chex.assert_trees_all_equal(some, everyone[start : start + count])
+
+
+def test_words_are_uniform() -> None:
+    """Every bit is set with frequency 1/2, within 5 standard deviations of the binomial."""
+    words = np.asarray(example_bits(jax.random.key(1), jnp.arange(500, dtype=jnp.uint32), 100))
+    share = np.unpackbits(words.view(np.uint8)[..., None], axis=-1).mean(axis=(0, 1))
+    assert np.all(np.abs(share - 0.5) < 5 * 0.5 / np.sqrt(words.size * 4))
+
+
+def test_streams_differ_from_each_other_and_between_seeds() -> None:
+    data = [jax.random.key_data(k).tolist() for seed in range(50) for k in streams(jax.random.key(seed))]
+    assert len({tuple(words) for words in data}) == 150
+
+
+@pytest.mark.parametrize("impl", ["rbg", "unsafe_rbg"])
+def test_rbg_keys_are_refused_with_the_reason(impl: str) -> None:
+    with pytest.raises(ValueError, match="same bits for every member"):
+        streams(jax.random.key(0, impl=impl))
+
+
+def test_raw_keys_are_refused() -> None:
+    with pytest.raises(TypeError, match=r"jax\.random\.key"):
+        streams(jnp.zeros((2,), jnp.uint32))
