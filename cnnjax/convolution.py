@@ -1,0 +1,141 @@
+"""A convolution with its bias, activation and pooling as one layer, fast on the CPU.
+
+``pool(activation(conv(x) + bias))`` needs the convolution at every offset of every pooling window.
+The patches under one window overlap, so one larger patch holds them all, and the kernel placed at
+each offset in turn makes the whole of it one product of matrices:
+
+    values[offsets * Co, N * H' * W'] = placed[offsets * Co, taps] @ patches[taps, N * H' * W']
+
+followed by the reduction over offsets from ``cnnjax.pooling``. Positions come last because they are
+many: what follows the product runs over long rows instead of a few channels.
+"""
+
+from collections.abc import Callable
+from itertools import product
+from typing import Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from cnnjax.errors import UserError
+from cnnjax.pooling import POOLING, REDUCTIONS, PoolingName, first, maximum
+
+Activation = Callable[[jax.Array], jax.Array]
+Padding = Literal["SAME", "VALID"]
+
+MONOTONE: frozenset[Activation] = frozenset(
+    {jax.nn.relu, jax.nn.leaky_relu, jax.nn.elu, jax.nn.sigmoid, jnp.tanh}
+)
+"""Activations that never fall: max(f(v)) = f(max(v)), so they can wait for the maximum."""
+
+FUSE_UP_TO = 8
+"""Input channels up to which one product for all offsets of a pooling window is the faster way."""
+
+
+def conv_pool(
+    x: jax.Array,
+    kernel: jax.Array,
+    bias: jax.Array,
+    *,
+    padding: Padding,
+    activation: Activation,
+    pooling: PoolingName,
+    window: int = 2,
+    stride: int = 1,
+) -> jax.Array:
+    """``pool(activation(conv(x) + bias))`` of ``x f[N, H, W, Ci]``, ``kernel f[kh, kw, Ci, Co]``.
+
+    ``stride`` is the convolution's. Pooling windows do not overlap, what is left over at the far
+    edges is dropped, and "none" ignores ``window``. Returns f[N, H', W', Co]: in value and gradient
+    what ``flax.linen.Conv`` with these parameters, ``activation`` and ``flax.linen.max_pool`` or
+    ``avg_pool`` give. Raises ``UserError`` where the image is too small for a single output.
+    """
+    keeps_first = REDUCTIONS[pooling] is first
+    if kernel.shape[2] > FUSE_UP_TO and not keeps_first:
+        unpooled = conv_pool(
+            x, kernel, bias, padding=padding, activation=activation, pooling="none", stride=stride
+        )
+        return POOLING[pooling](unpooled, window)
+    window = 1 if pooling == "none" else window
+    offsets = [(0, 0)] if keeps_first else list(product(range(window), repeat=2))
+    n, features, (rows, columns) = len(x), len(bias), _size(x, kernel, padding, window, stride)
+
+    # Patches are read in whole blocks of step x step pixels: few slices, of neighbouring values.
+    step, far = window * stride, stride * offsets[-1][0]
+    high, wide = (-(-(size + far) // step) for size in kernel.shape[:2])
+    top, left = (before for before, _ in _pads(x, kernel, padding, stride))
+    image = _place(x, top, left, (rows + high - 1) * step, (columns + wide - 1) * step)
+    image = image.reshape(n, rows + high - 1, step, columns + wide - 1, step, -1)
+    image = image.transpose(2, 4, 5, 0, 1, 3)  # [step, step, Ci, N, blocks, blocks]
+    patches = jnp.stack(
+        [image[..., i : i + rows, j : j + columns] for i in range(high) for j in range(wide)]
+    ).reshape(-1, n * rows * columns)
+
+    flat = kernel.reshape(1, *kernel.shape[:2], -1)
+    placed = jnp.concatenate(
+        [_place(flat, stride * r, stride * c, high * step, wide * step) for r, c in offsets]
+    ).reshape(len(offsets), high, step, wide, step, -1, features)
+    placed = placed.transpose(0, 6, 1, 3, 2, 4, 5).reshape(len(offsets) * features, -1)
+
+    values = (placed @ patches).reshape(len(offsets), features, n * rows * columns)
+    if pooling == "max":
+        # A bias never changes which is largest, and only the winner's activation has a derivative.
+        key = None if activation in MONOTONE else lambda v: activation(v + bias[None, :, None])
+        pooled = activation(maximum(values, key) + bias[:, None])
+    else:
+        pooled = REDUCTIONS[pooling](activation(values + bias[None, :, None]))
+    return pooled.reshape(features, n, rows, columns).transpose(1, 2, 3, 0)
+
+
+def conv_pool_reference(
+    x: jax.Array,
+    kernel: jax.Array,
+    bias: jax.Array,
+    *,
+    padding: Padding,
+    activation: Activation,
+    pooling: PoolingName,
+    window: int = 2,
+    stride: int = 1,
+) -> jax.Array:
+    """Compute ``conv_pool`` one step after the other by XLA's convolution and Flax's pooling."""
+    _size(x, kernel, padding, 1 if pooling == "none" else window, stride)
+    convolved = jax.lax.conv_general_dilated(
+        x, kernel, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    y, size = activation(convolved + bias[None, None, None]), (window, window)
+    match pooling:
+        case "max":
+            return nn.max_pool(y, size, size)
+        case "average":
+            # Not nn.avg_pool, which mixes integers into floats and fails under strict promotion.
+            return nn.pool(y, 0.0, jax.lax.add, size, size, "VALID") / window**2
+        case "median" | "strided" | "none":
+            return POOLING[pooling](y, window)
+
+
+def _pads(x: jax.Array, kernel: jax.Array, padding: Padding, stride: int) -> tuple[tuple[int, int], ...]:
+    return tuple(jax.lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], (stride, stride), padding))
+
+
+def _size(x: jax.Array, kernel: jax.Array, padding: Padding, window: int, stride: int) -> tuple[int, int]:
+    rows, columns = (
+        ((image + before + after - patch) // stride + 1) // window
+        for image, patch, (before, after) in zip(
+            x.shape[1:3], kernel.shape[:2], _pads(x, kernel, padding, stride), strict=True
+        )
+    )
+    if min(rows, columns) < 1:
+        raise UserError(
+            f"an image of {x.shape[1]} x {x.shape[2]} is too small for a {kernel.shape[0]} x "
+            f"{kernel.shape[1]} {padding.lower()} convolution and {window} x {window} pooling: "
+            "use larger images or fewer layers"
+        )
+    return rows, columns
+
+
+def _place(x: jax.Array, top: int, left: int, height: int, width: int) -> jax.Array:
+    """Put ``x f[N, H, W, C]`` at (top, left) of f[N, height, width, C] zeros, cut at the edges."""
+    below, right = height - x.shape[1] - top, width - x.shape[2] - left
+    return jax.lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), (top, below, 0), (left, right, 0), (0, 0, 0)))

@@ -1,0 +1,92 @@
+"""Pooling: each window of an image becomes one value.
+
+A kind of pooling is a reduction over the leading axis of ``values f[offsets, ...]``, where offset
+``r * window + c`` holds what lies in row r and column c of every window. The layers here
+(``POOLING``) bring an image into that form; the fused convolution (``cnnjax.convolution``) computes
+it in that form from the start. Both use the same reductions.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from types import MappingProxyType
+from typing import Literal, Protocol
+
+import jax
+import jax.numpy as jnp
+
+PoolingName = Literal["max", "average", "median", "strided", "none"]
+
+
+class Pooling(Protocol):
+    """``f(x f[N, H, W, C], window) -> f[N, H // window, W // window, C]``, dropping a remainder."""
+
+    def __call__(self, x: jax.Array, window: int = 2) -> jax.Array: ...  # noqa: D102
+
+
+def maximum(values: jax.Array, key: Callable[[jax.Array], jax.Array] | None = None) -> jax.Array:
+    """Pick along axis 0 the value whose ``key`` is largest, as ``max(values, key=key)`` does.
+
+    Of equal ones the first wins and takes the whole gradient, as in ``flax.linen.max_pool``; a NaN
+    wins over numbers.
+    """
+    best, *others = _unstack(values)
+    best_score, *scores = _unstack(jax.lax.stop_gradient(values if key is None else key(values)))
+    for value, score in zip(others, scores, strict=True):
+        wins = ~(score <= best_score) & (best_score == best_score)
+        best, best_score = jnp.where(wins, value, best), jnp.where(wins, score, best_score)
+    return best
+
+
+def average(values: jax.Array) -> jax.Array:
+    """Mean along axis 0."""
+    # Summed row by row: a reduction over so short an axis is several times slower on the CPU.
+    first_row, *rows = _unstack(values)
+    return sum(rows, start=first_row) / len(values)
+
+
+def median(values: jax.Array) -> jax.Array:
+    """Median along axis 0: of an even number the mean of the middle two, NaN if any value is one.
+
+    The gradient goes to the middle value, or in halves to the middle two; equal values share it.
+    """
+    rows = list(_unstack(values))
+    count = len(rows)
+    # Odd-even transposition: compares whole rows, where a sort on the CPU goes value by value.
+    for turn in range(count):
+        for i in range(turn % 2, count - 1, 2):
+            low, high = jnp.minimum(rows[i], rows[i + 1]), jnp.maximum(rows[i], rows[i + 1])
+            rows[i], rows[i + 1] = low, high
+    return (rows[(count - 1) // 2] + rows[count // 2]) / 2
+
+
+def first(values: jax.Array) -> jax.Array:
+    """Keep offset 0, the top left; after a convolution that is one with larger strides."""
+    return values[0]
+
+
+REDUCTIONS: Mapping[PoolingName, Callable[[jax.Array], jax.Array]] = MappingProxyType(
+    {"max": maximum, "average": average, "median": median, "strided": first, "none": first}
+)
+
+
+@jax.custom_vjp
+def _unstack(values: jax.Array) -> tuple[jax.Array, ...]:
+    return tuple(values[i] for i in range(len(values)))
+
+
+# The transpose of an index is a padded array for each; one stack is the same in one pass.
+_unstack.defvjp(lambda values: (_unstack(values), None), lambda _, cotangents: (jnp.stack(cotangents),))
+
+
+def _pool(name: PoolingName, x: jax.Array, window: int = 2) -> jax.Array:
+    if name == "none":
+        return x
+    n, height, width, channels = x.shape
+    rows, columns = height // window, width // window
+    inside = x[:, : rows * window, : columns * window]
+    tiles = inside.reshape(n, rows, window, columns, window, channels)
+    values = tiles.transpose(2, 4, 0, 1, 3, 5).reshape(window**2, n, rows, columns, channels)
+    return REDUCTIONS[name](values)
+
+
+POOLING: Mapping[PoolingName, Pooling] = MappingProxyType({name: partial(_pool, name) for name in REDUCTIONS})

@@ -1,0 +1,157 @@
+"""The fused layer equals Flax's convolution, activation and pooling, one after the other."""
+
+from functools import partial
+from typing import get_args
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.sharding import AxisType, PartitionSpec
+
+from cnnjax import convolution
+from cnnjax.convolution import MONOTONE, conv_pool, conv_pool_reference
+from cnnjax.errors import UserError
+from cnnjax.pooling import POOLING, PoolingName
+
+Arrays = tuple[jax.Array, jax.Array, jax.Array]
+SAME_RELU = {"padding": "SAME", "activation": nn.relu}
+
+
+def case(x_shape: tuple[int, ...], kernel_shape: tuple[int, ...], whole: bool = False) -> Arrays:
+    """Input, kernel and bias; small whole numbers make sums exact, so that ties are ties to all."""
+    keys = jax.random.split(jax.random.key(sum(x_shape)), 3)
+    shapes = (x_shape, kernel_shape, kernel_shape[3:])
+    if whole:
+        draws = (jax.random.randint(k, s, -1, 2) for k, s in zip(keys, shapes, strict=True))
+        x, kernel, bias = (draw.astype(jnp.float32) for draw in draws)
+    else:
+        x, kernel, bias = (jax.random.normal(k, s) for k, s in zip(keys, shapes, strict=True))
+    return x, kernel, bias
+
+
+def flax_layer(x, kernel, bias, *, padding, activation, pooling, window=2, stride=1) -> jax.Array:
+    """What a Flax user writes."""
+    conv = nn.Conv(kernel.shape[3], kernel.shape[:2], stride, padding)
+    y = activation(conv.apply({"params": {"kernel": kernel, "bias": bias}}, x))
+    if pooling not in ("max", "average"):
+        return POOLING[pooling](y, window)
+    pool = {"max": nn.max_pool, "average": nn.avg_pool}[pooling]
+    with jax.numpy_dtype_promotion("standard"):  # nn.avg_pool divides by an integer
+        return pool(y, (window, window), (window, window))
+
+
+@partial(jax.jit, static_argnums=0)
+def value_and_gradients(layer, arguments: Arrays) -> tuple[jax.Array, Arrays]:
+    out, back = jax.vjp(layer, *arguments)
+    return out, back(jax.random.normal(jax.random.key(99), out.shape))
+
+
+def assert_equals_flax(arguments: Arrays, **settings) -> None:
+    expected = value_and_gradients(partial(flax_layer, **settings), arguments)
+    for layer in (conv_pool, conv_pool_reference):
+        ours = value_and_gradients(partial(layer, **settings), arguments)
+        chex.assert_trees_all_close(ours, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("pooling", POOLING)
+@pytest.mark.parametrize(
+    ("size", "kernel", "padding", "window", "stride"),
+    [
+        ((8, 8), (3, 3), "SAME", 2, 1),
+        ((9, 7), (5, 5), "VALID", 2, 1),
+        ((11, 10), (2, 3), "SAME", 3, 1),
+        ((13, 12), (4, 1), "SAME", 2, 2),
+        ((15, 11), (3, 2), "VALID", 2, 3),
+    ],
+)
+def test_equals_flax(pooling: PoolingName, size, kernel, padding, window, stride) -> None:
+    arguments = case((2, *size, 2), (*kernel, 2, 3))
+    settings = {"padding": padding, "window": window, "stride": stride, "pooling": pooling}
+    assert_equals_flax(arguments, activation=nn.swish, **settings)
+
+
+@pytest.mark.parametrize("activation", [*MONOTONE, nn.swish, jnp.square])
+def test_equals_flax_under_ties(activation) -> None:
+    arguments = case((3, 7, 8, 1), (3, 3, 1, 4), whole=True)
+    assert_equals_flax(arguments, padding="SAME", activation=activation, pooling="max")
+
+
+@pytest.mark.parametrize("activation", MONOTONE)
+def test_monotone_activations_never_fall(activation) -> None:
+    # Tiny falls are rounding.
+    assert jnp.diff(activation(jnp.linspace(-30, 30, 10_001))).min() > -1e-6
+
+
+@pytest.mark.parametrize("pooling", ["max", "average"])
+def test_many_input_channels(pooling: PoolingName) -> None:
+    channels = convolution.FUSE_UP_TO + 1
+    arguments = case((2, 6, 7, channels), (3, 3, channels, 4))
+    assert_equals_flax(arguments, pooling=pooling, **SAME_RELU)
+
+
+def test_strided_is_the_convolution_with_larger_strides() -> None:
+    x, kernel, bias = case((2, 8, 8, 2), (3, 3, 2, 3))
+    strided = conv_pool(x, kernel, bias, pooling="strided", **SAME_RELU)
+    pads = ((1, 1), (1, 1))
+    expected = nn.Conv(3, (3, 3), 2, pads).apply({"params": {"kernel": kernel, "bias": bias}}, x)
+    chex.assert_trees_all_close(strided, nn.relu(expected), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("share_x", [True, False])
+@pytest.mark.parametrize("pooling", ["max", "median"])
+def test_a_population_equals_its_members(pooling: PoolingName, share_x: bool) -> None:
+    members = [case((2 + i, 8, 8, 1), (3, 3, 1, 4)) for i in range(3)]
+    x, kernel, bias = (jnp.stack(a) for a in zip(*[(m[0][:2], *m[1:]) for m in members], strict=True))
+    if share_x:
+        x = jnp.broadcast_to(x[:1], x.shape)
+
+    @jax.grad
+    def gradient(parameters, x):
+        return jnp.square(conv_pool(x, *parameters, pooling=pooling, **SAME_RELU)).sum()
+
+    axes = (0, None if share_x else 0)
+    mapped = jax.jit(jax.vmap(gradient, axes))((kernel, bias), x[0] if share_x else x)
+    for i in range(3):
+        alone = gradient((kernel[i], bias[i]), x[i])
+        chex.assert_trees_all_close([m[i] for m in mapped], list(alone), rtol=1e-4, atol=1e-4)
+
+
+def test_gradients_in_a_scan_equal_those_outside() -> None:
+    x, kernel, bias = case((4, 8, 8, 1), (3, 3, 1, 4))
+
+    @jax.grad
+    def gradient(kernel, x):
+        return conv_pool(x[None], kernel, bias, pooling="max", **SAME_RELU).sum()
+
+    total, _ = jax.jit(lambda: jax.lax.scan(lambda s, x: (s + gradient(kernel, x), None), 0 * kernel, x))()
+    chex.assert_trees_all_close(total, sum(gradient(kernel, one) for one in x), rtol=1e-4, atol=1e-4)
+
+
+def test_gradients_under_shard_map() -> None:
+    x, kernel, bias = case((8, 8, 8, 1), (3, 3, 1, 4))
+
+    def gradient(kernel, bias, x):
+        def total(parameters):
+            return jnp.square(conv_pool(x, *parameters, pooling="max", **SAME_RELU)).sum()
+
+        return jax.grad(total)((kernel, bias))
+
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))
+    # The gradient of replicated parameters is already summed over the devices.
+    shape = {"in_specs": (PartitionSpec(), PartitionSpec(), PartitionSpec("data")), "mesh": mesh}
+    sharded = jax.jit(jax.shard_map(gradient, out_specs=PartitionSpec(), **shape))
+    chex.assert_trees_all_close(sharded(kernel, bias, x), gradient(kernel, bias, x), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("layer", [conv_pool, conv_pool_reference])
+def test_an_image_too_small_says_so(layer) -> None:
+    x, kernel, bias = case((1, 5, 8, 1), (5, 5, 1, 2))
+    with pytest.raises(UserError, match="5 x 8 is too small for a 5 x 5 valid"):
+        layer(x, kernel, bias, padding="VALID", activation=nn.relu, pooling="max")
+    layer(x, kernel, bias, padding="VALID", activation=nn.relu, pooling="none")
+
+
+def test_every_pooling_name_is_known() -> None:
+    assert set(POOLING) == set(get_args(PoolingName))

@@ -1,0 +1,126 @@
+"""Pooling equals NumPy and Flax in value and Flax in gradient, whatever the size and the ties."""
+
+from functools import partial
+from typing import get_args
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cnnjax.pooling import POOLING, PoolingName, average, maximum, median
+
+SIZES = [
+    ((2, 4, 6, 3), 2),
+    ((3, 7, 5, 1), 2),
+    ((1, 9, 8, 2), 3),
+    ((2, 3, 4, 2), 1),
+    ((1, 3, 9, 1), 4),
+]
+
+
+def images(seed: int, shape: tuple[int, ...], levels: int) -> jax.Array:
+    """With few levels most windows hold ties."""
+    return jnp.asarray(np.random.default_rng(seed).integers(0, levels, shape), jnp.float32)
+
+
+def tiles(x: jax.Array, window: int) -> np.ndarray:
+    """The values of each window, last, in row-major order."""
+    n, height, width, channels = x.shape
+    out = np.zeros((n, height // window, width // window, channels, window**2), np.float32)
+    for i, j in np.ndindex(out.shape[1:3]):
+        tile = np.asarray(x)[:, i * window : (i + 1) * window, j * window : (j + 1) * window]
+        out[:, i, j] = tile.transpose(0, 3, 1, 2).reshape(n, channels, -1)
+    return out
+
+
+def test_every_name_has_a_function() -> None:
+    assert set(POOLING) == set(get_args(PoolingName))
+
+
+@pytest.mark.parametrize(("shape", "window"), SIZES)
+@pytest.mark.parametrize("levels", [2, 1000])
+def test_values_equal_numpy(shape: tuple[int, ...], window: int, levels: int) -> None:
+    x = images(0, shape, levels)
+    values = tiles(x, window)
+    expected = {
+        "max": values.max(-1),
+        "average": values.mean(-1),
+        "median": np.median(values, axis=-1),
+        "strided": values[..., 0],
+        "none": np.asarray(x),
+    }
+    ours = jax.jit(lambda x: {name: POOLING[name](x, window) for name in expected})(x)
+    chex.assert_trees_all_close(ours, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["max", "average"])
+@pytest.mark.parametrize(("shape", "window"), SIZES[:3])
+def test_gradient_equals_flax(name: PoolingName, shape: tuple[int, ...], window: int) -> None:
+    def flax_pool(x: jax.Array) -> jax.Array:
+        pool = {"max": nn.max_pool, "average": nn.avg_pool}[name]
+        with jax.numpy_dtype_promotion("standard"):  # nn.avg_pool divides by an integer
+            return pool(x, (window, window), (window, window))
+
+    @partial(jax.jit, static_argnums=0)
+    def value_and_gradient(pool, x: jax.Array) -> tuple[jax.Array, tuple[jax.Array]]:
+        out, back = jax.vjp(pool, x)
+        return out, back(jax.random.normal(jax.random.key(0), out.shape))
+
+    for seed in range(5):
+        x = images(seed, shape, levels=3)
+        ours = value_and_gradient(partial(POOLING[name], window=window), x)
+        chex.assert_trees_all_close(ours, value_and_gradient(flax_pool, x), rtol=1e-6)
+
+
+@given(st.integers(0, 99), st.integers(1, 9))
+def test_median_gradient_goes_to_the_middle(seed: int, count: int) -> None:
+    values = jnp.asarray(np.random.default_rng(seed).permutation(count), jnp.float32)[:, None]
+    gradient = jax.grad(lambda v: median(v)[0])(values)[:, 0]
+    middle = {float((count - 1) // 2), float(count // 2)}
+    expected = [1 / len(middle) if float(v) in middle else 0.0 for v in values[:, 0]]
+    chex.assert_trees_all_close(gradient, jnp.asarray(expected))
+
+
+@given(st.lists(st.integers(0, 2), min_size=1, max_size=9))
+def test_median_gradient_of_ties_sums_to_one_among_them(values: list[int]) -> None:
+    array = jnp.asarray(values, jnp.float32)[:, None]
+    value, gradient = jax.value_and_grad(lambda v: median(v)[0])(array)
+    middle = np.sort(values)[[(len(values) - 1) // 2, len(values) // 2]]
+    assert value == middle.mean()
+    np.testing.assert_allclose(gradient.sum(), 1, rtol=1e-6)
+    assert not np.any(np.asarray(gradient)[~np.isin(values, middle)])
+
+
+def test_first_maximum_takes_the_whole_gradient() -> None:
+    gradient = jax.grad(lambda x: POOLING["max"](x).sum())(jnp.ones((1, 2, 2, 1)))
+    chex.assert_trees_all_equal(gradient[0, :, :, 0], jnp.asarray([[1.0, 0.0], [0.0, 0.0]]))
+
+
+@pytest.mark.parametrize("place", range(4))
+@pytest.mark.parametrize("reduction", [maximum, average, median])
+def test_nan_is_never_hidden(reduction, place: int) -> None:
+    values = jnp.arange(4.0).at[place].set(jnp.nan)[:, None]
+    assert jnp.isnan(reduction(values)).all()
+
+
+@given(st.integers(0, 99))
+def test_maximum_by_key_is_python_max(seed: int) -> None:
+    values = np.random.default_rng(seed).integers(-3, 4, 5)
+    winner = maximum(jnp.asarray(values, jnp.float32)[:, None], key=jnp.square)
+    assert winner[0] == max(values.tolist(), key=lambda v: v * v)
+
+
+@pytest.mark.parametrize("name", POOLING)
+def test_traces_under_jit_vmap_and_grad(name: PoolingName) -> None:
+    x = jax.random.normal(jax.random.key(0), (3, 2, 5, 6, 2))
+
+    def total(x: jax.Array) -> jax.Array:
+        return jnp.square(POOLING[name](x)).sum()
+
+    mapped = jax.jit(jax.vmap(jax.grad(total)))(x)
+    chex.assert_trees_all_close(mapped, jnp.stack([jax.grad(total)(one) for one in x]), rtol=1e-6)
