@@ -1,0 +1,53 @@
+"""What a run is: the static part as a frozen dataclass, the traced part as a NamedTuple."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+
+from cnnjax.errors import ArgumentError
+
+
+class HParams(NamedTuple):
+    """Hyperparameters that enter the compiled program as arrays, so that a population can vary them.
+
+    Each is a float32 scalar, or carries the population's leading axis.
+    """
+
+    learning_rate: jax.Array | float = 1e-3
+    dropout_rate: jax.Array | float = 0.5
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training run; the defaults are the first tutorial's protocol.
+
+    Raises:
+        ArgumentError: a value that no run can have.
+    """
+
+    model: str = "keras-cnn"
+    dataset: str = "mnist"
+    dropout_rate: float = 0.5
+    epochs: int = 20
+    batch_size: int = 32
+    learning_rate: float = 1e-3
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse values outside their domain, before any work is done."""
+        if not 0.0 <= self.dropout_rate <= 1.0:
+            raise ArgumentError(f"--dropout-rate {self.dropout_rate} must lie between 0 and 1")
+        if self.epochs < 1:
+            raise ArgumentError(f"--epochs {self.epochs} must be at least 1")
+        if self.batch_size < 1:
+            raise ArgumentError(f"--batch-size {self.batch_size} must be at least 1")
+        if not 0.0 < self.learning_rate < float("inf"):
+            raise ArgumentError(f"--learning-rate {self.learning_rate} must be positive and finite")
+        if not 0 <= self.seed < 2**32:
+            raise ArgumentError(f"--seed {self.seed} must lie between 0 and 4294967295")
+
+    @property
+    def hparams(self) -> HParams:
+        """The traced part of this configuration."""
+        return HParams(learning_rate=self.learning_rate, dropout_rate=self.dropout_rate)

@@ -1,0 +1,149 @@
+"""One convolutional network whose fields are the axes one may ablate, and the tutorials' two instances."""
+
+import math
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Literal
+
+import flax.linen as nn
+import jax
+
+from cnnjax.convolution import conv_pool, conv_pool_reference
+from cnnjax.dropout import Dropout, Rate
+from cnnjax.pooling import PoolingName
+
+Padding = Literal["SAME", "VALID"]
+Activation = Callable[[jax.Array], jax.Array]
+
+
+class Conv(nn.Module):
+    """Convolution, activation and pooling, as one layer: pool(activation(conv(x) + bias)).
+
+    Parameters `kernel` f32[k, k, in, out] (Glorot uniform) and `bias` f32[out] (zeros), as Keras's Conv2D
+    and Flax's `nn.Conv` hold them. `reference=True` computes the same through XLA's own convolution.
+    """
+
+    features: int
+    kernel_size: int
+    padding: Padding
+    activation: Activation
+    pooling: PoolingName
+    window: int = 2
+    reference: bool = False
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """f[n, height, width, in] -> f[n, height', width', out]."""
+        shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
+        kernel = self.param("kernel", nn.initializers.glorot_uniform(), shape)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        layer = conv_pool_reference if self.reference else conv_pool
+        return layer(
+            x,
+            kernel,
+            bias,
+            padding=self.padding,
+            activation=self.activation,
+            pooling=self.pooling,
+            window=self.window,
+        )
+
+
+class ConvNet(nn.Module):
+    """Convolution blocks, Flatten, hidden dense layers, and a dense layer of logits.
+
+    The defaults are the first tutorial's network (Keras: Conv2D(10, (3, 3), relu, same), MaxPooling2D(2),
+    Flatten, Dropout, Dense(100, relu), Dense(10)).
+
+    Attributes:
+        features: output channels, one entry a convolution block.
+        kernel_size: height and width of every kernel.
+        padding: "SAME" or "VALID", as Keras's same and valid.
+        activation: after every convolution and every hidden dense layer.
+        pooling: a name in `POOLING`; "strided" is a convolution with strides in pooling's place.
+        hidden: widths of the dense layers before the logits.
+        classes: number of logits.
+        dropout: a name in `DROPOUT`.
+        dropout_sites: "flatten" drops once, before the dense layers; "blocks" after every block.
+        reference: True computes the convolutions through XLA's own, slower on the CPU.
+    """
+
+    features: tuple[int, ...] = (10,)
+    kernel_size: int = 3
+    padding: Padding = "SAME"
+    activation: Activation = nn.relu
+    pooling: PoolingName = "max"
+    hidden: tuple[int, ...] = (100,)
+    classes: int = 10
+    dropout: str = "inverted"
+    dropout_sites: Literal["flatten", "blocks"] = "flatten"
+    reference: bool = False
+
+    @nn.compact
+    def __call__(
+        self,
+        images: jax.Array,
+        train: bool = False,
+        dropout_rate: Rate = 0.0,
+        dropout_key: jax.Array | None = None,
+        axis_name: str | None = None,
+    ) -> jax.Array:
+        """Logits of a batch.
+
+        Args:
+            images: f32[n, height, width, channels] in [0, 1].
+            train: whether dropout draws masks; static.
+            dropout_rate: float or traced scalar.
+            dropout_key: the step's key; without it, the `dropout` stream of `apply(..., rngs=...)`. Site l
+                of the network uses fold_in(key, l), sites counted from the input.
+            axis_name: the mapped axis that splits the batch, if there is one.
+
+        Returns:
+            f32[n, classes].
+        """
+        stream = self.make_rng("dropout") if train and dropout_key is None else dropout_key
+
+        def drop(x: jax.Array, site: int) -> jax.Array:
+            key = jax.random.fold_in(stream, site) if train and stream is not None else None
+            layer = Dropout(self.dropout, name=f"Dropout_{site}")
+            return layer(x, dropout_rate, key, deterministic=not train, axis_name=axis_name)
+
+        x = images
+        last = len(self.features) - 1
+        for block, features in enumerate(self.features):
+            x = Conv(
+                features,
+                self.kernel_size,
+                self.padding,
+                self.activation,
+                self.pooling,
+                reference=self.reference,
+                name=f"Conv_{block}",
+            )(x)
+            if self.dropout_sites == "blocks" or block == last:
+                x = drop(x, block if self.dropout_sites == "blocks" else 0)
+        x = x.reshape(x.shape[0], -1)
+        for layer, width in enumerate(self.hidden):
+            x = self.activation(dense(width, f"Dense_{layer}")(x))
+        return dense(self.classes, f"Dense_{len(self.hidden)}")(x)
+
+
+def dense(features: int, name: str) -> nn.Dense:
+    """Dense layer with Keras's initialisers: Glorot-uniform kernel, zero bias."""
+    return nn.Dense(features, kernel_init=nn.initializers.glorot_uniform(), name=name)
+
+
+MODELS: Mapping[str, ConvNet] = MappingProxyType(
+    {
+        "keras-cnn": ConvNet(),
+        "lenet-swish": ConvNet(
+            features=(3, 6), kernel_size=5, padding="VALID", activation=nn.swish, hidden=(84,)
+        ),
+    }
+)
+"""The tutorials' networks by name: 197,210 and 9,532 parameters on 28 x 28 x 1 images."""
+
+
+def parameter_count(params: object) -> int:
+    """Number of scalars in a parameter tree."""
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))

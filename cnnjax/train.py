@@ -1,0 +1,153 @@
+"""Training as pure functions: a step, an epoch, a run. The model and the optimizer come in as arguments."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from cnnjax.batches import Batch, sequential_plan, shuffled_plan, take_batch
+from cnnjax.config import HParams
+from cnnjax.keys import streams
+from cnnjax.metrics import MetricSums, example_loss, metric_sums, total
+from cnnjax.state import MakeOptimizer, Params, TrainState, init_state
+
+TrainStep = Callable[[TrainState, Batch, HParams], tuple[TrainState, MetricSums]]
+EvalStep = Callable[[Params, Batch], tuple[MetricSums, jax.Array]]
+EVAL_BATCH = 500
+
+
+class Arrays(NamedTuple):
+    """A data set in device memory."""
+
+    images: jax.Array  # uint8[n, height, width, channels]
+    labels: jax.Array  # i32[n]
+
+
+def adam(hparams: HParams) -> optax.GradientTransformation:
+    """Adam with Keras's defaults (epsilon 1e-7 where optax has 1e-8)."""
+    return optax.adam(hparams.learning_rate, b1=0.9, b2=0.999, eps=1e-7)
+
+
+def make_train_step(
+    model: nn.Module, make_optimizer: MakeOptimizer, axis_name: str | None = None
+) -> TrainStep:
+    """One step of stochastic gradient descent on the mean loss over the batch's examples.
+
+    Args:
+        model: `apply({"params": p}, images, train, dropout_rate, dropout_key, axis_name) -> logits`.
+        make_optimizer: builds the optimizer from the traced hyperparameters.
+        axis_name: the mapped axis that splits the batch, for `pmap` and `shard_map`; the state is the
+            same on every device, and stays so.
+
+    Returns:
+        step(state, batch, hparams) -> (state, metric sums over the whole batch, before the update).
+    """
+
+    def step(state: TrainState, batch: Batch, hparams: HParams) -> tuple[TrainState, MetricSums]:
+        key = jax.random.fold_in(state.key, state.step)
+
+        def loss_sum(params: Params) -> tuple[jax.Array, MetricSums]:
+            logits: Any = model.apply(
+                {"params": params},
+                batch.images,
+                train=True,
+                dropout_rate=hparams.dropout_rate,
+                dropout_key=key,
+                axis_name=axis_name,
+            )
+            loss = example_loss(logits, batch.labels)
+            return jnp.sum(loss * batch.weight), metric_sums(logits, batch.labels, loss, batch.weight)
+
+        # Under shard_map, the gradient of an unvarying parameter carries a psum already; marked as
+        # varying, the gradient is this device's own part everywhere, and is summed once, below.
+        params = state.params
+        if axis_name is not None:
+            params = jax.tree.map(lambda p: jax.lax.pcast(p, axis_name, to="varying"), params)
+        gradient, sums = jax.grad(loss_sum, has_aux=True)(params)
+        if axis_name is not None:
+            gradient, sums = jax.lax.psum((gradient, sums), axis_name)
+        gradient = jax.tree.map(lambda g: g / sums.examples, gradient)
+        # optax raises floats to integer powers, which JAX's strict promotion refuses.
+        with jax.numpy_dtype_promotion("standard"):
+            updates, opt_state = make_optimizer(hparams).update(gradient, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        return TrainState(state.step + 1, params, opt_state, state.key), sums
+
+    return step
+
+
+def make_eval_step(model: nn.Module) -> EvalStep:
+    """Metric sums and logits of one batch, without dropout: eval_step(params, batch)."""
+
+    def eval_step(params: Params, batch: Batch) -> tuple[MetricSums, jax.Array]:
+        logits: Any = model.apply({"params": params}, batch.images, train=False)
+        loss = example_loss(logits, batch.labels)
+        return metric_sums(logits, batch.labels, loss, batch.weight), logits
+
+    return eval_step
+
+
+def train_epoch(
+    step: TrainStep, state: TrainState, data: Arrays, plan: jax.Array, hparams: HParams
+) -> tuple[TrainState, MetricSums]:
+    """Follow an index plan, i32[steps, batch]: a whole epoch's, or any part of one.
+
+    Returns the state after it and the metric sums over its examples, each batch measured before its
+    update, as Keras reports training metrics.
+    """
+
+    def body(state: TrainState, row: jax.Array) -> tuple[TrainState, MetricSums]:
+        return step(state, take_batch(data.images, data.labels, row), hparams)
+
+    state, sums = jax.lax.scan(body, state, plan)
+    return state, total(sums)
+
+
+def evaluate(eval_step: EvalStep, params: Params, data: Arrays) -> tuple[MetricSums, jax.Array]:
+    """Metric sums over all of `data`, each example exactly once, and the logits f32[n, classes]."""
+    examples = data.labels.shape[0]
+    plan = sequential_plan(examples, min(EVAL_BATCH, examples))
+
+    def body(_: None, row: jax.Array) -> tuple[None, tuple[MetricSums, jax.Array]]:
+        return None, eval_step(params, take_batch(data.images, data.labels, row))
+
+    _, (sums, logits) = jax.lax.scan(body, None, plan)
+    return total(sums), logits.reshape(-1, logits.shape[-1])[:examples]
+
+
+def epoch_plan(key: jax.Array, epoch: jax.Array | int, examples: int, batch_size: int) -> jax.Array:
+    """The index plan of an epoch (counted from 0) of the run whose shuffle stream is `key`."""
+    return shuffled_plan(jax.random.fold_in(key, epoch), examples, batch_size)
+
+
+def train_run(
+    model: nn.Module,
+    make_optimizer: MakeOptimizer,
+    key: jax.Array,
+    hparams: HParams,
+    train: Arrays,
+    val: Arrays,
+    *,
+    epochs: int,
+    batch_size: int,
+) -> tuple[TrainState, MetricSums, MetricSums]:
+    """A whole run as one function of its root key: `jit` it, or `vmap` it over keys and `hparams`.
+
+    Returns:
+        The final state, and the training and validation metric sums, f32[epochs] each.
+    """
+    step, eval_step = make_train_step(model, make_optimizer), make_eval_step(model)
+    sample = take_batch(train.images, train.labels, jnp.zeros((1,), jnp.int32)).images
+    keys = streams(key)
+    state = init_state(model, make_optimizer, keys, sample, hparams)
+
+    def epoch(state: TrainState, number: jax.Array) -> tuple[TrainState, tuple[MetricSums, ...]]:
+        plan = epoch_plan(keys.shuffle, number, train.labels.shape[0], batch_size)
+        state, sums = train_epoch(step, state, train, plan, hparams)
+        return state, (sums, evaluate(eval_step, state.params, val)[0])
+
+    state, (train_sums, val_sums) = jax.lax.scan(epoch, state, jnp.arange(epochs))
+    return state, train_sums, val_sums

@@ -1,0 +1,280 @@
+"""Steps, epochs and runs: what is counted, what is traced, and what they equal."""
+
+from functools import partial
+from typing import Any
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cnnjax.batches import PADDING, Batch, sequential_plan, shuffled_plan, take_batch
+from cnnjax.config import HParams
+from cnnjax.keys import streams
+from cnnjax.metrics import MetricSums, means, total
+from cnnjax.models import MODELS, ConvNet, parameter_count
+from cnnjax.state import TrainState, init_state
+from cnnjax.train import (
+    Arrays,
+    adam,
+    epoch_plan,
+    evaluate,
+    make_eval_step,
+    make_train_step,
+    train_epoch,
+    train_run,
+)
+
+MODEL = ConvNet(features=(3,), hidden=(8,))
+HPARAMS = HParams(jnp.float32(1e-3), jnp.float32(0.5))
+
+
+def arrays(n: int, size: int = 8) -> Arrays:
+    rng = np.random.default_rng(n)
+    images = rng.integers(0, 256, (n, size, size, 1), dtype=np.uint8)
+    return Arrays(jnp.asarray(images), jnp.asarray(rng.integers(0, 10, n), jnp.int32))
+
+
+def start(data: Arrays, seed: int = 0) -> TrainState:
+    return _start(jax.random.key(seed), data.images[:1].astype(jnp.float32))
+
+
+@jax.jit
+def _start(key: jax.Array, sample: jax.Array) -> TrainState:
+    return init_state(MODEL, adam, streams(key), sample, HPARAMS)
+
+
+@jax.jit
+def step_once(state: TrainState, batch: Batch, hparams: HParams) -> tuple[TrainState, MetricSums]:
+    return make_train_step(MODEL, adam)(state, batch, hparams)
+
+
+@jax.jit
+def logits_of(params: Any, data: Arrays) -> jax.Array:
+    logits = MODEL.apply({"params": params}, data.images.astype(jnp.float32) / 255)
+    assert isinstance(logits, jax.Array)
+    return logits
+
+
+@given(n=st.integers(1, 60), batch=st.integers(1, 20), seed=st.integers(0, 99))
+def test_a_plan_holds_every_example_once(n: int, batch: int, seed: int) -> None:
+    for plan in (shuffled_plan(jax.random.key(seed), n, batch), sequential_plan(n, batch)):
+        chex.assert_shape(plan, (-(-n // batch), batch))
+        flat = np.asarray(plan).ravel()
+        assert sorted(flat[flat != PADDING]) == list(range(n))
+        assert np.all(flat[:n] != PADDING), "padding is at the end alone"
+
+
+def test_epochs_and_seeds_have_orders_of_their_own() -> None:
+    plans = [
+        tuple(np.asarray(epoch_plan(jax.random.key(seed), epoch, 50, 50))[0])
+        for seed in range(3)
+        for epoch in range(3)
+    ]
+    assert len(set(plans)) == 9
+
+
+def test_pixels_become_fractions() -> None:
+    data = Arrays(jnp.array([0, 51, 255], jnp.uint8).reshape(3, 1, 1, 1), jnp.arange(3))
+    batch = take_batch(*data, jnp.array([2, 1, PADDING], jnp.int32))
+    chex.assert_trees_all_close(batch.images[:2].ravel(), jnp.array([1.0, 0.2]))
+    chex.assert_trees_all_equal(batch.weight, jnp.array([1.0, 1.0, 0.0]))
+
+
+def test_the_remainder_is_a_smaller_batch() -> None:
+    """A padded batch of 3 in 5 places takes the very step that a batch of 3 takes."""
+    data = arrays(3)
+    padded, sums = step_once(start(data), take_batch(*data, sequential_plan(3, 5)[0]), HPARAMS)
+    small, small_sums = step_once(start(data), take_batch(*data, sequential_plan(3, 3)[0]), HPARAMS)
+    chex.assert_trees_all_close(sums, small_sums, rtol=1e-6)
+    chex.assert_trees_all_close(padded.params, small.params, rtol=1e-5, atol=1e-6)
+
+
+def test_a_step_is_optax_on_the_mean_loss() -> None:
+    data = arrays(6)
+    state, batch = start(data), take_batch(*data, sequential_plan(6, 6)[0])
+    hparams = HParams(jnp.float32(1e-2), jnp.float32(0.0))
+    after, _ = step_once(state, batch, hparams)
+
+    @jax.jit
+    def loss(params: Any) -> jax.Array:
+        logits = MODEL.apply({"params": params}, batch.images)
+        assert isinstance(logits, jax.Array)
+        return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels))
+
+    optimizer = optax.adam(1e-2, eps=1e-7)
+    with jax.numpy_dtype_promotion("standard"):
+        updates, _ = optimizer.update(jax.grad(loss)(state.params), optimizer.init(state.params))
+    chex.assert_trees_all_close(
+        after.params, optax.apply_updates(state.params, updates), rtol=1e-5, atol=1e-6
+    )
+    assert int(after.step) == 1
+
+
+@pytest.mark.parametrize("n", [1, 7, 40])
+def test_evaluation_counts_every_example_once(n: int) -> None:
+    data = arrays(n)
+    params = start(data).params
+    sums, logits = jax.jit(partial(evaluate, make_eval_step(MODEL)))(params, data)
+    everything = logits_of(params, data)
+    chex.assert_trees_all_close(logits, everything, rtol=1e-5, atol=1e-6)
+    loss = optax.softmax_cross_entropy_with_integer_labels(everything, data.labels)
+    metrics = means(sums)
+    assert float(sums.examples) == n
+    np.testing.assert_allclose(metrics["loss"], np.mean(loss), rtol=1e-5)
+    np.testing.assert_allclose(
+        metrics["accuracy"], np.mean(np.argmax(everything, 1) == data.labels), rtol=1e-6
+    )
+
+
+def test_evaluation_in_several_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = arrays(23)
+    params = start(data).params
+    whole = jax.jit(partial(evaluate, make_eval_step(MODEL)))(params, data)
+    monkeypatch.setattr("cnnjax.train.EVAL_BATCH", 5)
+    parts = jax.jit(partial(evaluate, make_eval_step(MODEL)))(params, data)
+    chex.assert_trees_all_close(parts, whole, rtol=1e-5, atol=1e-6)
+
+
+def test_everything_is_traced_once() -> None:
+    """Epochs, rates, learning rates and seeds are data: none of them compiles anything again."""
+    data = arrays(20)
+    step, eval_step = make_train_step(MODEL, adam), make_eval_step(MODEL)
+    once = partial(chex.assert_max_traces, n=1)
+    epoch = jax.jit(once(lambda *given: train_epoch(step, *given)))
+    evaluation = jax.jit(once(lambda *given: evaluate(eval_step, *given)))
+    plan = jax.jit(once(lambda key, number: epoch_plan(key, number, 20, 8)))
+    for seed, rate in ((0, 0.0), (1, 0.5), (2, 1.0)):
+        state, shuffle = start(data, seed), jax.random.key(seed)
+        hparams = HParams(jnp.float32(1e-3 * (seed + 1)), jnp.float32(rate))
+        for number in range(2):
+            state, _ = epoch(state, data, plan(shuffle, jnp.int32(number)), hparams)
+        evaluation(state.params, data)
+
+
+def test_an_epoch_in_parts_is_the_epoch() -> None:
+    data = arrays(24)
+    epoch = jax.jit(partial(train_epoch, make_train_step(MODEL, adam)))
+    plan = epoch_plan(jax.random.key(0), jnp.int32(0), 24, 4)
+    whole, sums = epoch(start(data), data, plan, HPARAMS)
+    state, parts = start(data), []
+    for part in jnp.split(plan, 3):
+        state, part_sums = epoch(state, data, part, HPARAMS)
+        parts.append(part_sums)
+    chex.assert_trees_all_equal(state.params, whole.params)
+    together = total(jax.tree.map(lambda *leaves: jnp.stack(leaves), *parts))
+    chex.assert_trees_all_close(together, sums, rtol=1e-6)
+
+
+def test_a_run_is_its_epochs_and_a_function_of_its_key() -> None:
+    data, val = arrays(20), arrays(7)
+    run = jax.jit(partial(train_run, MODEL, adam, epochs=2, batch_size=8))
+    state, sums, _ = run(jax.random.key(5), HPARAMS, data, val)
+    again, _, _ = run(jax.random.key(5), HPARAMS, data, val)
+    chex.assert_trees_all_equal(state.params, again.params)
+    chex.assert_shape(sums.loss, (2,))
+    by_hand = start(data, 5)
+    epoch = jax.jit(partial(train_epoch, make_train_step(MODEL, adam)))
+    for number in range(2):
+        plan = epoch_plan(streams(jax.random.key(5)).shuffle, jnp.int32(number), 20, 8)
+        by_hand, _ = epoch(by_hand, data, plan, HPARAMS)
+    chex.assert_trees_all_close(state.params, by_hand.params, rtol=1e-5, atol=1e-6)
+
+
+def test_training_learns() -> None:
+    """Two shapes of image, told apart after some steps."""
+    images = np.zeros((64, 8, 8, 1), np.uint8)
+    images[:32, :4] = 255
+    images[32:, :, :4] = 255
+    data = Arrays(jnp.asarray(images), jnp.repeat(jnp.arange(2), 32))
+    run = jax.jit(partial(train_run, MODEL, adam, epochs=6, batch_size=8))
+    hparams = HParams(jnp.float32(1e-2), jnp.float32(0.2))
+    _, sums, val = run(jax.random.key(0), hparams, data, data)
+    assert float(means(val)["accuracy"][-1]) == 1.0
+    assert float(sums.loss[-1]) < float(sums.loss[0]) / 4
+
+
+@pytest.mark.parametrize(("name", "parameters"), [("keras-cnn", 197_210), ("lenet-swish", 9_532)])
+def test_the_tutorials_networks(name: str, parameters: int) -> None:
+    images = jnp.zeros((2, 28, 28, 1))
+    variables = jax.eval_shape(MODELS[name].init, jax.random.key(0), images)
+    assert parameter_count(variables["params"]) == parameters
+    logits = jax.eval_shape(MODELS[name].apply, variables, images)
+    chex.assert_shape(logits, (2, 10))
+
+
+class PlainFlax(nn.Module):
+    """The first tutorial's network as a Flax user would write it."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = nn.relu(nn.Conv(10, (3, 3))(x))
+        x = nn.max_pool(x, (2, 2), (2, 2)).reshape(x.shape[0], -1)
+        x = nn.relu(nn.Dense(100)(x))
+        return nn.Dense(10)(x)
+
+
+@pytest.mark.parametrize("reference", [False, True])
+def test_the_network_is_plain_flax(reference: bool) -> None:
+    """The same parameter tree, logits and gradients as nn.Conv, nn.max_pool and nn.Dense."""
+    images = jax.random.uniform(jax.random.key(1), (4, 28, 28, 1))
+    params = jax.jit(PlainFlax().init)(jax.random.key(0), images)["params"]
+
+    def loss(model: nn.Module, params: Any) -> jax.Array:
+        logits = model.apply({"params": params}, images)
+        assert isinstance(logits, jax.Array)
+        return jnp.mean(logits**2)
+
+    ours = jax.jit(jax.value_and_grad(partial(loss, ConvNet(reference=reference))))(params)
+    plain = jax.jit(jax.value_and_grad(partial(loss, PlainFlax())))(params)
+    chex.assert_trees_all_close(ours, plain, rtol=1e-4, atol=1e-6)
+
+
+def test_initial_weights_are_glorot_uniform() -> None:
+    """|w| <= sqrt(6 / (fan_in + fan_out)) and nearly reached; biases are zero."""
+    init = jax.jit(MODELS["keras-cnn"].init)
+    params = init(jax.random.key(0), jnp.zeros((1, 28, 28, 1)))["params"]
+    for name, fans in (("Conv_0", 9 + 90), ("Dense_0", 1960 + 100), ("Dense_1", 110)):
+        largest = float(jnp.max(jnp.abs(params[name]["kernel"])))
+        limit = np.sqrt(6 / fans)
+        assert 0.9 * limit < largest <= limit * (1 + 1e-6)
+        assert not np.any(params[name]["bias"])
+
+
+@pytest.mark.parametrize("kind", ["inverted", "classic", "spatial", "gaussian"])
+@pytest.mark.parametrize("sites", ["flatten", "blocks"])
+def test_every_kind_and_site_of_dropout_trains(kind: str, sites: str) -> None:
+    data = arrays(8, 16)
+    model = ConvNet((3, 4), hidden=(8,), dropout=kind, dropout_sites=sites)  # type: ignore[arg-type]
+    batch = take_batch(*data, sequential_plan(8, 8)[0])
+
+    @jax.jit
+    def first_step(hparams: HParams) -> tuple[TrainState, MetricSums]:
+        state = init_state(model, adam, streams(jax.random.key(0)), batch.images, hparams)
+        return make_train_step(model, adam)(state, batch, hparams)
+
+    for rate in (0.5, 1.0):
+        after, sums = first_step(HPARAMS._replace(dropout_rate=jnp.float32(rate)))
+        chex.assert_tree_all_finite((after.params, sums))
+
+
+def test_flax_users_pass_rngs() -> None:
+    images = jnp.ones((2, 8, 8, 1))
+    params = jax.jit(MODEL.init)(jax.random.key(0), images)
+    apply = jax.jit(partial(MODEL.apply, train=True, dropout_rate=0.5))
+    logits = apply(params, images, rngs={"dropout": jax.random.key(1)})
+    assert not np.allclose(logits, jax.jit(MODEL.apply)(params, images))
+
+
+def test_an_all_padding_place_has_no_influence() -> None:
+    data = arrays(4)
+    row = jnp.array([0, 1, PADDING, PADDING], jnp.int32)
+    batch = take_batch(*data, row)
+    noisy = Batch(batch.images.at[2:].set(9.0), batch.labels, batch.weight)
+    clean, dirty = (step_once(start(data), b, HPARAMS)[0].params for b in (batch, noisy))
+    chex.assert_trees_all_equal(clean, dirty)
