@@ -1,0 +1,189 @@
+"""The figures show all they are given, and are written whole or not at all."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from cnnjax import plots
+from cnnjax.published import published_history
+
+EPOCHS = np.arange(1, 8)
+NAMES = ["no dropout", "dropout 0.25", "dropout 0.5", "dropout 0.75"]
+
+
+def members(arms: int = 4, seeds: int = 3, epochs: int = 7) -> np.ndarray:
+    draw = np.random.default_rng(0)
+    level = np.linspace(0.3, 0.1, epochs) + draw.normal(0, 0.01, (arms, 1, epochs))
+    return level + draw.normal(0, 0.01, (arms, seeds, epochs))
+
+
+def legend(figure: Figure) -> list[str]:
+    return [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def assert_shows(axis: Axes, x: np.ndarray, y: np.ndarray) -> None:
+    (left, right), (bottom, top) = axis.get_xlim(), axis.get_ylim()
+    assert left <= np.min(x) and np.max(x) <= right
+    assert bottom <= np.min(y) and np.max(y) <= top
+
+
+def history(epochs: int) -> list[dict[str, float]]:
+    return [
+        {"epoch": e, "loss": 1 / e, "accuracy": 1 - 0.1 / e, "val_loss": 2 / e, "val_accuracy": 0.9}
+        for e in range(1, epochs + 1)
+    ]
+
+
+@pytest.mark.parametrize("epochs", [1, 5, 30])
+@pytest.mark.parametrize("rate", [0.5, None])
+def test_training_curves_show_our_run_and_the_published_one(epochs, rate):
+    published = published_history("keras-cnn", "mnist", rate) if rate else None
+    rows = history(epochs)
+    figure = plots.training_curves(rows, published, "title", "caption")
+    for axis, metric in zip(figure.axes, ("loss", "accuracy"), strict=True):
+        drawn = {str(line.get_label()): np.asarray(line.get_ydata()) for line in axis.lines}
+        np.testing.assert_array_equal(drawn["training"], [row[metric] for row in rows])
+        np.testing.assert_array_equal(drawn["validation"], [row["val_" + metric] for row in rows])
+        if published:
+            np.testing.assert_array_equal(
+                drawn["published, one run: validation"], [row["val_" + metric] for row in published]
+            )
+        for row in [*rows, *(published or [])]:
+            shown = np.array([row[metric], row["val_" + metric]])
+            assert_shows(axis, np.array([row["epoch"]]), shown)
+    assert len(legend(figure)) == (4 if published else 2)
+
+
+def test_published_runs_are_those_the_tutorial_printed():
+    for rate, accuracy, loss in ((0.0, 0.9837, 0.0898), (0.5, 0.9885, 0.0417)):
+        rows = published_history("keras-cnn", "mnist", rate)
+        assert rows is not None
+        assert [row["epoch"] for row in rows] == list(range(1, 21))
+        assert (rows[-1]["val_accuracy"], rows[-1]["val_loss"]) == (accuracy, loss)
+    for other in (("keras-cnn", "mnist", 0.25), ("lenet-swish", "mnist", 0.5)):
+        assert published_history(*other) is None
+    assert published_history("keras-cnn", "kmnist", 0.5) is None
+
+
+def test_confusion_matrix_prints_every_count_and_colours_errors_only():
+    counts = np.diag([5000, 3, 7]) + np.array([[0, 2, 0], [0, 0, 9], [1, 0, 0]])
+    figure = plots.confusion_matrix(counts, ["a", "b", "c"], "test images")
+    axis = figure.axes[0]
+    printed = {t.get_position(): t.get_text() for t in axis.texts}
+    # A position is (column, row): row is the true class, as in the labels of the axes.
+    assert printed == {(c, r): str(counts[r, c]) for r, c in zip(*counts.nonzero(), strict=True)}
+    assert (axis.get_xlabel(), axis.get_ylabel()) == ("predicted class", "true class")
+    (image,) = axis.images
+    assert image.get_clim() == (0, 9)
+    assert np.ma.getmaskarray(np.ma.asarray(image.get_array())).tolist() == np.eye(3, dtype=bool).tolist()
+    assert "12 of 5,022" in figure.get_suptitle()
+
+
+def test_confusion_matrix_of_a_perfect_or_an_empty_test(tmp_path):
+    for counts in (np.eye(10, dtype=int), np.zeros((10, 10), int)):
+        plots.png(plots.confusion_matrix(counts, list("0123456789")))
+
+
+@settings(deadline=None, max_examples=10)
+@given(arms=st.integers(1, 14), seeds=st.integers(1, 4), epochs=st.integers(1, 30))
+def test_every_arm_is_in_the_legend_and_in_sight_and_looks_different(arms, seeds, epochs):
+    values, names = members(arms, seeds, epochs), [f"arm {i}" for i in range(arms)]
+    figure = plots.metric_bands(np.arange(epochs), values, names, "loss", mark_lowest=True)
+    (axis,) = figure.axes
+    assert [label.split(" (")[0] for label in legend(figure)] == names
+    assert all(f"(n={seeds})" in label for label in legend(figure))
+    assert_shows(axis, np.arange(epochs), values.mean(axis=1))
+    lines = [line for line in axis.lines if str(line.get_label()).startswith("arm")]
+    looks = {(line.get_color(), line.get_linestyle(), line.get_marker()) for line in lines}
+    assert len(looks) == arms
+
+
+def test_band_is_the_t_interval_of_the_mean():
+    from scipy.stats import t
+
+    values = members(1)
+    mean, half, n = plots._interval(np.moveaxis(values[0], 0, -1))
+    low, high = t.interval(0.95, 2, mean, values[0].std(axis=0, ddof=1) / np.sqrt(3))
+    np.testing.assert_allclose([mean - half, mean + half], [low, high])
+    assert (n == 3).all()
+    band = plots.metric_bands(EPOCHS, values, ["a"], "loss").axes[0].collections[0]
+    edge = np.asarray(band.get_paths()[0].vertices)[:, 1]
+    assert (edge.min(), edge.max()) == pytest.approx((low.min(), high.max()))
+
+
+def test_ring_is_where_the_validation_loss_is_lowest():
+    validation = members()
+    validation[1, :, 3] = 0.01
+    for figure in (
+        plots.metric_bands(EPOCHS, validation, NAMES, "validation loss", mark_lowest=True),
+        plots.generalisation_gap(EPOCHS, 2 * validation, validation, NAMES),
+    ):
+        assert "ring at epoch 4" in legend(figure)[1]
+        rings = [line for line in figure.axes[0].lines if line.get_markerfacecolor() == "none"]
+        assert len(rings) == 4 and rings[1].get_xdata() == [4]
+
+
+def test_generalisation_gap_is_validation_minus_training():
+    train, validation = members(), members() + 0.25
+    (axis,) = plots.generalisation_gap(EPOCHS, train, validation, NAMES).axes
+    lines = [line for line in axis.lines if "dropout" in str(line.get_label())]
+    gaps = np.array([line.get_ydata() for line in lines], float)
+    np.testing.assert_allclose(gaps, np.full((4, 7), 0.25))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_diverged_members_break_nothing_and_are_not_counted(bad, tmp_path):
+    values = members()
+    values[0, 1, 4:] = bad
+    values[2] = bad
+    whole = np.delete(values[0], 1, axis=0).mean(axis=0)
+    bands = plots.metric_bands(EPOCHS, values, NAMES, "loss", mark_lowest=True)
+    gap = plots.generalisation_gap(EPOCHS, members(), values, NAMES)
+    for figure in (bands, gap):
+        assert [label.split("\n")[0][-4:] for label in legend(figure)] == [
+            "n=2)",
+            "n=3)",
+            "n=0)",
+            "n=3)",
+        ]
+    line = next(x for x in bands.axes[0].lines if str(x.get_label()).startswith("no dropout"))
+    np.testing.assert_allclose(np.asarray(line.get_ydata(), float), whole)
+    final = plots.final_vs_rate([0, 0.25, 0.5, 0.75], values[:, :, -1], "accuracy")
+    assert "n=0 to 3" in "".join(legend(final))
+    rows = [{key: bad for key in history(1)[0]} | {"epoch": 1.0}]
+    for figure in (bands, gap, final, plots.training_curves(rows)):
+        plots.png(figure)
+
+
+@pytest.mark.parametrize("seeds", [1, 6])
+def test_final_vs_rate_sorts_by_rate_and_shows_every_seed(seeds):
+    rates, values = np.array([0.5, 0.0, 0.75]), members(3, seeds)[:, :, -1]
+    figure = plots.final_vs_rate(rates, values, "validation accuracy")
+    (axis,) = figure.axes
+    thin, mean = axis.lines[:seeds], next(x for x in axis.lines if x.get_color() != plots.GREY)
+    for line, seed in zip(thin, values.T, strict=True):
+        np.testing.assert_array_equal(line.get_xdata(), [0, 0.5, 0.75])
+        np.testing.assert_array_equal(line.get_ydata(), seed[[1, 0, 2]])
+    np.testing.assert_allclose(np.asarray(mean.get_ydata(), float), values.mean(axis=1)[[1, 0, 2]])
+    assert_shows(axis, rates, values)
+    assert f"n={seeds}" in "".join(legend(figure))
+
+
+def test_title_and_caption_are_shown_and_nothing_overlaps_the_legend():
+    figure = plots.metric_bands(
+        EPOCHS, members(), NAMES, "loss", title="A title", caption="word " * 60, mark_lowest=True
+    )
+    figure.draw_without_rendering()
+    assert figure.get_suptitle() == "A title" and figure.get_supxlabel().startswith("word")
+    axes, box = figure.axes[0].get_tightbbox(), figure.legends[0].get_window_extent()
+    assert axes is not None and not axes.overlaps(box)
+    assert box.x0 >= 0 and box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1
+
+
+def test_the_same_figure_gives_the_same_bytes():
+    first, second = (plots.png(plots.training_curves(history(3), None, "title")) for _ in range(2))
+    assert first == second
+    assert first.startswith(b"\x89PNG")
