@@ -1,0 +1,165 @@
+"""The compiled programs of one run: built once, one transfer to the host an epoch."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cnnjax.config import TrainConfig
+from cnnjax.data import Dataset
+from cnnjax.keys import Streams, streams
+from cnnjax.metrics import MetricSums, means
+from cnnjax.models import MODELS
+from cnnjax.state import TrainState, init_state
+from cnnjax.train import (
+    Arrays,
+    adam,
+    epoch_plan,
+    evaluate,
+    make_eval_step,
+    make_train_step,
+    train_epoch,
+)
+
+SEGMENTS = 20
+"""Parts in which an epoch is handed to the device at most, so that its progress can be seen."""
+
+
+class Progress(Protocol):
+    """Told how many of an epoch's parts the device has finished."""
+
+    def __call__(self, epoch: int, done: int, parts: int) -> None:
+        """Epochs and parts count from 1."""
+        ...
+
+
+class EpochEnd(NamedTuple):
+    """What is known after an epoch."""
+
+    row: dict[str, float]  # a row of history.csv
+    state: TrainState  # on the device; donated to the next epoch, so copy what is to be kept
+
+
+class Evaluation(NamedTuple):
+    """A whole split under one set of parameters."""
+
+    loss: float  # mean, nats
+    accuracy: float  # fraction
+    logits: np.ndarray  # f32[n, classes]
+
+
+@dataclass(frozen=True)
+class Program:
+    """The compiled programs of one configuration and one data set."""
+
+    start: TrainState
+    plan: Callable[[int], list[jax.Array]]  # the parts of an epoch's index plan
+    epoch: Callable[..., tuple[TrainState, MetricSums]]
+    evaluate: Callable[..., tuple[MetricSums, jax.Array]]
+    train: Arrays
+    val: Arrays
+    compile_seconds: float
+
+
+def to_device(dataset: Dataset) -> Arrays:
+    """Copy a data set to the device, as uint8, once."""
+    return Arrays(jnp.asarray(dataset.images), jnp.asarray(dataset.labels))
+
+
+def build(config: TrainConfig, train: Dataset, val: Dataset) -> Program:
+    """Compile a run before its first step, so that compiling and training are timed apart."""
+    began = time.perf_counter()
+    model, hparams = MODELS[config.model], jax.tree.map(jnp.float32, config.hparams)
+    keys = streams(jax.random.key(config.seed))
+    step, eval_step = make_train_step(model, adam), make_eval_step(model)
+    train_arrays, val_arrays = to_device(train), to_device(val)
+    examples = train.labels.shape[0]
+    steps = -(-examples // config.batch_size)
+    parts = max(n for n in range(1, SEGMENTS + 1) if steps % n == 0)
+
+    @jax.jit
+    def start(keys: Streams) -> TrainState:
+        sample = jnp.zeros((1, *train.images.shape[1:]), jnp.float32)
+        return init_state(model, adam, keys, sample, hparams)
+
+    @jax.jit
+    def plan(number: jax.Array) -> list[jax.Array]:
+        rows = epoch_plan(keys.shuffle, number, examples, config.batch_size)
+        return jnp.split(rows, parts)
+
+    state = start(keys)
+    epoch = jax.jit(partial(train_epoch, step), donate_argnums=0)
+    first = jax.eval_shape(plan, jnp.int32(0))[0]
+    compiled_epoch = epoch.lower(state, train_arrays, first, hparams).compile()
+    compiled_evaluate = jax.jit(partial(evaluate, eval_step)).lower(state.params, val_arrays).compile()
+    return Program(
+        start=state,
+        plan=lambda number: plan(jnp.int32(number)),
+        epoch=lambda state, part: compiled_epoch(state, train_arrays, part, hparams),
+        evaluate=compiled_evaluate,
+        train=train_arrays,
+        val=val_arrays,
+        compile_seconds=time.perf_counter() - began,
+    )
+
+
+def epochs(program: Program, count: int, progress: Progress | None = None) -> Iterator[EpochEnd]:
+    """Train for `count` epochs, yielding after each one.
+
+    The host queues a whole epoch and its validation without waiting, and fetches all metrics at once.
+    """
+    state = program.start
+    for number in range(count):
+        began = time.perf_counter()
+        sums = []
+        for part in program.plan(number):
+            state, part_sums = program.epoch(state, part)
+            sums.append(part_sums)
+        val_sums, _ = program.evaluate(state.params, program.val)
+        if progress is not None:
+            _watch(number + 1, sums, progress)
+        fetched, val_fetched = jax.device_get((sums, val_sums))
+        training = means(jax.tree.map(lambda *leaves: np.sum(leaves, dtype=np.float64), *fetched))
+        validation = means(val_fetched)
+        yield EpochEnd(
+            {
+                "epoch": number + 1,
+                "loss": float(training["loss"]),
+                "accuracy": float(training["accuracy"]),
+                "val_loss": float(validation["loss"]),
+                "val_accuracy": float(validation["accuracy"]),
+                "seconds": time.perf_counter() - began,
+            },
+            state,
+        )
+
+
+def evaluate_on(config: TrainConfig, params: Any, dataset: Dataset) -> Evaluation:
+    """Loss, accuracy and logits of `params` over a whole data set."""
+    run = jax.jit(partial(evaluate, make_eval_step(MODELS[config.model])))
+    sums, logits = jax.device_get(run(params, to_device(dataset)))
+    metrics = means(sums)
+    return Evaluation(float(metrics["loss"]), float(metrics["accuracy"]), logits)
+
+
+def confusion(labels: np.ndarray, logits: np.ndarray) -> np.ndarray:
+    """Counts i64[classes, classes]: row = true class, column = predicted class."""
+    classes = logits.shape[1]
+    pairs = labels.astype(np.int64) * classes + np.argmax(logits, axis=1)
+    return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
+
+
+def _watch(epoch: int, sums: list[Any], progress: Progress) -> None:
+    """Report the parts as the device finishes them, without fetching anything."""
+    done = 0
+    while done < len(sums):
+        if sums[done].loss.is_ready():
+            done += 1
+            progress(epoch, done, len(sums))
+        else:
+            time.sleep(0.02)

@@ -1,0 +1,63 @@
+"""What the screen shows: a progress bar on a terminal, plain lines elsewhere."""
+
+import sys
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+
+class Screen:
+    """Prints lines, and shows a bar below them while an epoch runs on a terminal."""
+
+    def __init__(self, epochs: int) -> None:
+        self._epochs = epochs
+        self.live = sys.stdout.isatty()
+        self._bar = Progress(
+            TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
+            BarColumn(bar_width=40),
+            TaskProgressColumn(),
+            TimeRemainingColumn(compact=True),
+            console=Console(highlight=False),
+            transient=True,
+            disable=not self.live,
+        )
+        self._task = self._bar.add_task("", total=1, epoch=1, epochs=epochs)
+
+    def __enter__(self) -> Self:
+        """Show the bar."""
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Take the bar away."""
+        self._bar.stop()
+
+    def progress(self, epoch: int, done: int, parts: int) -> None:
+        """Move the bar; the first part of an epoch starts it anew."""
+        if done == 1:
+            self._bar.reset(self._task, total=parts, epoch=epoch, epochs=self._epochs)
+        self._bar.update(self._task, completed=done)
+
+    def epoch(self, row: dict[str, float]) -> None:
+        """Print the line of one epoch."""
+        width = len(str(self._epochs))
+        self.line(
+            f"epoch {int(row['epoch']):{width}d}/{self._epochs}"
+            f"  loss {row['loss']:.4f}  accuracy {row['accuracy']:.4f}"
+            f"  val_loss {row['val_loss']:.4f}  val_accuracy {row['val_accuracy']:.4f}"
+            f"  {row['seconds']:.1f} s"
+        )
+
+    def line(self, text: str) -> None:
+        """Print one line, above the bar."""
+        if self.live:
+            self._bar.console.print(text, markup=False)
+        else:
+            print(text, flush=True)
