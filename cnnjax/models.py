@@ -65,6 +65,8 @@ class ConvNet(nn.Module):
         classes: number of logits.
         dropout: a name in `DROPOUT`.
         dropout_sites: "flatten" drops once, before the dense layers; "blocks" after every block.
+        pixel_scale: factor on the images first of all; 255 undoes the division by 255, for a network that is
+            to see raw pixels, as the second tutorial's.
         reference: True computes the convolutions through XLA's own, slower on the CPU.
     """
 
@@ -77,6 +79,7 @@ class ConvNet(nn.Module):
     classes: int = 10
     dropout: str = "inverted"
     dropout_sites: Literal["flatten", "blocks"] = "flatten"
+    pixel_scale: float = 1.0
     reference: bool = False
 
     @nn.compact
@@ -108,7 +111,7 @@ class ConvNet(nn.Module):
             layer = Dropout(self.dropout, name=f"Dropout_{site}")
             return layer(x, dropout_rate, key, deterministic=not train, axis_name=axis_name)
 
-        x = images
+        x = images if self.pixel_scale == 1.0 else images * self.pixel_scale
         last = len(self.features) - 1
         for block, features in enumerate(self.features):
             x = Conv(

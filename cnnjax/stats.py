@@ -91,9 +91,18 @@ class Summary(NamedTuple):
 
 
 def summarise(
-    values: npt.ArrayLike, names: Sequence[str], *, higher_is_better: bool = True, seed: int = 0
+    values: npt.ArrayLike,
+    names: Sequence[str],
+    *,
+    higher_is_better: bool = True,
+    primary: str | None = None,
+    seed: int = 0,
 ) -> Summary:
     """Summarise values float[arms, seeds]: a column is one seed, row 0 is the reference.
+
+    `primary` names the arm whose contrast was chosen before the data were seen: it is tested first and
+    alone, and the others, corrected among themselves, only count where it is significant (serial
+    gatekeeping: Bauer et al. 1998), which keeps the error of the family at 5%.
 
     `seed` drives the bootstrap and the Monte-Carlo permutations; a contrast's draws do not depend
     on how many other arms there are. Raises ValueError where the shape does not fit the names.
@@ -104,8 +113,9 @@ def summarise(
     table = np.where(np.isfinite(table), table, np.nan)
     pairs = [row[np.isfinite(row)] for row in table[1:] - table[0]]
     p = [sign_flip_p(d, np.random.default_rng([seed, i, 0])) for i, d in enumerate(pairs)]
-    corrected = holm(p)
-    floors = holm([smallest_p(len(d)) for d in pairs])
+    first = None if primary is None else list(names[1:]).index(primary)
+    corrected = _family(p, first)
+    floors = _family([smallest_p(len(d)) for d in pairs], first)
     contrasts = []
     for i, d in enumerate(pairs):
         low, high = bca_interval(d, np.random.default_rng([seed, i, 1]))
@@ -256,6 +266,16 @@ def conclusion(summary: Summary, metric: str, *, accuracy: bool = False) -> str:
         f"Against {summary.arms[0].name}, in {metric} over {pairs} paired "
         f"{'seed' if counts[-1] == 1 else 'seeds'}: {'; '.join(clauses)}."
     )
+
+
+def _family(p: Sequence[float], first: int | None) -> Floats:
+    """Holm's correction; with a `first` contrast, of the others alone, and none below its p."""
+    if first is None:
+        return holm(p)
+    others = [i for i in range(len(p)) if i != first]
+    corrected = np.array(p, np.float64)
+    corrected[others] = np.maximum(holm([p[i] for i in others]), p[first])
+    return corrected
 
 
 def _arm(name: str, row: Floats) -> Arm:

@@ -26,11 +26,6 @@ class Arrays(NamedTuple):
     labels: jax.Array  # i32[n]
 
 
-def adam(hparams: HParams) -> optax.GradientTransformation:
-    """Adam with Keras's defaults (epsilon 1e-7 where optax has 1e-8)."""
-    return optax.adam(hparams.learning_rate, b1=0.9, b2=0.999, eps=1e-7)
-
-
 def make_train_step(
     model: nn.Module, make_optimizer: MakeOptimizer, axis_name: str | None = None
 ) -> TrainStep:
@@ -70,9 +65,7 @@ def make_train_step(
         if axis_name is not None:
             gradient, sums = jax.lax.psum((gradient, sums), axis_name)
         gradient = jax.tree.map(lambda g: g / sums.examples, gradient)
-        # optax raises floats to integer powers, which JAX's strict promotion refuses.
-        with jax.numpy_dtype_promotion("standard"):
-            updates, opt_state = make_optimizer(hparams).update(gradient, state.opt_state, state.params)
+        updates, opt_state = make_optimizer(hparams).update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         return TrainState(state.step + 1, params, opt_state, state.key), sums
 

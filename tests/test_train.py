@@ -18,10 +18,10 @@ from cnnjax.config import HParams
 from cnnjax.keys import streams
 from cnnjax.metrics import MetricSums, means, total
 from cnnjax.models import MODELS, ConvNet, parameter_count
+from cnnjax.optimizers import adam
 from cnnjax.state import TrainState, init_state
 from cnnjax.train import (
     Arrays,
-    adam,
     epoch_plan,
     evaluate,
     make_eval_step,
@@ -107,9 +107,8 @@ def test_a_step_is_optax_on_the_mean_loss() -> None:
         assert isinstance(logits, jax.Array)
         return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels))
 
-    optimizer = optax.adam(1e-2, eps=1e-7)
-    with jax.numpy_dtype_promotion("standard"):
-        updates, _ = optimizer.update(jax.grad(loss)(state.params), optimizer.init(state.params))
+    optimizer = adam(hparams)
+    updates, _ = optimizer.update(jax.grad(loss)(state.params), optimizer.init(state.params))
     chex.assert_trees_all_close(
         after.params, optax.apply_updates(state.params, updates), rtol=1e-5, atol=1e-6
     )

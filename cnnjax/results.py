@@ -1,0 +1,158 @@
+"""The table of an experiment: a row per arm, seed and epoch, on disk after every epoch."""
+
+import csv
+import io
+import json
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cnnjax.artifacts import write_bytes, write_json
+from cnnjax.errors import ArgumentError, UserError
+
+METRICS = (
+    "loss",
+    "accuracy",
+    "train_loss",
+    "train_accuracy",
+    "val_loss",
+    "val_accuracy",
+    "test_loss",
+    "test_accuracy",
+)
+"""`loss` and `accuracy` as the optimizer saw them, dropout on; `train_*` on training images without dropout;
+`test_*` at the last epoch alone."""
+
+Row = dict[str, float]
+Cell = tuple[str, int, int]  # arm, seed, epoch
+
+
+class Results(NamedTuple):
+    """`values[metric]` is float[arms, seeds, epochs]; NaN where nothing was measured or a member diverged."""
+
+    arms: tuple[str, ...]
+    seeds: tuple[int, ...]
+    epochs: int
+    values: dict[str, np.ndarray]
+
+    def final(self, metric: str) -> np.ndarray:
+        """float[arms, seeds] of a metric at the last epoch."""
+        return self.values[metric][:, :, -1]
+
+
+STATE = "state.npz"
+
+
+class Store:
+    """`results.csv`, `protocol.json` and the state of the members in training, in one directory."""
+
+    def __init__(self, out: Path, protocol: dict[str, Any]) -> None:
+        """Open the directory, with the rows it holds.
+
+        Raises:
+            ArgumentError: it holds the results of another protocol.
+            UserError: its files are damaged.
+        """
+        self.out = out
+        self.rows: dict[Cell, Row] = {}
+        told = json.loads(json.dumps(protocol))
+        try:
+            known = json.loads((out / "protocol.json").read_text())
+        except FileNotFoundError:
+            write_json(out / "protocol.json", told)
+            return
+        except ValueError as error:
+            raise UserError(f"{out / 'protocol.json'} is damaged: {error}; choose another --out") from None
+        names = [name for name in known if name in told and known[name] != told[name]]
+        if names:
+            raise ArgumentError(
+                f"{out} holds results of another protocol (different: {', '.join(sorted(names))}); "
+                "choose another --out"
+            )
+        write_json(out / "protocol.json", known | told)
+        if (out / "results.csv").exists():
+            self._read()
+
+    def _read(self) -> None:
+        out = self.out / "results.csv"
+        try:
+            with out.open(newline="") as file:
+                for row in csv.DictReader(file):
+                    cell = row["arm"], int(row["seed"]), int(row["epoch"])
+                    self.rows[cell] = {name: float(row[name]) for name in METRICS if row[name]}
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{out} is damaged ({error}); choose another --out") from None
+
+    def write(self) -> None:
+        """Put all rows on disk, ordered by arm, seed and epoch."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(("arm", "seed", "epoch", *METRICS))
+        for cell in sorted(self.rows):
+            row = self.rows[cell]
+            # What is not measured is empty; a measured NaN says that the member diverged.
+            writer.writerow([*cell, *(repr(row[name]) if name in row else "" for name in METRICS)])
+        write_bytes(self.out / "results.csv", text.getvalue().encode())
+
+    def save(self, tree: Any, members: Sequence[tuple[str, int]], epoch: int) -> None:
+        """Keep the state of the members in training, so that an interrupted experiment can go on."""
+        leaves = [jax.random.key_data(leaf) if _is_key(leaf) else leaf for leaf in jax.tree.leaves(tree)]
+        content = io.BytesIO()
+        header = np.array(json.dumps({"members": members, "epoch": epoch}))
+        np.savez(content, header, *jax.device_get(leaves))
+        write_bytes(self.out / STATE, content.getvalue())
+
+    def restore(self, like: Any, members: Sequence[tuple[str, int]]) -> tuple[Any, int]:
+        """The kept state and its epoch if it is of these members; else `like` and 0."""
+        kept = self._state()
+        if kept is None or kept[0] != list(members):
+            return like, 0
+        leaves, structure = jax.tree.flatten(like)
+        filled = [
+            jax.random.wrap_key_data(jnp.asarray(new)) if _is_key(old) else jax.device_put(new, old.sharding)
+            for old, new in zip(leaves, kept[2], strict=True)
+        ]
+        return jax.tree.unflatten(structure, filled), kept[1]
+
+    def state_members(self) -> list[tuple[str, int]]:
+        """The members whose state is kept."""
+        kept = self._state()
+        return kept[0] if kept else []
+
+    def _state(self) -> tuple[list[tuple[str, int]], int, list[np.ndarray]] | None:
+        try:
+            with np.load(self.out / STATE, allow_pickle=False) as file:
+                header, *leaves = (file[name] for name in file.files)
+            told = json.loads(str(header))
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+            return None  # none yet, or damaged: its members start again, and give the same rows
+        return [(name, seed) for name, seed in told["members"]], told["epoch"], leaves
+
+    def results(self, arms: Sequence[str], seeds: Sequence[int], epochs: int) -> Results:
+        """The rows of these arms and seeds as arrays."""
+        missing = dict.fromkeys(METRICS, float("nan"))
+        values = {
+            metric: np.array(
+                [
+                    [
+                        [
+                            self.rows.get((a, s, e), missing).get(metric, float("nan"))
+                            for e in range(1, epochs + 1)
+                        ]
+                        for s in seeds
+                    ]
+                    for a in arms
+                ]
+            )
+            for metric in METRICS
+        }
+        return Results(tuple(arms), tuple(seeds), epochs, values)
+
+
+def _is_key(leaf: Any) -> bool:
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)

@@ -1,0 +1,151 @@
+"""Does dropout help? By how much? How sure are we?
+
+Hypothesis (chosen before the data were seen): dropping half of the flattened features raises the validation
+accuracy of the first tutorial's network at the last epoch. The tutorial saw 0.9837 without dropout and 0.9885
+with it, one run each.
+
+Arms        dropout rates 0, 0.25, 0.5, 0.75 before the dense layers; nothing else differs.
+Pairs       arms of one seed share initial weights, the batches of every step and the uniforms behind the masks.
+Protocol    48,000 images to train and 12,000 to validate, batch 32, Adam 1e-3, 20 epochs; the last epoch counts.
+Statistics  mean paired difference to rate 0, 95% BCa interval, exact sign-flip p. The contrast of rate 0.5 is
+            tested first; the others, corrected by Holm, count only where it is significant.
+"""
+
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from cnnjax import command, experiment, plots
+from cnnjax.artifacts import write_bytes, write_json
+from cnnjax.cli import model_named
+from cnnjax.config import HParams
+from cnnjax.errors import ArgumentError
+from cnnjax.experiment import Arm, Protocol
+from cnnjax.report import MemberProgress, ablation_table
+from cnnjax.results import Results
+from cnnjax.stats import conclusion, summarise
+
+PRIMARY = 0.5
+
+
+@dataclass(frozen=True)
+class DropoutAblation:
+    """Train paired networks that differ in the dropout rate alone, and say what may be concluded."""
+
+    rates: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75)
+    """Dropout rates; the first is the reference."""
+    seeds: int = 6
+    """Paired seeds of every rate."""
+    epochs: int = 20
+    """Passes over the training images."""
+    batch_size: int = 32
+    """Images a step."""
+    kind: Literal["inverted", "classic", "spatial", "gaussian"] = "inverted"
+    """Member of the dropout family."""
+    train_size: int | None = None
+    """Training images; all 48,000 unless given."""
+    model: str = "keras-cnn"
+    """Name of the network."""
+    dataset: str = "mnist"
+    """mnist, fashion_mnist or kmnist."""
+    data_dir: Path | None = None
+    """Directory with the four IDX files (plain or .gz) to use instead of a download."""
+    out: Path | None = None
+    """Where results go; results/dropout_ablation unless given."""
+    chunk: int | None = None
+    """Networks to vmap at a time; chosen for the backend unless given."""
+    quick: bool = False
+    """About a minute: 2 rates, 2 epochs of 12,000 images."""
+
+    def __call__(self) -> None:
+        """Run the protocol, then print the table and draw the figures."""
+        if self.quick:
+            settings = replace(self, rates=(0.0, PRIMARY), epochs=2, train_size=12_000, quick=False)
+            return replace(settings, out=self.out or Path("results/dropout_ablation_quick"))()
+        if len(set(self.rates)) < 2 or not all(0 <= rate <= 1 for rate in self.rates):
+            raise ArgumentError(f"--rates {self.rates} must be two or more different rates between 0 and 1")
+        experiment.use_every_core()
+        model = model_named(self.model).clone(dropout=self.kind)
+        arms = [Arm(f"rate {rate:g}", model, HParams(1e-3, rate)) for rate in self.rates]
+        protocol = Protocol(
+            epochs=self.epochs,
+            seeds=self.seeds,
+            batch_size=self.batch_size,
+            dataset=self.dataset,
+            train_size=self.train_size,
+        )
+        splits = experiment.prepare(protocol, self.data_dir)
+        out = self.out or Path("results/dropout_ablation")
+        with MemberProgress() as progress:
+            results = experiment.run(arms, protocol, splits, out, chunk=self.chunk, report=progress.update)
+        told = (
+            f"{self.model} on {self.dataset}, {self.kind} dropout, {len(splits.train.labels):,} training images, "
+            f"batch {self.batch_size}, Adam 0.001, {self.epochs} epochs, {self.seeds} paired seeds"
+        )
+        self._report(results, told, out)
+
+    def _report(self, results: Results, told: str, out: Path) -> None:
+        primary = f"rate {PRIMARY:g}" if PRIMARY in self.rates[1:] else None
+        accuracy = summarise(results.final("val_accuracy"), results.arms, primary=primary)
+        loss = summarise(results.final("val_loss"), results.arms, primary=primary, higher_is_better=False)
+        sentence = conclusion(accuracy, "validation accuracy", accuracy=True)
+        print(told)
+        ablation_table(results, accuracy)
+        print(sentence)
+        write_json(
+            out / "summary.json",
+            {
+                "protocol": told,
+                "val_accuracy": accuracy.as_dict(),
+                "val_loss": loss.as_dict(),
+                "conclusion": sentence,
+            },
+        )
+        for name, figure in self._figures(results, told).items():
+            write_bytes(out / name, plots.png(figure))
+        print(f"table, summary and figures in {out}")
+
+    def _figures(self, results: Results, told: str) -> dict[str, plots.Figure]:
+        epochs = np.arange(1, results.epochs + 1)
+        values, names = results.values, results.arms
+        return {
+            "val_loss.png": plots.metric_bands(
+                epochs,
+                values["val_loss"],
+                names,
+                "validation loss",
+                title="Validation loss over epochs",
+                caption=told,
+                mark_lowest=True,
+            ),
+            "val_accuracy.png": plots.metric_bands(
+                epochs,
+                values["val_accuracy"],
+                names,
+                "validation accuracy",
+                title="Validation accuracy over epochs",
+                caption=told,
+            ),
+            "generalisation_gap.png": plots.generalisation_gap(
+                epochs,
+                values["train_loss"],
+                values["val_loss"],
+                names,
+                title="Where overfitting begins: validation loss minus training loss, both without dropout",
+                caption=told,
+            ),
+            "accuracy_against_rate.png": plots.final_vs_rate(
+                self.rates,
+                results.final("val_accuracy"),
+                "validation accuracy at the last epoch",
+                title="How much dropout?",
+                caption=told,
+            ),
+        }
+
+
+if __name__ == "__main__":
+    sys.exit(command.run(DropoutAblation, __doc__ or "", prog="dropout_ablation.py"))

@@ -1,0 +1,137 @@
+"""Experiments: what is on disk is not computed again, and what is computed is what a fresh start gives."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cnnjax import experiment
+from cnnjax.config import HParams
+from cnnjax.data import Dataset
+from cnnjax.errors import ArgumentError, UserError
+from cnnjax.experiment import Arm, Protocol, Splits
+from cnnjax.models import ConvNet
+from cnnjax.results import Results
+
+MODEL = ConvNet(features=(2,), hidden=(4,))
+ARMS = [Arm(f"rate {rate:g}", MODEL, HParams(1e-2, rate)) for rate in (0.0, 0.5)]
+PROTOCOL = Protocol(epochs=2, seeds=5, batch_size=8)
+
+
+def dataset(n: int) -> Dataset:
+    rng = np.random.default_rng(n)
+    images = rng.integers(0, 256, (n, 8, 8, 1), dtype=np.uint8)
+    return Dataset(images, rng.integers(0, 10, n).astype(np.int32))
+
+
+SPLITS = Splits(dataset(24), dataset(8), dataset(9), {"file": "sum"})
+
+
+class Stop(Exception):
+    """As if the process were killed."""
+
+
+def run(out: Path, protocol: Protocol = PROTOCOL, arms: list[Arm] = ARMS, stop_after: int = 10**9) -> Results:
+    calls = 0
+
+    def report(done: int, total: int) -> None:
+        nonlocal calls
+        calls += 1
+        if calls > stop_after:
+            raise Stop
+
+    return experiment.run(arms, protocol, SPLITS, out, report=report)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("whole")
+    run(out)
+    return out
+
+
+def test_results_hold_every_arm_seed_and_epoch(whole: Path) -> None:
+    results = run(whole)
+    assert results.arms == ("rate 0", "rate 0.5")
+    for metric, values in results.values.items():
+        assert values.shape == (2, 5, 2)
+        assert np.isfinite(results.final(metric)).all()
+        assert np.isnan(values[:, :, 0]).all() == metric.startswith("test_")
+    assert len((whole / "results.csv").read_text().splitlines()) == 1 + 2 * 5 * 2
+
+
+@pytest.mark.parametrize("stop_after", [1, 2, 3])
+def test_an_interrupted_experiment_ends_like_the_uninterrupted_one(
+    stop_after: int, whole: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(Stop):
+        run(tmp_path, stop_after=stop_after)
+    run(tmp_path)
+    assert (tmp_path / "results.csv").read_bytes() == (whole / "results.csv").read_bytes()
+
+
+def test_a_finished_experiment_trains_nothing(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(experiment, "_train_block", lambda *_: pytest.fail("trained again"))
+    run(whole)
+
+
+def test_more_seeds_compute_the_new_ones_alone(whole: Path, tmp_path: Path) -> None:
+    run(tmp_path, Protocol(epochs=2, seeds=1, batch_size=8))
+    first = set((tmp_path / "results.csv").read_text().splitlines())
+    marked = (tmp_path / "results.csv").read_text().replace("rate 0,0,1,", "rate 0,0,1,9", 1)
+    (tmp_path / "results.csv").write_text(marked)
+    results = run(tmp_path)
+    assert results.values["loss"][0, 0, 0] > 90, "what was there was kept, not computed again"
+    assert len(first & set((whole / "results.csv").read_text().splitlines())) == len(first)
+
+
+def test_an_arm_may_be_added(whole: Path, tmp_path: Path) -> None:
+    run(tmp_path)
+    more = [*ARMS, Arm("wide", ConvNet(features=(3,), hidden=(4,)), HParams(1e-2, 0.0))]
+    assert run(tmp_path, arms=more).values["loss"].shape == (3, 5, 2)
+
+
+def test_another_protocol_is_refused(whole: Path) -> None:
+    before = (whole / "results.csv").read_bytes()
+    with pytest.raises(ArgumentError, match="batch_size"):
+        run(whole, Protocol(epochs=2, seeds=5, batch_size=4))
+    with pytest.raises(ArgumentError, match="arm rate 0"):
+        run(whole, arms=[Arm("rate 0", MODEL, HParams(1e-3, 0.0))])
+    assert (whole / "results.csv").read_bytes() == before
+
+
+def test_damage_is_named(whole: Path, tmp_path: Path) -> None:
+    run(tmp_path)
+    (tmp_path / "state.npz").write_bytes(b"PK damaged")
+    run(tmp_path, Protocol(epochs=2, seeds=6, batch_size=8))
+    (tmp_path / "results.csv").write_text("arm,seed\nrate 0,x\n")
+    with pytest.raises(UserError, match=r"results\.csv is damaged"):
+        run(tmp_path)
+
+
+def test_a_diverged_member_is_reported(tmp_path: Path) -> None:
+    arms = [*ARMS, Arm("diverges", MODEL, HParams(float("nan"), 0.0))]
+    results = run(tmp_path, Protocol(epochs=1, seeds=2, batch_size=8), arms)
+    assert np.isnan(results.final("val_loss")[2]).all()
+    assert np.isfinite(results.final("val_loss")[:2]).all()
+    again = run(tmp_path, Protocol(epochs=1, seeds=2, batch_size=8), arms)
+    np.testing.assert_array_equal(again.final("val_loss"), results.final("val_loss"))
+
+
+@pytest.mark.parametrize("wrong", [{"epochs": 0}, {"seeds": 0}, {"batch_size": 0}, {"train_size": 0}])
+def test_impossible_protocols_are_refused(wrong: dict[str, int]) -> None:
+    with pytest.raises(ArgumentError, match="at least 1"):
+        Protocol(**wrong)  # pyright: ignore[reportArgumentType]
+
+
+def test_the_train_size_is_stratified_and_fixed() -> None:
+    data = Path(__file__).parent / "data"
+    protocol = Protocol(dataset="fashion_mnist", train_size=100, batch_size=10)
+    splits, again = (experiment.prepare(protocol, data, announce=lambda _: None) for _ in range(2))
+    assert splits.train.labels.shape == (100,)
+    assert np.bincount(splits.train.labels).min() >= 8
+    np.testing.assert_array_equal(splits.train.images, again.train.images)
+    with pytest.raises(ArgumentError, match="more than the training split"):
+        experiment.prepare(Protocol(dataset="fashion_mnist", train_size=900), data)
+    with pytest.raises(ArgumentError, match="larger than the training set"):
+        experiment.prepare(Protocol(dataset="fashion_mnist", train_size=100, batch_size=101), data)
