@@ -4,13 +4,14 @@
 The patches under one window overlap, so one larger patch holds them all, and the kernel placed at
 each offset in turn makes the whole of it one product of matrices:
 
-    values[offsets * Co, N * H' * W'] = placed[offsets * Co, taps] @ patches[taps, N * H' * W']
+    values[offsets, Co, H', W', N] = placed[offsets, Co, taps] @ patches[taps, H', W', N]
 
-followed by the reduction over offsets from ``cnnjax.pooling``. Positions come last because they are
-many: what follows the product runs over long rows instead of a few channels.
+followed by the reduction over offsets from ``cnnjax.pooling``. The images of the batch come last,
+so that all that follows the product runs over whole rows of them instead of a few channels.
 """
 
 from collections.abc import Callable
+from functools import partial
 from itertools import product
 from typing import Literal
 
@@ -28,9 +29,6 @@ MONOTONE: frozenset[Activation] = frozenset(
     {jax.nn.relu, jax.nn.leaky_relu, jax.nn.elu, jax.nn.sigmoid, jnp.tanh}
 )
 """Activations that never fall: max(f(v)) = f(max(v)), so they can wait for the maximum."""
-
-FUSE_UP_TO = 8
-"""Input channels up to which one product for all offsets of a pooling window is the faster way."""
 
 
 def conv_pool(
@@ -51,41 +49,42 @@ def conv_pool(
     what ``flax.linen.Conv`` with these parameters, ``activation`` and ``flax.linen.max_pool`` or
     ``avg_pool`` give. Raises ``UserError`` where the image is too small for a single output.
     """
-    keeps_first = REDUCTIONS[pooling] is first
-    if kernel.shape[2] > FUSE_UP_TO and not keeps_first:
-        unpooled = conv_pool(
-            x, kernel, bias, padding=padding, activation=activation, pooling="none", stride=stride
-        )
-        return POOLING[pooling](unpooled, window)
     window = 1 if pooling == "none" else window
-    offsets = [(0, 0)] if keeps_first else list(product(range(window), repeat=2))
-    n, features, (rows, columns) = len(x), len(bias), _size(x, kernel, padding, window, stride)
+    keeps_one = REDUCTIONS[pooling] is first
+    offsets = [(0, 0)] if keeps_one else list(product(range(window), repeat=2))
+    (n, *_, channels), features = x.shape, len(bias)
+    rows, columns = _size(x, kernel, padding, window, stride)
 
     # Patches are read in whole blocks of step x step pixels: few slices, of neighbouring values.
     step, far = window * stride, stride * offsets[-1][0]
     high, wide = (-(-(size + far) // step) for size in kernel.shape[:2])
     top, left = (before for before, _ in _pads(x, kernel, padding, stride))
     image = _place(x, top, left, (rows + high - 1) * step, (columns + wide - 1) * step)
-    image = image.reshape(n, rows + high - 1, step, columns + wide - 1, step, -1)
-    image = image.transpose(2, 4, 5, 0, 1, 3)  # [step, step, Ci, N, blocks, blocks]
-    patches = jnp.stack(
-        [image[..., i : i + rows, j : j + columns] for i in range(high) for j in range(wide)]
-    ).reshape(-1, n * rows * columns)
+    image = image.reshape(n, rows + high - 1, step, columns + wide - 1, step, channels)
+    image = image.transpose(2, 4, 5, 1, 3, 0)  # [step, step, Ci, blocks, blocks, N]
+    patches = jnp.concatenate(
+        [image[..., i : i + rows, j : j + columns, :] for i in range(high) for j in range(wide)]
+    ).reshape(high * wide * step**2 * channels, rows, columns, n)
 
     flat = kernel.reshape(1, *kernel.shape[:2], -1)
     placed = jnp.concatenate(
         [_place(flat, stride * r, stride * c, high * step, wide * step) for r, c in offsets]
-    ).reshape(len(offsets), high, step, wide, step, -1, features)
-    placed = placed.transpose(0, 6, 1, 3, 2, 4, 5).reshape(len(offsets) * features, -1)
+    ).reshape(len(offsets), high, step, wide, step, channels, features)
+    placed = placed.transpose(0, 6, 1, 3, 2, 4, 5).reshape(len(offsets), features, -1)
 
-    values = (placed @ patches).reshape(len(offsets), features, n * rows * columns)
+    # As matrices, XLA on the CPU copies no operand of the gradient. Elsewhere the axis of images must
+    # stay one, or a batch that is sharded would be gathered.
+    values = jax.lax.platform_dependent(
+        placed, patches, cpu=_matrix_product, default=partial(jnp.tensordot, axes=1)
+    )
+    bias = bias[:, None, None, None]
     if pooling == "max":
         # A bias never changes which is largest, and only the winner's activation has a derivative.
-        key = None if activation in MONOTONE else lambda v: activation(v + bias[None, :, None])
-        pooled = activation(maximum(values, key) + bias[:, None])
+        key = None if activation in MONOTONE else lambda v: activation(v + bias[None])
+        pooled = activation(maximum(values, key) + bias)
     else:
-        pooled = REDUCTIONS[pooling](activation(values + bias[None, :, None]))
-    return pooled.reshape(features, n, rows, columns).transpose(1, 2, 3, 0)
+        pooled = REDUCTIONS[pooling](activation(values + bias[None]))
+    return pooled.transpose(3, 1, 2, 0)
 
 
 def conv_pool_reference(
@@ -113,6 +112,11 @@ def conv_pool_reference(
             return nn.pool(y, 0.0, jax.lax.add, size, size, "VALID") / window**2
         case "median" | "strided" | "none":
             return POOLING[pooling](y, window)
+
+
+def _matrix_product(a: jax.Array, b: jax.Array) -> jax.Array:
+    product = a.reshape(-1, a.shape[-1]) @ b.reshape(b.shape[0], -1)
+    return product.reshape(*a.shape[:-1], *b.shape[1:])
 
 
 def _pads(x: jax.Array, kernel: jax.Array, padding: Padding, stride: int) -> tuple[tuple[int, int], ...]:

@@ -4,10 +4,10 @@ Element j of the example at place i of the global batch owns one uniform u(key, 
 u < rate. The same u serves every rate, so the masks of two rates are nested, and `rate` may be a traced
 array, under `vmap` too. Nothing else enters: not the number of devices, not how the program is run.
 
-The upper 16 bits of u are drawn for each element; the 24 bits below them are shared by the elements of one
-example. Every rate is therefore applied exactly, to float32's own resolution, at the price of 16 bits: the
-probability of a drop is `rate` itself, and the sharing correlates two elements of one example by at most
-2^-34 / (rate (1 - rate)).
+Of u's 30 bits the upper 16 are drawn for each element, and the 14 below them once for each example. A rate
+is therefore applied to within 2^-31, far below what training could notice, at the price of 16 bits; scaling
+by 1 / (1 - rate) is right to float32's own rounding. The sharing correlates two elements of one example by at
+most 2^-34 / (rate (1 - rate)).
 """
 
 from collections.abc import Callable, Mapping
@@ -209,12 +209,13 @@ def _words(
 
 @partial(jax.jit, static_argnames=("shape", "axis_name"), inline=True)
 def _keep(key: jax.Array, shape: tuple[int, ...], rate: jax.Array, axis_name: str | None) -> jax.Array:
-    """bool[shape]: u >= rate, where 2^16 u = (16 bits of the element) + 2^-24 (24 bits of its example)."""
+    """bool[shape]: u >= rate, with 30 bits of u: 16 of the element's own over 14 of its example's.
+
+    Integers throughout: a threshold computed for each example would be computed again for each element, in
+    forward and backward pass, once XLA has fused it.
+    """
     words = _words(key, shape, 2, axis_name, extra=1)
-    element = jax.lax.bitcast_convert_type(words[:, :-1], jnp.uint16).reshape(words.shape[0], -1)
-    shared = (words[:, -1] >> 8).astype(jnp.float32) * 2.0**-24
-    threshold = rate * 2.0**16
-    whole = jnp.floor(threshold)
-    lowest_kept = whole.astype(jnp.int32) + (shared < threshold - whole).astype(jnp.int32)
-    keep = element.astype(jnp.int32) >= lowest_kept[:, None]
+    own = jax.lax.bitcast_convert_type(words[:, :-1], jnp.uint16).reshape(words.shape[0], -1)
+    uniform = (own.astype(jnp.int32) << 14) | (words[:, -1:] >> 18).astype(jnp.int32)
+    keep = uniform >= jnp.round(rate * 2.0**30).astype(jnp.int32)
     return keep[:, : prod(shape[1:])].reshape(shape)

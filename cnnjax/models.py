@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 
 from cnnjax.convolution import conv_pool, conv_pool_reference
+from cnnjax.dense import dense
 from cnnjax.dropout import Dropout, Rate
 from cnnjax.pooling import PoolingName
 
@@ -47,6 +48,19 @@ class Conv(nn.Module):
             pooling=self.pooling,
             window=self.window,
         )
+
+
+class Dense(nn.Module):
+    """Dense layer with the parameters of `nn.Dense` and Keras's initialisers: Glorot uniform and zeros."""
+
+    features: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """f[n, in] -> f[n, features]."""
+        kernel = self.param("kernel", nn.initializers.glorot_uniform(), (x.shape[-1], self.features))
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        return dense(x, kernel, bias)
 
 
 class ConvNet(nn.Module):
@@ -127,13 +141,8 @@ class ConvNet(nn.Module):
                 x = drop(x, block if self.dropout_sites == "blocks" else 0)
         x = x.reshape(x.shape[0], -1)
         for layer, width in enumerate(self.hidden):
-            x = self.activation(dense(width, f"Dense_{layer}")(x))
-        return dense(self.classes, f"Dense_{len(self.hidden)}")(x)
-
-
-def dense(features: int, name: str) -> nn.Dense:
-    """Dense layer with Keras's initialisers: Glorot-uniform kernel, zero bias."""
-    return nn.Dense(features, kernel_init=nn.initializers.glorot_uniform(), name=name)
+            x = self.activation(Dense(width, name=f"Dense_{layer}")(x))
+        return Dense(self.classes, name=f"Dense_{len(self.hidden)}")(x)
 
 
 MODELS: Mapping[str, ConvNet] = MappingProxyType(

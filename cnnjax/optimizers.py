@@ -29,8 +29,9 @@ def adam(hparams: HParams) -> optax.GradientTransformation:
     b1, b2, epsilon = 0.9, 0.999, 1e-7
 
     def init(params: Any) -> AdamState:
-        zeros = jax.tree.map(jnp.zeros_like, params)
-        return AdamState(jnp.zeros((), jnp.int32), zeros, zeros)
+        # Arrays of their own: a state whose members share buffers cannot be donated.
+        mean, square = (jax.tree.map(jnp.zeros_like, params) for _ in range(2))
+        return AdamState(jnp.zeros((), jnp.int32), mean, square)
 
     def update(gradient: Any, state: Any, params: Any = None) -> tuple[Any, AdamState]:
         del params

@@ -253,7 +253,8 @@ def conclusion(summary: Summary, metric: str, *, accuracy: bool = False) -> str:
             f"them equal: a difference below {limit:{digits}}{unit} would often be missed"
         )
     if barred:
-        floor, needed = min(c.p_floor for c in barred), seeds_needed(len(summary.contrasts))
+        floor = min(c.p_floor for c in barred)
+        needed = max(seeds_needed(max(1, round(c.p_floor / smallest_p(c.n)))) for c in barred)
         clauses.append(
             f"for {_listed(c.arm for c in barred)} no significance can be claimed, whatever the "
             f"numbers, because no p below {floor:.2g} is possible (it takes {needed} paired seeds)"

@@ -64,12 +64,24 @@ def make_train_step(
         gradient, sums = jax.grad(loss_sum, has_aux=True)(params)
         if axis_name is not None:
             gradient, sums = jax.lax.psum((gradient, sums), axis_name)
-        gradient = jax.tree.map(lambda g: g / sums.examples, gradient)
+        gradient = _scaled_together(gradient, 1 / sums.examples)
         updates, opt_state = make_optimizer(hparams).update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         return TrainState(state.step + 1, params, opt_state, state.key), sums
 
     return step
+
+
+def _scaled_together(gradient: Params, factor: jax.Array) -> Params:
+    """The gradient times a factor, no leaf of which is there before all are.
+
+    Otherwise XLA's CPU scheduler updates the first parameters while the backward pass still reads them, and
+    copies them for it: about 6% of a step of the first tutorial's network. `optimization_barrier` does not
+    prevent that; a factor does that depends on an element of every leaf.
+    """
+    elements = jnp.stack([leaf.ravel()[0] for leaf in jax.tree.leaves(gradient)])
+    factor = factor + 0 * jnp.sum(elements)
+    return jax.tree.map(lambda leaf: leaf * factor, gradient)
 
 
 def make_eval_step(model: nn.Module) -> EvalStep:

@@ -1,7 +1,7 @@
 """The fused layer equals Flax's convolution, activation and pooling, one after the other."""
 
 from functools import partial
-from typing import get_args
+from typing import Any, get_args
 
 import chex
 import flax.linen as nn
@@ -10,12 +10,13 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import AxisType, PartitionSpec
 
-from cnnjax import convolution
 from cnnjax.convolution import MONOTONE, conv_pool, conv_pool_reference
 from cnnjax.errors import UserError
 from cnnjax.pooling import POOLING, PoolingName
 
 Arrays = tuple[jax.Array, jax.Array, jax.Array]
+# In one order in every process, for pytest-xdist.
+MONOTONES = sorted(MONOTONE, key=lambda activation: activation.__name__)
 SAME_RELU = {"padding": "SAME", "activation": nn.relu}
 
 
@@ -34,7 +35,8 @@ def case(x_shape: tuple[int, ...], kernel_shape: tuple[int, ...], whole: bool = 
 def flax_layer(x, kernel, bias, *, padding, activation, pooling, window=2, stride=1) -> jax.Array:
     """What a Flax user writes."""
     conv = nn.Conv(kernel.shape[3], kernel.shape[:2], stride, padding)
-    y = activation(conv.apply({"params": {"kernel": kernel, "bias": bias}}, x))
+    convolved: Any = conv.apply({"params": {"kernel": kernel, "bias": bias}}, x)
+    y = activation(convolved)
     if pooling not in ("max", "average"):
         return POOLING[pooling](y, window)
     pool = {"max": nn.max_pool, "average": nn.avg_pool}[pooling]
@@ -42,17 +44,18 @@ def flax_layer(x, kernel, bias, *, padding, activation, pooling, window=2, strid
         return pool(y, (window, window), (window, window))
 
 
-@partial(jax.jit, static_argnums=0)
-def value_and_gradients(layer, arguments: Arrays) -> tuple[jax.Array, Arrays]:
-    out, back = jax.vjp(layer, *arguments)
-    return out, back(jax.random.normal(jax.random.key(99), out.shape))
+def assert_equals_flax(arguments: Arrays, layer=conv_pool, **settings) -> None:
+    # Optimizing the compiled code would take most of the time of these tests.
+    @partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+    def values_and_gradients(*arguments: jax.Array) -> list[tuple[jax.Array, Arrays]]:
+        results = []
+        for one in (layer, flax_layer):
+            out, back = jax.vjp(partial(one, **settings), *arguments)
+            results.append((out, back(jax.random.normal(jax.random.key(99), out.shape))))
+        return results
 
-
-def assert_equals_flax(arguments: Arrays, **settings) -> None:
-    expected = value_and_gradients(partial(flax_layer, **settings), arguments)
-    for layer in (conv_pool, conv_pool_reference):
-        ours = value_and_gradients(partial(layer, **settings), arguments)
-        chex.assert_trees_all_close(ours, expected, rtol=1e-4, atol=1e-4)
+    ours, flax = values_and_gradients(*arguments)
+    chex.assert_trees_all_close(ours, flax, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("pooling", POOLING)
@@ -62,7 +65,7 @@ def assert_equals_flax(arguments: Arrays, **settings) -> None:
         ((8, 8), (3, 3), "SAME", 2, 1),
         ((9, 7), (5, 5), "VALID", 2, 1),
         ((11, 10), (2, 3), "SAME", 3, 1),
-        ((13, 12), (4, 1), "SAME", 2, 2),
+        ((13, 12), (3, 1), "SAME", 2, 2),
         ((15, 11), (3, 2), "VALID", 2, 3),
     ],
 )
@@ -72,30 +75,30 @@ def test_equals_flax(pooling: PoolingName, size, kernel, padding, window, stride
     assert_equals_flax(arguments, activation=nn.swish, **settings)
 
 
-@pytest.mark.parametrize("activation", [*MONOTONE, nn.swish, jnp.square])
+@pytest.mark.parametrize("pooling", POOLING)
+def test_the_reference_equals_flax(pooling: PoolingName) -> None:
+    arguments = case((2, 9, 7, 2), (3, 2, 2, 3))
+    settings = {"padding": "SAME", "activation": nn.relu, "stride": 2, "pooling": pooling}
+    assert_equals_flax(arguments, conv_pool_reference, **settings)
+
+
+@pytest.mark.parametrize("activation", [*MONOTONES, nn.swish, jnp.square])
 def test_equals_flax_under_ties(activation) -> None:
     arguments = case((3, 7, 8, 1), (3, 3, 1, 4), whole=True)
     assert_equals_flax(arguments, padding="SAME", activation=activation, pooling="max")
 
 
-@pytest.mark.parametrize("activation", MONOTONE)
+@pytest.mark.parametrize("activation", MONOTONES)
 def test_monotone_activations_never_fall(activation) -> None:
     # Tiny falls are rounding.
     assert jnp.diff(activation(jnp.linspace(-30, 30, 10_001))).min() > -1e-6
-
-
-@pytest.mark.parametrize("pooling", ["max", "average"])
-def test_many_input_channels(pooling: PoolingName) -> None:
-    channels = convolution.FUSE_UP_TO + 1
-    arguments = case((2, 6, 7, channels), (3, 3, channels, 4))
-    assert_equals_flax(arguments, pooling=pooling, **SAME_RELU)
 
 
 def test_strided_is_the_convolution_with_larger_strides() -> None:
     x, kernel, bias = case((2, 8, 8, 2), (3, 3, 2, 3))
     strided = conv_pool(x, kernel, bias, pooling="strided", **SAME_RELU)
     pads = ((1, 1), (1, 1))
-    expected = nn.Conv(3, (3, 3), 2, pads).apply({"params": {"kernel": kernel, "bias": bias}}, x)
+    expected: Any = nn.Conv(3, (3, 3), 2, pads).apply({"params": {"kernel": kernel, "bias": bias}}, x)
     chex.assert_trees_all_close(strided, nn.relu(expected), rtol=1e-4, atol=1e-5)
 
 
@@ -107,6 +110,7 @@ def test_a_population_equals_its_members(pooling: PoolingName, share_x: bool) ->
     if share_x:
         x = jnp.broadcast_to(x[:1], x.shape)
 
+    @jax.jit
     @jax.grad
     def gradient(parameters, x):
         return jnp.square(conv_pool(x, *parameters, pooling=pooling, **SAME_RELU)).sum()
@@ -121,6 +125,7 @@ def test_a_population_equals_its_members(pooling: PoolingName, share_x: bool) ->
 def test_gradients_in_a_scan_equal_those_outside() -> None:
     x, kernel, bias = case((4, 8, 8, 1), (3, 3, 1, 4))
 
+    @jax.jit
     @jax.grad
     def gradient(kernel, x):
         return conv_pool(x[None], kernel, bias, pooling="max", **SAME_RELU).sum()
@@ -138,7 +143,7 @@ def test_gradients_under_shard_map() -> None:
 
         return jax.grad(total)((kernel, bias))
 
-    mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,))
     # The gradient of replicated parameters is already summed over the devices.
     shape = {"in_specs": (PartitionSpec(), PartitionSpec(), PartitionSpec("data")), "mesh": mesh}
     sharded = jax.jit(jax.shard_map(gradient, out_specs=PartitionSpec(), **shape))

@@ -132,10 +132,8 @@ def oracle(seed: int, layer: int, step: int, example: int, elements: int, rate: 
     blocks = -(-(-(-elements // 2) + 1) // 2)
     halves = np.array([threefry(key, (example, block)) for block in range(blocks)], np.uint32)
     words = halves.T.ravel()[: -(-elements // 2) + 1]
-    threshold = np.float32(rate) * 2**16
-    shared = (words[-1] >> 8) * 2.0**-24
-    lowest = np.floor(threshold) + (shared < threshold - np.floor(threshold))
-    return (words[:-1].view("<u2") >= lowest)[:elements]
+    uniform = words[:-1].view("<u2").astype(np.int64) * 2**14 + (words[-1] >> 18)
+    return (uniform >= np.round(np.float32(rate) * 2**30))[:elements]
 
 
 @pytest.mark.parametrize("coordinates", [(3, 1, 5, 0), (3, 1, 5, 15), (2**32 - 1, 0, 1499, 7)])

@@ -47,7 +47,7 @@ def test_every_name_has_a_function() -> None:
 def test_values_equal_numpy(shape: tuple[int, ...], window: int, levels: int) -> None:
     x = images(0, shape, levels)
     values = tiles(x, window)
-    expected = {
+    expected: dict[PoolingName, np.ndarray] = {
         "max": values.max(-1),
         "average": values.mean(-1),
         "median": np.median(values, axis=-1),
@@ -71,7 +71,7 @@ def test_gradient_equals_flax(name: PoolingName, shape: tuple[int, ...], window:
         out, back = jax.vjp(pool, x)
         return out, back(jax.random.normal(jax.random.key(0), out.shape))
 
-    for seed in range(5):
+    for seed in range(3):
         x = images(seed, shape, levels=3)
         ours = value_and_gradient(partial(POOLING[name], window=window), x)
         chex.assert_trees_all_close(ours, value_and_gradient(flax_pool, x), rtol=1e-6)

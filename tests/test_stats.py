@@ -219,3 +219,36 @@ def test_conclusion_counts_diverged_runs_and_knows_a_single_arm():
     values[1, 0] = np.nan
     assert "1 diverged run is left out" in stats.conclusion(stats.summarise(values, "ab"), "loss")
     assert "nothing may be concluded" in stats.conclusion(stats.summarise([[1.0]], "a"), "loss")
+
+
+def test_a_primary_contrast_is_tested_alone_and_guards_the_others():
+    """Serial gatekeeping: the primary's p is its own; the others are corrected among themselves, above it."""
+    rng = np.random.default_rng(3)
+    base = rng.normal(size=8)
+    values = np.stack([base, base + 1 + 0.1 * rng.normal(size=8), base + rng.normal(size=8), base + 2])
+    names = ["none", "a", "b", "c"]
+    plain, guarded = stats.summarise(values, names), stats.summarise(values, names, primary="b")
+    p = [c.p for c in plain.contrasts]
+    assert guarded.contrasts[1].p_holm == p[1]
+    others = np.maximum(stats.holm([p[0], p[2]]), p[1])
+    assert [guarded.contrasts[0].p_holm, guarded.contrasts[2].p_holm] == pytest.approx(list(others))
+
+
+def test_six_seeds_can_claim_the_primary_contrast_alone():
+    values = np.zeros((4, 6)) + np.arange(4)[:, None]
+    summary = stats.summarise(values, ["none", "a", "b", "c"], primary="b")
+    assert [c.can_claim for c in summary.contrasts] == [False, True, False]
+    assert "it takes 7 paired seeds" in stats.conclusion(summary, "loss")
+
+
+def test_gatekeeping_keeps_the_error_of_the_family():
+    """2,000 families of three null contrasts: at least one is significant in at most 5% of them."""
+    rng = np.random.default_rng(5)
+    patterns = np.array(list(itertools.product((-1, 1), repeat=8)))
+    hits, tries = 0, 2000
+    for _ in range(tries):
+        differences = rng.normal(size=(3, 8))
+        flipped = np.abs(differences @ patterns.T)
+        p = (flipped >= np.abs(differences.sum(1, keepdims=True)) - 1e-12).mean(1)
+        hits += bool((stats._family(list(p), 0) <= 0.05).any())
+    assert hits <= tries * 0.05 + 5 * math.sqrt(tries * 0.05 * 0.95)
