@@ -79,7 +79,7 @@ def make_population(
         chunk: members to `vmap` at a time; `default_chunk` of the backend unless given. Memory for
             activations grows with it, and not with the population.
     """
-    step, eval_step = make_train_step(model, make_optimizer), make_eval_step(model)
+    step = make_train_step(model, make_optimizer)
     chunk = chunk or default_chunk(jax.default_backend())
     examples = train.labels.shape[0]
     mesh = jax.make_mesh((jax.device_count(),), ("members",), axis_types=(AxisType.Auto,))
@@ -112,10 +112,12 @@ def make_population(
         plan = epoch_plan(member.shuffle, number, examples, batch_size)
         state, sums = train_epoch(step, member.state, train, plan, member.hparams)
         seen = Arrays(*(leaf[: val.labels.shape[0]] for leaf in train))
+        eval_step = make_eval_step(model, member.hparams.dropout_rate)
         after = [evaluate(eval_step, state.params, data)[0] for data in (seen, val)]
         return member._replace(state=state), EpochSums(sums, *after)
 
     def evaluate_one(member: Population, data: Arrays) -> tuple[MetricSums, jax.Array]:
+        eval_step = make_eval_step(model, member.hparams.dropout_rate)
         return evaluate(eval_step, member.state.params, data)
 
     # With a device a core, threads inside an operation only wait for each other.

@@ -10,6 +10,7 @@ import optax
 
 from cnnjax.batches import Batch, sequential_plan, shuffled_plan, take_batch
 from cnnjax.config import HParams
+from cnnjax.dropout import Rate
 from cnnjax.keys import streams
 from cnnjax.metrics import MetricSums, example_loss, metric_sums, total
 from cnnjax.state import MakeOptimizer, Params, TrainState, init_state
@@ -84,11 +85,14 @@ def _scaled_together(gradient: Params, factor: jax.Array) -> Params:
     return jax.tree.map(lambda leaf: leaf * factor, gradient)
 
 
-def make_eval_step(model: nn.Module) -> EvalStep:
-    """Metric sums and logits of one batch, without dropout: eval_step(params, batch)."""
+def make_eval_step(model: nn.Module, dropout_rate: Rate = 0.0) -> EvalStep:
+    """Metric sums and logits of one batch, without masks: eval_step(params, batch).
+
+    `dropout_rate`, which may be traced, matters to classic dropout alone: it scales down at evaluation.
+    """
 
     def eval_step(params: Params, batch: Batch) -> tuple[MetricSums, jax.Array]:
-        logits: Any = model.apply({"params": params}, batch.images, train=False)
+        logits: Any = model.apply({"params": params}, batch.images, train=False, dropout_rate=dropout_rate)
         loss = example_loss(logits, batch.labels)
         return metric_sums(logits, batch.labels, loss, batch.weight), logits
 
@@ -144,7 +148,8 @@ def train_run(
     Returns:
         The final state, and the training and validation metric sums, f32[epochs] each.
     """
-    step, eval_step = make_train_step(model, make_optimizer), make_eval_step(model)
+    step = make_train_step(model, make_optimizer)
+    eval_step = make_eval_step(model, hparams.dropout_rate)
     sample = take_batch(train.images, train.labels, jnp.zeros((1,), jnp.int32)).images
     keys = streams(key)
     state = init_state(model, make_optimizer, keys, sample, hparams)

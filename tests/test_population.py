@@ -104,6 +104,4 @@ def test_a_whole_run_vmaps_over_keys_and_rates() -> None:
 
     losses = jax.jit(jax.vmap(over_rates))(keys)
     _, measured = trained(chunk=1, epochs=1)
-    chex.assert_trees_all_close(
-        losses.ravel(), jnp.asarray(np.asarray(measured[0].val.loss)[:4]), rtol=1e-4
-    )
+    chex.assert_trees_all_close(losses.ravel(), jnp.asarray(np.asarray(measured[0].val.loss)[:4]), rtol=1e-4)

@@ -277,3 +277,14 @@ def test_an_all_padding_place_has_no_influence() -> None:
     noisy = Batch(batch.images.at[2:].set(9.0), batch.labels, batch.weight)
     clean, dirty = (step_once(start(data), b, HPARAMS)[0].params for b in (batch, noisy))
     chex.assert_trees_all_equal(clean, dirty)
+
+
+def test_classic_dropout_is_scaled_down_at_evaluation() -> None:
+    """Below a linear readout without bias, logits are (1 - rate) times those of unscaled features."""
+    data = arrays(9)
+    model = ConvNet(features=(3,), hidden=(), dropout="classic")
+    params = jax.jit(model.init)(jax.random.key(0), data.images.astype(jnp.float32))["params"]
+    full, scaled = (
+        jax.jit(partial(evaluate, make_eval_step(model, rate)))(params, data)[1] for rate in (0.0, 0.75)
+    )
+    chex.assert_trees_all_close(scaled, 0.25 * full, rtol=1e-4, atol=1e-6)

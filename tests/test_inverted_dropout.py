@@ -1,0 +1,259 @@
+"""The demonstration: the laws behind its four questions, on networks of tests/data and on untrained ones."""
+
+import csv
+import importlib.util
+import json
+import sys
+from collections.abc import Callable
+from functools import cache, partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cnnjax import demonstration, plots, plots_dropout
+from cnnjax.config import HParams
+from cnnjax.data import load
+from cnnjax.keys import streams
+from cnnjax.models import Conv, ConvNet
+from cnnjax.optimizers import adam
+from cnnjax.programs import to_device
+from cnnjax.rescaling import Trained, evaluation_sums, first_weights, make_training, scale_kernel
+from cnnjax.train import Arrays
+
+ROOT = Path(__file__).parent.parent
+NETWORK = {kind: ConvNet(features=(4,), hidden=(16,), dropout=kind) for kind in ("inverted", "classic")}
+INVERTED, CLASSIC = NETWORK.values()
+SEEDS = jnp.arange(2, dtype=jnp.uint32)
+OPTIMIZERS = {"SGD": (lambda h: optax.sgd(h.learning_rate), 0.1, 2), "Adam": (adam, 1e-3, 1)}
+"""With the learning rate, and the power of p by which the classic kernel's step is smaller."""
+
+
+@pytest.fixture(scope="module")
+def data() -> Arrays:
+    # A piece of MNIST under another name: under its own, only the whole of it is accepted.
+    return to_device(load("kmnist", ROOT / "tests" / "data").test)
+
+
+@pytest.fixture(scope="module")
+def networks() -> dict:
+    return first_weights(INVERTED, SEEDS)
+
+
+@pytest.fixture(scope="module")
+def images(data: Arrays) -> jax.Array:
+    return demonstration.all_of(data).images[:40]
+
+
+@settings(max_examples=8)
+@given(rate=st.floats(0, 0.9375, width=32), train=st.booleans())
+def test_classic_with_v_over_p_is_inverted_with_v(rate: float, train: bool) -> None:
+    networks, images = first_weights(INVERTED, SEEDS), jax.random.uniform(jax.random.key(0), (8, 28, 28, 1))
+    of = partial(demonstration.logits, seeds=SEEDS, images=images, rate=jnp.float32(rate), train=train)
+    classic = scale_kernel(networks, 1 / (1 - rate))
+    chex.assert_trees_all_close(of(CLASSIC, classic), of(INVERTED, networks), rtol=2e-5, atol=2e-5)
+
+
+@cache
+def program(kind: str, optimizer: str) -> Callable[..., Trained]:
+    return make_training(NETWORK[kind], OPTIMIZERS[optimizer][0], batch_size=32, epochs=1)
+
+
+def trained(kind: str, optimizer: str, rate: float, start: float, steps: float, data: Arrays) -> Trained:
+    factors = (jnp.float32(start), jnp.float32(steps))
+    hparams = HParams(jnp.float32(OPTIMIZERS[optimizer][1]), jnp.float32(rate))
+    first = first_weights(INVERTED, SEEDS)
+    return jax.device_get(program(kind, optimizer)(SEEDS, first, *factors, hparams, data, data))
+
+
+@pytest.mark.parametrize("rate", [0.5, 0.3])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_rescaled_training_follows_inverted_and_no_other_does(
+    optimizer: str, rate: float, data: Arrays
+) -> None:
+    """At rate 1/2 rescaling rounds nothing, so the paths are equal bit for bit; elsewhere to rounding."""
+    p = 1 - rate
+    want = trained("inverted", optimizer, rate, 1.0, 1.0, data)
+    same = trained("classic", optimizer, rate, 1 / p, 1 / p, data)
+    start = trained("classic", optimizer, rate, 1 / p, 1.0, data)
+    plain = scale_kernel(same.params, np.float32(p))
+    tolerance = 0 if rate == 0.5 else 1e-4
+    chex.assert_trees_all_close(plain, want.params, rtol=0, atol=tolerance)
+    chex.assert_trees_all_close(same.test_loss, want.test_loss, rtol=0, atol=tolerance)
+    other = scale_kernel(start.params, np.float32(p))["Dense_0"]["kernel"]
+    assert np.max(np.abs(other - want.params["Dense_0"]["kernel"])) > 1e-3
+    # The effective learning rate: Adam's epsilon matters where a gradient is as small, hence 5%.
+    power = OPTIMIZERS[optimizer][2]
+    np.testing.assert_allclose(p * start.first_step / want.first_step, p**power, rtol=0.05)
+    np.testing.assert_allclose(p * same.first_step / want.first_step, 1, rtol=1e-5)
+
+
+def test_evaluation_of_the_classic_form_scales(data: Arrays, networks: dict) -> None:
+    """The same sums as the inverted form's; without its rate the classic form would not scale."""
+    one = jax.tree.map(lambda leaf: leaf[0], networks)
+    inverted = evaluation_sums(INVERTED, one, data, 0.3)
+    classic = scale_kernel(one, 1 / 0.7)
+    chex.assert_trees_all_close(evaluation_sums(CLASSIC, classic, data, 0.3), inverted, rtol=1e-5)
+    assert abs(float(evaluation_sums(CLASSIC, classic, data, 0.0).loss - inverted.loss)) > 1
+
+
+@pytest.mark.parametrize("rate", [0.5, 0.2])
+def test_mean_activations(rate: float, networks: dict, images: jax.Array) -> None:
+    """In training within 5 standard deviations of the mean, which are those of its masks."""
+    masks, p = 10, 1 - rate
+    found = demonstration.activations(INVERTED, networks, SEEDS, images, rate, masks)
+    assert list(found.training) == list(found.test) == list(demonstration.FORMS)
+    for seed in range(len(SEEDS)):
+        kernel = {"params": jax.tree.map(lambda leaf, i=seed: leaf[i], networks["Conv_0"])}
+        entering = np.asarray(Conv(4, 3, "SAME", nn.relu, "max").apply(kernel, images))
+        deviation = np.sqrt(np.sum(entering**2) * rate / p / masks) / entering.size
+        for form in demonstration.FORMS:
+            at_test, in_training = (p if form == "classic" else 1), (1 if form == "inverted" else p)
+            np.testing.assert_allclose(found.test[form][seed], entering.mean() * at_test, rtol=1e-5)
+            gap = found.training[form][seed].mean() - entering.mean() * in_training
+            assert 0 < abs(gap) < 5 * deviation * in_training
+
+
+def test_averages(networks: dict, data: Arrays) -> None:
+    """One network at k = 1; after that, the loss of an average is below the average loss (Jensen)."""
+    count = 6
+    found = demonstration.averages(INVERTED, networks, SEEDS, data, 0.5, count)
+    images, labels, _ = demonstration.all_of(data)
+    one = jax.tree.map(lambda leaf: leaf[1], networks)
+    sampled = jax.jit(lambda key: INVERTED.apply({"params": one}, images, True, 0.5, key))
+    losses, errors = [], []
+    for k in range(count):
+        key = jax.random.fold_in(streams(jax.random.key(1)).dropout, demonstration.NEVER_TRAINED + k)
+        logits: Any = sampled(key)
+        losses.append(jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels)))
+        errors.append(jnp.mean(jnp.argmax(logits, -1) != labels))
+    np.testing.assert_allclose(found.loss[1, 0], losses[0], rtol=1e-5)
+    np.testing.assert_allclose(found.error[1, 0], errors[0], atol=1e-6)
+    assert found.loss[1, -1] < np.mean(losses)
+    sums = evaluation_sums(INVERTED, one, data, 0.5)
+    np.testing.assert_allclose(found.scaled_loss[1], sums.loss / sums.examples, rtol=1e-5)
+
+
+def test_averages_without_dropout_are_the_network(networks: dict, data: Arrays) -> None:
+    found = demonstration.averages(INVERTED, networks, SEEDS, data, 0.0, 3)
+    np.testing.assert_allclose(found.loss, np.repeat(found.scaled_loss[:, None], 3, axis=1), rtol=1e-5)
+    np.testing.assert_allclose(found.error, np.repeat(found.scaled_error[:, None], 3, axis=1), atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def masks() -> dict[str, np.ndarray]:
+    return demonstration.batch_masks(3, 5, (16, 5, 5, 2), 0.5)
+
+
+def test_masks_do_not_know_of_devices(masks: dict[str, np.ndarray]) -> None:
+    mistaken = masks[demonstration.MISTAKE].reshape(8, -1)
+    assert len({part.tobytes() for part in mistaken}) == 1
+    right = [mask for name, mask in masks.items() if name != demonstration.MISTAKE]
+    assert len(right) == 4 and len({row.tobytes() for row in right[0]}) == 16
+    for mask in right:
+        chex.assert_trees_all_equal(mask, right[0])
+
+
+def test_the_key_tree_leads_to_the_mask(masks: dict[str, np.ndarray]) -> None:
+    """Whoever reads the words of the figure can tell the first elements: a half from 8000 on is kept."""
+    tree = demonstration.key_tree(3, 5, masks["1 device"])
+    site = dict(tree[3].nodes)["site 0"]
+    assert site == " ".join(f"{int(w):08x}" for w in jax.random.key_data(demonstration.mask_key(3, 5)))
+    assert [name for name, _ in tree[2].nodes] == ["step 5", "step 6", "step 7", "step 8"]
+    for i, (_, leaf) in enumerate(tree[-1].nodes):
+        words, drawn = leaf.split("\n")
+        halves = [int(word[half], 16) for word in words.split() for half in (slice(4, 8), slice(0, 4))]
+        assert [half >= 0x8000 for half in halves] == masks["1 device"][i, :4].tolist()
+        assert drawn.startswith("".join("□■"[half >= 0x8000] for half in halves))
+
+
+@pytest.fixture(scope="module")
+def experiment() -> ModuleType:
+    """The script as a module; dataclasses look their module up by its name."""
+    spec = importlib.util.spec_from_file_location(
+        "inverted_dropout", ROOT / "experiments/inverted_dropout.py"
+    )
+    assert spec and spec.loader
+    module = sys.modules["inverted_dropout"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_where_curve_and_line_meet(experiment: ModuleType) -> None:
+    """Differences of mean 5, 0, 5, 0, 0 over seeds, each with a half width of about 1.3 (t of 5 degrees)."""
+    noise = np.array([-1.0, -1, 0, 0, 1, 1])[:, None]
+    line = np.arange(6.0)
+    curve = line[:, None] + noise + np.array([5.0, 0, 5, 0, 0])
+    assert experiment.meeting(curve, line) == (2, 4)
+    assert experiment.meeting(curve[:, :3], line) == (2, None)
+    assert experiment.meeting(curve[:, :1], line) == (None, None)
+    assert experiment.meeting(curve[:1], line[:1]) == (None, None)
+
+
+@pytest.mark.parametrize("k", [1, 12])
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_figures_of_few_seeds_are_drawn(seeds: int, k: int) -> None:
+    rng = np.random.default_rng(0)
+    metrics = {name: rng.random((seeds, k)) for name in ("error", "loss")}
+    scaled = {name: values[:, 0] for name, values in metrics.items()}
+    forms = {name: 1 + rng.random((seeds, k)) for name in demonstration.FORMS}
+    for figure in (
+        plots_dropout.monte_carlo(metrics, scaled),
+        plots_dropout.activations(forms, {name: values[:, 0] for name, values in forms.items()}),
+    ):
+        assert plots.png(figure).startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("flag", ["--seeds", "--epochs"])
+def test_impossible_numbers_are_argument_errors(
+    experiment: ModuleType, flag: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(experiment, flag, "0") == 2
+    assert f"{flag} 0 must be at least 1" in capsys.readouterr().err
+
+
+def run(experiment: ModuleType, *arguments: str) -> int:
+    return experiment.command.run(experiment.InvertedDropout, "", arguments, "inverted_dropout.py")
+
+
+@pytest.mark.slow
+def test_the_whole_experiment_and_its_resumption(
+    experiment: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [
+        "--quick",
+        "--dataset=kmnist",
+        "--seeds=2",
+        "--epochs=1",
+        f"--data-dir={ROOT / 'tests/data'}",
+        f"--out={tmp_path}",
+    ]
+    assert run(experiment, *arguments) == 0
+    assert capsys.readouterr().out.count("\ntrained ") + 1 == 8
+    results, summary = (
+        (tmp_path / "results.csv").read_bytes(),
+        json.loads((tmp_path / "summary.json").read_text()),
+    )
+    rows = list(csv.DictReader(results.decode().splitlines()))
+    assert {row["question"] for row in rows} == {"activation", "training", "averaging"}
+    assert len(rows) == 2 * (2 * 3 + 8 + 100 + 1)
+    for optimizer in ("SGD", "Adam"):
+        same = summary[f"{optimizer}: classic, start and steps rescaled against inverted"]
+        assert same["largest_difference_of_weights"] == same["largest_difference_of_logits"] == 0
+    assert summary["averaging"]["contrasts"][0]["can_claim"] is False
+    for name in ("activations", "same_function", "monte_carlo", "masks"):
+        assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    # Interrupted while one arm was written: that arm alone is trained again, and nothing changes.
+    next(tmp_path.glob("sgd-classic-start-re*.npz")).write_bytes(b"PK\x03\x04 half a file")
+    assert run(experiment, *arguments) == 0
+    assert capsys.readouterr().out.count("trained SGD") == 1
+    assert (tmp_path / "results.csv").read_bytes() == results
