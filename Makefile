@@ -12,7 +12,7 @@ comma := ,
 READY := $(VENV)/.ready-$(VERSION)$(subst $(comma),-,$(addprefix -,$(EXTRAS)))
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-all lint type format clean
+.PHONY: help train test test-all lint type format bench reproduce clean
 
 help: ## Show this list
 	@echo 'cnnjax: conv / pool / dropout networks in JAX, with evidence. Targets:'
@@ -45,6 +45,21 @@ type: $(READY) ## Check types with pyright
 format: $(READY) ## Rewrite the code in the project's style
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
+PEERS := .peers
+PEERS_READY := $(addprefix $(PEERS)/,$(addsuffix /.ready,flax keras-jax tf torch))
+
+bench: $(READY) $(PEERS_READY) ## Compare the speed with Keras, PyTorch and plain Flax (an hour; ARGS="--quick": minutes)
+	@$(BIN)/python experiments/benchmark_peers.py $(ARGS)
+
+$(PEERS)/%/.ready: experiments/peers/requirements-%.txt
+	@echo 'Setting up $(PEERS)/$* (once, about a minute) ...'
+	@$(PYTHON) -m venv --clear $(PEERS)/$*
+	@$(PEERS)/$*/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+reproduce: $(READY) ## Run both tutorials with many seeds beside their published logs
+	@$(BIN)/python experiments/reproduce_tutorials.py $(ARGS)
+
 clean: ## Remove the environment and caches; runs and results stay
-	@rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
+	@rm -rf $(VENV) $(PEERS) .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,299 @@
+"""How fast is cnnjax beside Keras, PyTorch and plain Flax, on the same cores and in the same run?
+
+Peers       Keras on TensorFlow, Keras on JAX, PyTorch (eager; on one thread and on every core, of which the
+            faster counts) and plain Flax, each as its own documentation would have it and at its best setting
+            for this size (experiments/peers); all on the CPU.
+Settings    the tutorials' networks, batches of 32, 128 and 512, dropout rates 0 and 0.5, training alone and
+            training + validation; the same 48,000 and 12,000 images in memory for all.
+Protocol    A peer is a process of its own, started once a setting. One computes at a time, the others wait
+            for a line; rounds alternate A B C A B C, an epoch each. The first, which compiles, is left out.
+Statistics  median seconds an epoch; seconds over cnnjax's of the same round: median, least and greatest;
+            peak memory; seconds from the start of the process to the end of its first epoch; validation
+            accuracy after 3 epochs, so that no one wins by computing something else.
+"""
+
+import os
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+from statistics import median
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from peers.comparison import (
+    BASE,
+    chart,
+    compare,
+    finished,
+    grouped,
+    in_words,
+    peer_of,
+    print_table,
+    read_rows,
+    write_rows,
+)
+from peers.protocol import PARAMETERS, Arrays, Settings
+from peers.worker import JUDGED, Launch, Row, measure
+
+from cnnjax import artifacts, command, plots
+from cnnjax.data import load, split
+from cnnjax.errors import ArgumentError, UserError
+
+PEERS = Path(__file__).resolve().parent / "peers"
+IMAGES = 48_000
+"""Training images, for the estimate of the total."""
+QUIET = 0.1
+"""Cores that others may keep busy, on average over an epoch, on a machine fit for a benchmark."""
+
+# Peers ------------------------------------------------------------------------------------------------------
+
+
+class Entry(NamedTuple):
+    """A way to run a peer, and about what it takes on two cores; only the estimate of the total uses that."""
+
+    script: str
+    environment: str  # the directory of its environment; "" is this Python's, which has cnnjax
+    variables: dict[str, str]
+    start: float  # seconds to start and to compile
+    step: float  # milliseconds a step, whatever the batch
+    images: float  # seconds an epoch, whatever the batch
+
+
+def entries(peers: Collection[str]) -> dict[str, Entry]:
+    """The entries of these peers and of cnnjax, by name."""
+    every = {
+        BASE: Entry("cnnjax_peer.py", "", {"PYTHONPATH": str(PEERS.parents[1])}, 7, 0.7, 0.9),
+        "flax": Entry("flax_peer.py", "flax", {}, 6, 1.3, 3.0),
+        "keras-tensorflow": Entry("keras_peer.py", "tf", {"KERAS_BACKEND": "tensorflow"}, 9, 2.3, 1.8),
+        "keras-jax": Entry("keras_peer.py", "keras-jax", {"KERAS_BACKEND": "jax"}, 7, 1.7, 3.0),
+    }
+    for threads in sorted({1, cores()}):
+        variables = {"OMP_NUM_THREADS": str(threads)}
+        every[f"torch-{threads}"] = Entry("torch_peer.py", "torch", variables, 5, 2.0, 2.0)
+    return {name: entry for name, entry in every.items() if peer_of(name) in {BASE, *peers}}
+
+
+def launches(chosen: Mapping[str, Entry], environments: Path) -> dict[str, Launch]:
+    """How to start these entries.
+
+    Raises:
+        UserError: an environment is missing.
+    """
+    found = {}
+    for name, entry in chosen.items():
+        python = Path(sys.executable)
+        if entry.environment:
+            # Not resolved: the link's own place tells Python its environment.
+            python = environments.absolute() / entry.environment / "bin/python"
+        if not python.exists():
+            raise UserError(
+                f"{environments / entry.environment} is missing; `make bench` makes it, --environments says "
+                "where it is, --peers leaves it out"
+            )
+        found[name] = Launch([str(python), str(PEERS / entry.script)], entry.variables)
+    return found
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def machine() -> dict[str, Any]:
+    """What the figures depend on besides the versions."""
+    told = Path("/proc/cpuinfo").read_text().partition("model name")[2].partition("\n")[0]
+    cpu = told.strip(" \t:") or platform.machine()
+    return {"cpu": cpu, "cores": cores(), "system": platform.platform()}
+
+
+# Protocol ---------------------------------------------------------------------------------------------------
+
+
+def kept_rows(path: Path, wanted: Collection[Settings], names: Collection[str], rounds: int) -> list[Row]:
+    """The rows of settings that need not run again; a setting is compared within one run of its processes."""
+    kept: list[Row] = []
+    for setting, rows in grouped(read_rows(path)).items():
+        there = {row.entry for row in rows}
+        whole = finished(rows, there | {BASE}, max(JUDGED - 1, *(row.round for row in rows)))
+        if whole and (setting not in wanted or finished(rows, names, rounds)):
+            kept += rows
+    return kept
+
+
+def refuse_other_versions(known: Sequence[Row], new: Sequence[Row], out: Path) -> None:
+    """Raise `ArgumentError` where the new rows are not of the code and versions that `out` holds."""
+    versions = {row.entry: row.version for row in known}
+    for row in new:
+        if (before := versions.get(row.entry, row.version)) != row.version:
+            raise ArgumentError(
+                f"{out} holds results of another {row.entry} ({before}; now {row.version}); "
+                "choose another --out"
+            )
+
+
+def expected(setting: Settings, chosen: Mapping[str, Entry], rounds: int) -> float:
+    """Seconds that a setting takes, roughly."""
+    epochs, steps = rounds + 1, IMAGES / setting.batch_size
+    return sum(e.start + epochs * (e.images + steps * e.step / 1000) for e in chosen.values())
+
+
+# The command ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class BenchmarkPeers:
+    """What the command line asks for."""
+
+    models: tuple[str, ...] = ("keras-cnn", "lenet-swish")
+    """Names of the networks."""
+    batch_sizes: tuple[int, ...] = (32, 128, 512)
+    """Images a step."""
+    rates: tuple[float, ...] = (0.0, 0.5)
+    """Dropout rates."""
+    modes: tuple[Literal["train", "validate"], ...] = ("train", "validate")
+    """Epochs of training alone, and of training + validation."""
+    peers: tuple[Literal["cnnjax", "flax", "keras-tensorflow", "keras-jax", "torch"], ...] = (
+        "cnnjax",
+        "flax",
+        "keras-tensorflow",
+        "keras-jax",
+        "torch",
+    )
+    """Who takes part; cnnjax always does."""
+    rounds: int = 5
+    """Counted epochs of each peer in each setting."""
+    dataset: str = "mnist"
+    """mnist, fashion_mnist or kmnist."""
+    data_dir: Path | None = None
+    """Directory with the four IDX files (plain or .gz) to use instead of a download."""
+    environments: Path = Path(".peers")
+    """Directory of the peers' environments, which `make bench` makes."""
+    out: Path | None = None
+    """Where results go; results/benchmark_peers unless given. A setting that it holds is not run again."""
+    quick: bool = False
+    """About two minutes: keras-cnn, batch 32, rate 0.5, training alone, 2 rounds."""
+
+    def __call__(self) -> None:
+        """Run the settings that are missing, then print the table and draw the chart."""
+        if self.quick:
+            fewer = replace(self, models=("keras-cnn",), batch_sizes=(32,), rates=(0.5,), modes=("train",))
+            out = self.out or Path("results/benchmark_peers_quick")
+            return replace(fewer, rounds=2, out=out, quick=False)()
+        self._check()
+        out = self.out or Path("results/benchmark_peers")
+        chosen = entries(self.peers)
+        starts = launches(chosen, self.environments)
+        loaded = load(self.dataset, self.data_dir, announce=print)
+        train, val = split(loaded.train)
+        protocol = {"machine": machine(), "dataset": self.dataset, "sha256": loaded.sha256}
+        with artifacts.claimed(out), tempfile.TemporaryDirectory() as temporary:
+            self._claim(out, protocol)
+            arrays = Path(temporary, "arrays.npz")
+            parts = Arrays(train.images, train.labels, val.images, val.labels)
+            np.savez(arrays, allow_pickle=False, **parts._asdict())
+            rows = self._run(out, chosen, starts, arrays)
+            self._report(out, rows, protocol)
+
+    def _check(self) -> None:
+        if not (self.models and self.batch_sizes and self.rates and self.modes):
+            raise ArgumentError("--models, --batch-sizes, --rates and --modes each need a value or more")
+        for model in self.models:
+            if model not in PARAMETERS:
+                raise ArgumentError(f"--models {model!r} is unknown; choose from {', '.join(PARAMETERS)}")
+        if min(self.batch_sizes) < 1:
+            raise ArgumentError(f"--batch-sizes {self.batch_sizes} must be at least 1")
+        if not all(0 <= rate < 1 for rate in self.rates):
+            raise ArgumentError(f"--rates {self.rates} must be at least 0 and less than 1")
+        if self.rounds < JUDGED - 1:
+            raise ArgumentError(
+                f"--rounds {self.rounds} must be at least {JUDGED - 1}: accuracy is taken then"
+            )
+
+    def _claim(self, out: Path, protocol: dict[str, Any]) -> None:
+        """Refuse a directory whose results are of another machine or other data."""
+        known = artifacts.read_json(out / "protocol.json")
+        if known is None:
+            artifacts.write_json(out / "protocol.json", protocol)
+        elif known != protocol:
+            different = ", ".join(name for name in protocol if known.get(name) != protocol[name])
+            raise ArgumentError(f"{out} holds results of another {different}; choose another --out")
+
+    def _run(
+        self, out: Path, chosen: Mapping[str, Entry], starts: Mapping[str, Launch], arrays: Path
+    ) -> list[Row]:
+        """Measure what is missing, each round on disk when it ends."""
+        wanted = [
+            Settings(model, size, rate, mode == "validate", 0)
+            for model, mode, size, rate in product(self.models, self.modes, self.batch_sizes, self.rates)
+        ]
+        path = out / "results.csv"
+        rows = kept_rows(path, wanted, starts, self.rounds)
+        kept = grouped(rows)
+        missing = [setting for setting in dict.fromkeys(wanted) if setting not in kept]
+        estimates = [expected(setting, chosen, self.rounds) for setting in missing]
+        print(
+            f"{len(missing)} settings to run, {len(kept)} already in {out}; {len(starts)} processes each, "
+            f"1 + {self.rounds} epochs: about {sum(estimates) / 60:.0f} minutes on two quiet cores",
+            flush=True,
+        )
+        began = time.perf_counter()
+        for i, setting in enumerate(missing):
+            print(f"{i + 1}/{len(missing)}  {in_words(setting)}", flush=True)
+            logs = out / "logs" / in_words(setting).replace(",", "").replace(" + ", "-").replace(" ", "-")
+            with artifacts.explained(logs):
+                logs.mkdir(parents=True, exist_ok=True)
+            with closing(measure(setting, starts, arrays, self.rounds, logs)) as turns:
+                for new in turns:
+                    refuse_other_versions(rows, new, out)
+                    rows += new
+                    write_rows(path, rows)
+                    number = f"round {new[0].round}" if new[0].round else "first  "
+                    print(
+                        f"  {number}  " + "  ".join(f"{row.entry} {row.seconds:.2f}" for row in new),
+                        flush=True,
+                    )
+            pace = (time.perf_counter() - began) / sum(estimates[: i + 1])
+            print(f"  about {pace * sum(estimates[i + 1 :]) / 60:.0f} minutes left", flush=True)
+        return rows
+
+    def _report(self, out: Path, rows: Sequence[Row], protocol: Mapping[str, Any]) -> None:
+        comparisons = {setting: compare(group) for setting, group in sorted(grouped(rows).items())}
+        print_table(comparisons)
+        busy = [row.elsewhere for row in rows if row.round]
+        quiet = (
+            f"the rest of the machine kept {median(busy):.2f} cores busy meanwhile, at most {max(busy):.2f}"
+        )
+        if median(busy) > QUIET:
+            quiet += " (too many for these figures to be evidence)"
+        print(quiet)
+        date = time.strftime("%Y-%m-%d")
+        artifacts.write_json(
+            out / "summary.json",
+            {
+                "date": date,
+                **protocol,
+                "versions": {row.entry: row.version for row in rows},
+                "busy_cores_elsewhere": {"median": median(busy), "greatest": max(busy)},
+                "settings": [
+                    {**setting._asdict(), "peers": [line._asdict() for line in lines]}
+                    for setting, lines in comparisons.items()
+                ],
+            },
+        )
+        rounds = sorted({line.rounds for lines in comparisons.values() for line in lines})
+        caption = (
+            f"{protocol['machine']['cpu']}, cores: {protocol['machine']['cores']}, {date}. Bars: median of "
+            f"{' or '.join(map(str, rounds))} rounds; whiskers: least and greatest; {quiet}."
+        )
+        artifacts.write_bytes(out / "ratios.png", plots.png(chart(comparisons, caption)))
+        print(f"table, summary and chart in {out}")
+
+
+if __name__ == "__main__":
+    sys.exit(command.run(BenchmarkPeers, __doc__ or "", prog="benchmark_peers.py"))

@@ -1,0 +1,72 @@
+"""cnnjax as a peer: the functions that a user's `train` is made of, an epoch as one donated program.
+
+`train` fixes Adam; here each network has its tutorial's optimizer, as the other peers have.
+"""
+
+from functools import partial
+from importlib.metadata import version
+
+import jax
+import jax.numpy as jnp
+import protocol
+from protocol import EpochResult, Peer, Settings, serve
+
+import cnnjax
+from cnnjax.config import HParams
+from cnnjax.data import Dataset
+from cnnjax.keys import streams
+from cnnjax.metrics import MetricSums, means
+from cnnjax.models import MODELS, parameter_count
+from cnnjax.optimizers import OPTIMIZERS
+from cnnjax.programs import to_device
+from cnnjax.state import TrainState, init_state
+from cnnjax.train import Arrays, epoch_plan, evaluate, make_eval_step, make_train_step, train_epoch
+
+OPTIMIZER = {"keras-cnn": "adam", "lenet-swish": "rmsprop"}
+
+
+def build(settings: Settings, arrays: protocol.Arrays) -> Peer:
+    """The compiled programs, their state and the data as uint8 on the default device."""
+    model, make_optimizer = MODELS[settings.model], OPTIMIZERS[OPTIMIZER[settings.model]]
+    hparams = HParams(jnp.float32(1e-3), jnp.float32(settings.rate))
+    train = to_device(Dataset(arrays.train_images, arrays.train_labels))
+    val = to_device(Dataset(arrays.val_images, arrays.val_labels))
+    keys = streams(jax.random.key(settings.seed))
+    step = make_train_step(model, make_optimizer)
+    accuracy_sums = jax.jit(partial(evaluate, make_eval_step(model)))
+
+    @partial(jax.jit, donate_argnums=0)
+    def epoch(
+        state: TrainState, train: Arrays, number: jax.Array, hparams: HParams
+    ) -> tuple[TrainState, MetricSums]:
+        plan = epoch_plan(keys.shuffle, number, len(train.labels), settings.batch_size)
+        return train_epoch(step, state, train, plan, hparams)
+
+    sample = jnp.zeros((1, *arrays.train_images.shape[1:]), jnp.float32)
+    state = jax.jit(lambda: init_state(model, make_optimizer, keys, sample, hparams))()
+    done = 0
+
+    def one_epoch() -> EpochResult:
+        nonlocal state, done
+        state, sums = epoch(state, train, jnp.int32(done), hparams)
+        done += 1
+        val_sums = accuracy_sums(state.params, val)[0] if settings.validate else None
+        fetched, val_fetched = jax.device_get((sums, val_sums))
+        jax.block_until_ready(state)
+        training = means(fetched)
+        accuracy = None if val_fetched is None else float(means(val_fetched)["accuracy"])
+        return EpochResult(float(training["loss"]), float(training["accuracy"]), accuracy)
+
+    def validation_accuracy() -> float:
+        return float(means(jax.device_get(accuracy_sums(state.params, val)[0]))["accuracy"])
+
+    return Peer(
+        version={"cnnjax": cnnjax.__version__, **{name: version(name) for name in ("jax", "flax", "optax")}},
+        parameters=parameter_count(state.params),
+        train_epoch=one_epoch,
+        evaluate=validation_accuracy,
+    )
+
+
+if __name__ == "__main__":
+    serve(build)

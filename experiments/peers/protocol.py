@@ -1,0 +1,145 @@
+"""What every peer of the benchmark has in common: its arguments, its arrays and its JSON lines.
+
+A peer is a long-lived process, so that nothing but training is timed. It is started as
+
+    python PEER.py --arrays FILE.npz --model keras-cnn --batch-size 32 --rate 0.5 [--validate]
+
+and speaks one JSON object a line on standard output. It first says that it is ready:
+
+    {"ready": true, "startup_seconds": ..., "version": {...}, "parameters": 197210}
+
+and then answers each line on standard input:
+
+    epoch     {"seconds", "loss", "accuracy", "val_accuracy" (null without --validate), "peak_rss_mb"}
+    evaluate  {"val_accuracy"}
+    quit      (ends, as the end of the input does)
+
+Nothing runs before the first `epoch`, so the seconds of that one hold the compilation. An epoch is
+every training example once, in a fresh order, in batches whose last may be smaller; loss and
+accuracy are the means over the epoch as it was trained. Linux only (it reads /proc).
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+PARAMETERS = {"keras-cnn": 197_210, "lenet-swish": 9_532}
+EVALUATION_BATCH = 1_000
+
+
+class Settings(NamedTuple):
+    """What is trained: one of PARAMETERS' networks, with dropout at `rate` after Flatten."""
+
+    model: str
+    batch_size: int
+    rate: float
+    validate: bool
+    seed: int
+
+
+class Arrays(NamedTuple):
+    """The examples as the file holds them: images uint8[N,28,28,1], labels int32[N]."""
+
+    train_images: np.ndarray
+    train_labels: np.ndarray
+    val_images: np.ndarray
+    val_labels: np.ndarray
+
+
+class EpochResult(NamedTuple):
+    """Means over one epoch; `val_accuracy` is None where no validation was asked for."""
+
+    loss: float
+    accuracy: float
+    val_accuracy: float | None
+
+
+class Peer(NamedTuple):
+    """A built peer: `train_epoch` returns when all its work on the device is done."""
+
+    version: dict[str, str]
+    parameters: int
+    train_epoch: Callable[[], EpochResult]
+    evaluate: Callable[[], float]
+
+
+def unit_floats(images: np.ndarray) -> np.ndarray:
+    """The pixels as float32 in [0, 1], of the same shape."""
+    return images.astype(np.float32) / np.float32(255)
+
+
+def serve(build: Callable[[Settings, Arrays], Peer]) -> None:
+    """Read the arguments, build the peer, and answer standard input until it ends."""
+    settings, arrays = _arguments()
+    # A library that prints must not break the JSON lines: whatever it prints goes to stderr.
+    answers, sys.stdout = sys.stdout, sys.stderr
+    peer = build(settings, arrays)
+    if peer.parameters != PARAMETERS[settings.model]:
+        raise ValueError(f"{settings.model} has {peer.parameters} parameters here")
+
+    def answer(**values: object) -> None:
+        print(json.dumps(values), file=answers, flush=True)
+
+    answer(
+        ready=True,
+        startup_seconds=_process_age(),
+        version={**peer.version, "code": _code()},
+        parameters=peer.parameters,
+    )
+    for line in sys.stdin:
+        match line.strip():
+            case "epoch":
+                start = time.perf_counter()
+                result = peer.train_epoch()
+                seconds = time.perf_counter() - start
+                answer(seconds=seconds, **result._asdict(), peak_rss_mb=_peak_rss_mb())
+            case "evaluate":
+                answer(val_accuracy=peer.evaluate())
+            case "quit":
+                return
+            case unknown:
+                raise ValueError(f"expected epoch, evaluate or quit, got {unknown!r}")
+
+
+def _arguments() -> tuple[Settings, Arrays]:
+    parser = argparse.ArgumentParser(description="One peer of experiments/benchmark_peers.py.")
+    parser.add_argument("--arrays", type=Path, required=True)
+    parser.add_argument("--model", choices=sorted(PARAMETERS), required=True)
+    parser.add_argument("--batch-size", type=int, required=True)
+    parser.add_argument("--rate", type=float, required=True)
+    parser.add_argument("--validate", action="store_true")
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    settings = Settings(given.model, given.batch_size, given.rate, given.validate, given.seed)
+    with np.load(given.arrays) as stored:
+        return settings, Arrays(*(stored[name] for name in Arrays._fields))
+
+
+def _process_age() -> float:
+    # Field 22 of /proc/self/stat; the command name before it may itself hold spaces.
+    fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+    started = int(fields[19]) / os.sysconf("SC_CLK_TCK")
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - started
+
+
+def _peak_rss_mb() -> float:
+    # Not getrusage: its maximum begins with that of the process which started this one.
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+
+
+def _code() -> str:
+    """Eight hex digits of what this process has loaded of the project's own sources."""
+    here = Path(__file__).resolve().parent
+    folders = (here, here.parents[1] / "cnnjax")
+    loaded = (Path(getattr(module, "__file__", None) or "") for module in list(sys.modules.values()))
+    sources = sorted({path.resolve() for path in loaded if path.resolve().parent in folders})
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:8]

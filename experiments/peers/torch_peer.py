@@ -1,0 +1,103 @@
+"""PyTorch, eager, as a peer: channels_last and a fused Adam, the data in tensors.
+
+A permutation of the epoch indexes the tensors directly: a DataLoader would collate 48,000 single
+examples an epoch and lose to everyone. Losses stay tensors until the epoch ends. OMP_NUM_THREADS
+says on how many threads it computes: at small batches one is faster than two, so try both.
+"""
+
+import torch
+from protocol import EVALUATION_BATCH, Arrays, EpochResult, Peer, Settings, serve, unit_floats
+from torch import nn
+from torch.nn import functional as F
+
+
+class ChannelsLastFlatten(nn.Module):
+    """NCHW in channels_last memory to [B, H*W*C]: a view, and Keras's order of features."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The features of each example in a row."""
+        return x.permute(0, 2, 3, 1).flatten(1)
+
+
+def make_model(name: str, rate: float) -> nn.Sequential:
+    """One of the tutorials' networks with Keras's initial weights; no dropout layer at rate 0."""
+    dropout = [nn.Dropout(rate)] if rate else []
+    if name == "keras-cnn":
+        model = nn.Sequential(
+            nn.Conv2d(1, 10, 3, padding="same"), nn.ReLU(inplace=True), nn.MaxPool2d(2),
+            ChannelsLastFlatten(), *dropout,
+            nn.Linear(14 * 14 * 10, 100), nn.ReLU(inplace=True),
+            nn.Linear(100, 10),
+        )  # fmt: skip
+    else:
+        model = nn.Sequential(
+            nn.Conv2d(1, 3, 5), nn.SiLU(), nn.MaxPool2d(2),
+            nn.Conv2d(3, 6, 5), nn.SiLU(), nn.MaxPool2d(2),
+            ChannelsLastFlatten(), *dropout,
+            nn.Linear(4 * 4 * 6, 84), nn.SiLU(),
+            nn.Linear(84, 10),
+        )  # fmt: skip
+    for layer in model:
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
+    return model.to(memory_format=torch.channels_last)
+
+
+def make_optimizer(name: str, model: nn.Module) -> torch.optim.Optimizer:
+    """The tutorial's optimizer; only Adam has a fused form on the CPU."""
+    if name == "keras-cnn":
+        return torch.optim.Adam(model.parameters(), lr=1e-3, eps=1e-7, fused=True)
+    # Keras adds 1e-7 under the root, PyTorch adds its epsilon to the root.
+    return torch.optim.RMSprop(model.parameters(), lr=1e-3, alpha=0.9, eps=1e-7**0.5)
+
+
+def build(settings: Settings, arrays: Arrays) -> Peer:
+    """The network and its data as tensors on the CPU."""
+    torch.manual_seed(settings.seed)
+    model = make_model(settings.model, settings.rate)
+    optimizer = make_optimizer(settings.model, model)
+    images, labels = tensors(arrays.train_images, arrays.train_labels)
+    val_images, val_labels = tensors(arrays.val_images, arrays.val_labels)
+
+    def train_epoch() -> EpochResult:
+        model.train()
+        loss_sum, correct = torch.zeros(()), torch.zeros((), dtype=torch.int64)
+        for indices in torch.randperm(len(labels)).split(settings.batch_size):
+            batch, targets = images[indices], labels[indices]
+            optimizer.zero_grad(set_to_none=True)
+            logits = model(batch)
+            loss = F.cross_entropy(logits, targets)
+            loss.backward()
+            optimizer.step()
+            loss_sum += loss.detach() * len(indices)
+            correct += (logits.detach().argmax(1) == targets).sum()
+        accuracy = evaluate() if settings.validate else None
+        return EpochResult(loss_sum.item() / len(labels), correct.item() / len(labels), accuracy)
+
+    @torch.inference_mode()
+    def evaluate() -> float:
+        model.eval()
+        batches = zip(val_images.split(EVALUATION_BATCH), val_labels.split(EVALUATION_BATCH), strict=True)
+        correct = sum((model(batch).argmax(1) == targets).sum() for batch, targets in batches)
+        return int(correct) / len(val_labels)
+
+    return Peer(
+        version={"torch": torch.__version__, "threads": str(torch.get_num_threads())},
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        train_epoch=train_epoch,
+        evaluate=evaluate,
+    )
+
+
+def tensors(images, labels) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images float32[N,1,28,28] in channels_last memory, labels int64[N]."""
+    channels_first = torch.from_numpy(unit_floats(images)).permute(0, 3, 1, 2)
+    return (
+        channels_first.contiguous(memory_format=torch.channels_last),
+        torch.from_numpy(labels).long(),
+    )
+
+
+if __name__ == "__main__":
+    serve(build)
