@@ -4,13 +4,14 @@
     RUN/history.csv            epoch,loss,accuracy,val_loss,val_accuracy,seconds
     RUN/result.json            final metrics, and where they come from
     RUN/curves.png, RUN/confusion_matrix.png
-    RUN/checkpoints/epoch-N/   the state after epoch N
+    RUN/checkpoints/epoch-N/   the state after epoch N (cnnjax.checkpoints)
 
 Every file appears under its name complete or not at all.
 """
 
 import csv
 import errno
+import fcntl
 import io
 import json
 import os
@@ -18,7 +19,7 @@ import platform
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -30,8 +31,10 @@ from cnnjax.dropout import MASK_SCHEME
 from cnnjax.errors import ArgumentError, UserError
 
 COLUMNS = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "seconds")
+CHECKPOINTS = "checkpoints"
 _FILES = ("config.json", "history.csv", "result.json", "curves.png", "confusion_matrix.png")
 _VERSIONS = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+_LOCK = ".lock"
 
 Row = Mapping[str, float]
 
@@ -43,35 +46,111 @@ def explained(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            advice = "free some space, or choose another --out"
+            advice = "free some space and try again, or choose another --out"
         else:
             advice = "choose another --out"
         raise UserError(f"cannot write {path}: {error.strerror or error}; {advice}") from error
 
 
-def create(run: Path, *, overwrite: bool = False) -> None:
-    """Make the directory of a new run.
+@contextmanager
+def claimed(run: Path) -> Iterator[None]:
+    """Make the directory of a run, unless it is there, and hold it for this process alone.
+
+    The lock is the kernel's: it ends with the process, however that ends. Directories made here that are
+    still empty at the end are taken away again, and what a killed process left half-written at the start.
 
     Raises:
-        ArgumentError: `run` holds a run already and `overwrite` is False, or it is a file.
-        UserError: it cannot be made or written.
+        ArgumentError: `run` is a file.
+        UserError: it cannot be made or written, or another process holds it.
     """
-    if run.exists() and not run.is_dir():
-        raise ArgumentError(f"--out {run} is a file; choose another directory")
-    if any((run / name).exists() for name in (*_FILES, "checkpoints")):
-        if not overwrite:
-            raise ArgumentError(
-                f"{run} already holds a run; choose another --out, or give --overwrite to replace it"
-            )
-        with explained(run):
-            for name in _FILES:
-                (run / name).unlink(missing_ok=True)
-            if (run / "checkpoints").exists():
-                shutil.rmtree(run / "checkpoints")
     with explained(run):
-        run.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=run):
-            pass
+        if run.exists() and not run.is_dir():
+            raise ArgumentError(f"--out {run} is a file; choose another directory")
+        missing = [path for path in (run, *run.parents) if not path.exists()]
+    lock = None
+    try:
+        with explained(run):
+            run.mkdir(parents=True, exist_ok=True)
+            lock = _lock(run)
+            for name in _FILES:
+                for torn in run.glob(f".{name}-*"):
+                    torn.unlink()
+        yield
+    finally:
+        if lock is not None:
+            with suppress(OSError):
+                (run / _LOCK).unlink()
+            os.close(lock)
+        for path in missing:
+            with suppress(OSError):
+                path.rmdir()
+
+
+def _lock(run: Path) -> int:
+    """The descriptor that holds the lock until it is closed."""
+    path = run / _LOCK
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+            raise UserError(
+                f"another process is at work in {run}; wait for it to end, or choose another --out"
+            ) from None
+        except OSError as error:
+            # Some network file systems have no locks; that shall not keep anyone from training.
+            if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
+                raise
+        # Its last holder may have removed the file after it was opened here.
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(handle), os.stat(path)):
+                return handle
+        os.close(handle)
+
+
+def holds_run(run: Path) -> bool:
+    """Whether any file of a run is in the directory."""
+    return any((run / name).exists() for name in (*_FILES, CHECKPOINTS))
+
+
+def clear(run: Path) -> None:
+    """Delete the files of a run, and nothing else."""
+    with explained(run):
+        for name in _FILES:
+            (run / name).unlink(missing_ok=True)
+        if (run / CHECKPOINTS).exists():
+            shutil.rmtree(run / CHECKPOINTS)
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The record in a JSON file; None where there is no file.
+
+    Raises:
+        UserError: the file cannot be read, or holds anything else.
+    """
+    try:
+        record = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    except (ValueError, RecursionError):
+        record = None
+    if not isinstance(record, dict):
+        raise UserError(f"{path} is damaged: not a JSON record; put it back from a copy, or use --overwrite")
+    return record
+
+
+def finished(run: Path, epochs: int) -> dict[str, Any] | None:
+    """The record in result.json if the run in this directory has all its `epochs` and files, else None."""
+    try:
+        record = read_json(run / "result.json")
+    except UserError:
+        return None
+    if record is None or record.get("epochs") != epochs:
+        return None
+    return record if all((run / name).exists() for name in _FILES) else None
 
 
 def write_bytes(path: Path, content: bytes) -> None:

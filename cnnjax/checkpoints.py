@@ -1,60 +1,255 @@
-"""Checkpoints: a training state in a directory of its own, through Orbax."""
+"""Checkpoints: a training state in a directory of its own, through Orbax, and what else a resume needs.
 
+    checkpoints/epoch-N/manifest.json   SHA-256 of every other file, the configuration, the history so far
+    checkpoints/epoch-N/...             Orbax's files
+
+A directory appears under its name whole, and on the disk, or not at all; whether it still is whole is asked
+of the manifest before anything is read. The best by validation loss and the last two are kept.
+"""
+
+import errno
+import hashlib
+import json
 import logging
 import os
+import re
 import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
-from cnnjax.artifacts import explained
+from cnnjax.errors import UserError
 from cnnjax.state import TrainState
 
+MANIFEST = "manifest.json"
 
-def save(path: Path, state: TrainState) -> None:
-    """Write `state` under `path`, which appears complete or not at all.
 
-    The typed key is stored as its data, which is all that Orbax can hold of it.
+class Manifest(NamedTuple):
+    """What is known of a checkpoint besides the state."""
+
+    config: dict[str, Any]  # the content of config.json
+    data: dict[str, Any]  # name, and sha256 by file
+    versions: dict[str, str]  # by package
+    device: dict[str, Any]  # platform, kind, count
+    mask_scheme: int
+    seconds: float  # from the start of the run, over all processes
+    history: list[dict[str, float]]  # the rows of history.csv so far
+    files: dict[str, str]  # sha256 by path within the checkpoint
+
+
+class Checkpoint(NamedTuple):
+    """A checkpoint that was whole when it was looked at."""
+
+    path: Path
+    manifest: Manifest
+
+
+class Broken(Exception):
+    """The checkpoint is not what was written; says what is wrong."""
+
+
+def host_tree(state: TrainState) -> dict[str, Any]:
+    """A copy of the state in host memory, as plain arrays: the typed key as its data.
+
+    It shares no memory with the device, which may be given the state to overwrite.
+    """
+    return jax.tree.map(lambda leaf: np.array(leaf, copy=True), _plain(state))
+
+
+def save(directory: Path, tree: dict[str, Any], about: Manifest) -> None:
+    """Write the checkpoint of the last epoch in `about.history`, then delete those not worth keeping.
+
+    Args:
+        directory: the run's `checkpoints`; made if missing. One process writes there.
+        tree: of `host_tree`.
+        about: everything but `files`.
 
     Raises:
-        UserError: the disk or the directory refuses.
+        UserError: the disk or the directory refuses; the earlier checkpoints are as they were.
     """
-    # Orbax takes seconds to import: not at start-up.
-    import orbax.checkpoint as ocp
+    path = directory / f"epoch-{len(about.history)}"
+    aside = directory / f".{path.name}"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        _sweep(directory)
+        _require_room(directory, 100_000 + sum(leaf.nbytes for leaf in jax.tree.leaves(tree)))
+        args, checkpointer = _orbax()
+        checkpointer.save(aside.absolute(), args=args.StandardSave(tree))
+        about = about._replace(files={name: _sha256(aside / name) for name in _files(aside)})
+        (aside / MANIFEST).write_bytes(_encode(about))
+        for name in (*about.files, MANIFEST, *{os.path.dirname(name) for name in about.files}):
+            _sync(aside / name)
+        if path.exists():  # a broken one, which a resume has passed over
+            os.replace(path, directory / f".broken-{path.name}")
+        os.replace(aside, path)
+        _sync(directory)
+    except Exception as error:  # Orbax and TensorStore raise what they like
+        raise UserError(f"cannot save {path}: {_reason(error)}") from error
+    finally:
+        _sweep(directory)
+    _prune(directory, about.history)
 
-    logging.getLogger("absl").setLevel(logging.ERROR)
-    temporary = path.with_name(f".{path.name}-{os.getpid()}")
-    with explained(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+
+def newest(directory: Path, announce: Callable[[str], None]) -> Checkpoint | None:
+    """The last checkpoint that is whole; each broken one passed over is named in a line.
+
+    None where there is no checkpoint at all.
+
+    Raises:
+        UserError: all are broken. Nothing is deleted.
+    """
+    passed_over = []
+    for epoch in sorted(_epochs(directory), reverse=True):
+        path = directory / f"epoch-{epoch}"
         try:
-            with ocp.StandardCheckpointer() as checkpointer:
-                checkpointer.save(temporary.absolute(), as_tree(state))
-            os.replace(temporary, path)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+            found = Checkpoint(path, _verify(path))
+        except (Broken, OSError) as error:
+            passed_over.append(f"{path.name} ({_reason(error)})")
+            continue
+        for line in passed_over:
+            announce(f"broken checkpoint {line}: {path.name} is used")
+        return found
+    if passed_over:
+        raise UserError(
+            f"no checkpoint in {directory} is whole: {', '.join(passed_over)}; nothing was deleted: put one "
+            "back from a copy, or start again with --overwrite"
+        )
+    return None
 
 
 def restore(path: Path, like: TrainState) -> TrainState:
-    """Read the state under `path` into the structure, shapes and dtypes of `like`."""
+    """Read the state of a whole checkpoint into the structure, shapes and dtypes of `like`.
+
+    Raises:
+        UserError: Orbax cannot; other versions of the libraries may have written it.
+    """
+    target = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), _plain(like))
+    try:
+        args, checkpointer = _orbax()
+        tree = checkpointer.restore(path.absolute(), args=args.StandardRestore(target))
+    except Exception as error:
+        raise UserError(f"cannot restore {path}: {_reason(error)}") from error
+    # A copy: JAX would otherwise alias host arrays that it does not own, and the state is donated.
+    tree = jax.tree.map(lambda leaf: jax.numpy.array(leaf, copy=True), tree)
+    key = jax.random.wrap_key_data(tree["key_data"], impl=str(jax.random.key_impl(like.key)))
+    return TrainState(tree["step"], tree["params"], tree["opt_state"], key)
+
+
+def kept(epochs: Sequence[int], val_loss: Mapping[int, float]) -> set[int]:
+    """Of these epochs, the last two and the one of lowest validation loss (of equals the first)."""
+    return {*sorted(epochs)[-2:], min(epochs, key=lambda epoch: (val_loss[epoch], epoch))}
+
+
+def warm_up() -> None:
+    """Import Orbax, which takes seconds."""
+    _orbax()
+
+
+@cache
+def _orbax() -> tuple[Any, Any]:
+    """Orbax's arguments and a checkpointer."""
     import orbax.checkpoint as ocp
 
-    target = jax.tree.map(ocp.utils.to_shape_dtype_struct, as_tree(like))
-    with ocp.StandardCheckpointer() as checkpointer:
-        tree = checkpointer.restore(path.absolute(), target)
-    return TrainState(
-        tree["step"],
-        tree["params"],
-        tree["opt_state"],
-        jax.random.wrap_key_data(tree["key_data"], impl="threefry2x32"),
-    )
+    logging.getLogger("absl").setLevel(logging.CRITICAL)  # what it reports is raised anyway
+    return ocp.args, ocp.Checkpointer(ocp.StandardCheckpointHandler())
 
 
-def as_tree(state: TrainState) -> dict[str, Any]:
-    """The state as a dictionary of plain arrays."""
+def _plain(state: TrainState) -> dict[str, Any]:
     return {
         "step": state.step,
         "params": state.params,
         "opt_state": state.opt_state,
         "key_data": jax.random.key_data(state.key),
     }
+
+
+def _encode(about: Manifest) -> bytes:
+    """JSON with its own digest, so that a changed manifest is noticed too."""
+    content = about._asdict()
+    return json.dumps({"sha256": _digest(content), "content": content}, indent=1).encode()
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True, allow_nan=False).encode()).hexdigest()
+
+
+def _verify(path: Path) -> Manifest:
+    """The manifest of a checkpoint, if everything is as it was written; else raises `Broken`."""
+    if not (path / MANIFEST).is_file():
+        raise Broken(f"{MANIFEST} is missing")
+    try:
+        record = json.loads((path / MANIFEST).read_bytes())
+        if record["sha256"] != _digest(record["content"]):
+            raise ValueError
+        manifest = Manifest(**record["content"])
+    except (ValueError, LookupError, TypeError, RecursionError):
+        raise Broken(f"{MANIFEST} has changed") from None
+    for name, digest in manifest.files.items():
+        if not (path / name).is_file():
+            raise Broken(f"{name} is missing")
+        if _sha256(path / name) != digest:
+            raise Broken(f"{name} has changed")
+    return manifest
+
+
+def _epochs(directory: Path) -> list[int]:
+    matches = (re.fullmatch(r"epoch-([1-9]\d*)", path.name) for path in directory.glob("epoch-*"))
+    return [int(match[1]) for match in matches if match]
+
+
+def _files(directory: Path) -> list[str]:
+    return sorted(str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file())
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file or a directory is on the disk, not just on its way."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _require_room(directory: Path, size: int) -> None:
+    """Raise `OSError` if so many bytes cannot be written, before TensorStore finds out with much noise."""
+    with tempfile.TemporaryFile(dir=directory, buffering=0) as file:
+        if file.write(bytes(size)) < size:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _prune(directory: Path, history: Sequence[Mapping[str, float]]) -> None:
+    """Delete what is not to be kept; broken ones of later epochs wait until training reaches them."""
+    val_loss = {int(row["epoch"]): row["val_loss"] for row in history}
+    reached = [epoch for epoch in _epochs(directory) if epoch in val_loss]
+    for epoch in set(reached) - kept(reached, val_loss):
+        with suppress(OSError):
+            os.replace(directory / f"epoch-{epoch}", directory / f".old-{epoch}")
+    _sweep(directory)
+
+
+def _sweep(directory: Path) -> None:
+    """Delete what is hidden: half-written or on its way out."""
+    for path in directory.glob(".*"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    text = " ".join(str(error).split()) or type(error).__name__
+    # TensorStore hides the operating system's words in the middle of a long line.
+    for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if os.strerror(number) in text:
+            return os.strerror(number)
+    return text if len(text) <= 200 else f"{text[:200]}..."

@@ -1,21 +1,19 @@
 """The commands: parse, call, print."""
 
-import contextlib
-import io
-import re
 import sys
-import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 from rich.console import Console
 from rich.table import Table
 
+from cnnjax import command
+from cnnjax.cli_predict import Predict
 from cnnjax.config import TrainConfig
-from cnnjax.errors import ArgumentError, UserError
+from cnnjax.errors import ArgumentError
 
 if TYPE_CHECKING:
     from cnnjax.models import ConvNet
@@ -74,103 +72,76 @@ class Summary:
             console.print(f"{label} params: {number:,}", highlight=False)
 
 
+def _default(name: str) -> object:
+    """How --help shows a flag whose default is `TrainConfig`'s, or with --resume the run's own."""
+    value = getattr(TrainConfig, name)
+    return tyro.conf.arg(metavar=type(value).__name__.upper(), help_behavior_hint=f"(default: {value})")
+
+
 @dataclass(frozen=True)
 class Train:
     """Train one network and leave a run directory; the defaults are the first tutorial's."""
 
-    model: str = TrainConfig.model
+    model: Annotated[str | None, _default("model")] = None
     """Name of the network: keras-cnn or lenet-swish."""
-    dataset: str = TrainConfig.dataset
+    dataset: Annotated[str | None, _default("dataset")] = None
     """mnist, fashion_mnist or kmnist."""
-    data_dir: Path | None = None
+    data_dir: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")] = None
     """Directory with the four IDX files (plain or .gz) to train on instead of a download."""
-    dropout_rate: float = TrainConfig.dropout_rate
+    dropout_rate: Annotated[float | None, _default("dropout_rate")] = None
     """Probability that training drops a value, from 0 (never) to 1."""
-    epochs: int = TrainConfig.epochs
+    epochs: Annotated[int | None, _default("epochs")] = None
     """Passes over the training images."""
-    batch_size: int = TrainConfig.batch_size
+    batch_size: Annotated[int | None, _default("batch_size")] = None
     """Images a step."""
-    learning_rate: float = TrainConfig.learning_rate
+    learning_rate: Annotated[float | None, _default("learning_rate")] = None
     """Step size of the optimizer."""
-    seed: int = TrainConfig.seed
+    seed: Annotated[int | None, _default("seed")] = None
     """Root of every random number: initial weights, order of the images, dropout masks."""
-    out: Path | None = None
-    """Run directory; runs/<model>-seed<seed> unless given."""
+    out: Annotated[
+        Path | None,
+        tyro.conf.arg(metavar="DIR", help_behavior_hint="(default: runs/<model>-seed<seed>)"),
+    ] = None
+    """Run directory."""
+    resume: bool = False
+    """Go on with the run that --out holds; flags that are not given are as it was started."""
     overwrite: bool = False
     """Replace the run that --out holds."""
+    checkpoint_every: int = 1
+    """Epochs from one checkpoint to the next."""
 
     def __call__(self) -> None:
         """Train, with a line an epoch, and say where the files are."""
-        from cnnjax.run import train
+        from cnnjax import resumption, run
 
-        model_named(self.model)
-        config = TrainConfig(
-            model=self.model,
-            dataset=self.dataset,
-            dropout_rate=self.dropout_rate,
-            epochs=self.epochs,
-            batch_size=self.batch_size,
-            learning_rate=self.learning_rate,
-            seed=self.seed,
+        values = {field.name: getattr(self, field.name) for field in fields(TrainConfig)}
+        given = {name: value for name, value in values.items() if value is not None}
+        asked = TrainConfig(**given)
+        model_named(asked.model)
+        out = self.out or Path("runs", f"{asked.model}-seed{asked.seed}")
+        known = resumption.recorded(out, print) if self.resume else None
+        config, data_dir = (replace(known[0], **given), known[1]) if known else (asked, None)
+        run.train(
+            config,
+            out,
+            data_dir=self.data_dir or data_dir,
+            overwrite=self.overwrite,
+            resume=self.resume,
+            checkpoint_every=self.checkpoint_every,
         )
-        out = self.out or Path("runs", f"{self.model}-seed{self.seed}")
-        train(config, out, data_dir=self.data_dir, overwrite=self.overwrite)
 
 
-COMMANDS: dict[str, Callable[..., Callable[[], None]]] = {
+COMMANDS: dict[str, Callable[..., command.Command]] = {
     "train": Train,
     "summary": Summary,
     "data": Data,
+    "predict": Predict,
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code.
-
-    0 success, 1 something outside the program is wrong, 2 a wrong argument, 130 Ctrl-C. A mistake is one
-    line on stderr; `--debug` adds the traceback.
-    """
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    debug = "--debug" in given
-    try:
-        parse([argument for argument in given if argument != "--debug"])()
-        return 0
-    except KeyboardInterrupt:
-        print("cnnjax: interrupted", file=sys.stderr)
-        return 130
-    except Exception as error:
-        if debug:
-            traceback.print_exc()
-        if not isinstance(error, UserError):
-            print(
-                f"cnnjax: error: {type(error).__name__}: {_one_line(str(error))}; give --debug to see where",
-                file=sys.stderr,
-            )
-            return 1
-        print(f"cnnjax: error: {_one_line(str(error))}", file=sys.stderr)
-        return 2 if isinstance(error, ArgumentError) else 1
-
-
-def parse(arguments: Sequence[str]) -> Callable[[], None]:
-    """The command that the arguments ask for.
-
-    Raises:
-        ArgumentError: the arguments are wrong; tyro's framed message, as one line.
-    """
-    complaint = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(complaint):
-            return tyro.extras.subcommand_cli_from_dict(
-                COMMANDS,
-                prog="cnnjax",
-                description="Convolution, pooling and dropout in JAX, with evidence.",
-                args=arguments or ["--help"],
-            )
-    except SystemExit as end:
-        if end.code:
-            first = re.split("─{8,}", complaint.getvalue().split("╮", 1)[-1])[0]
-            raise ArgumentError(_one_line(re.sub("[│╰╯]", " ", first))) from None
-        raise
+    """Run one command of `COMMANDS`; returns the exit code of `command.run`."""
+    return command.run(COMMANDS, "Convolution, pooling and dropout in JAX, with evidence.", arguments)
 
 
 def model_named(name: str) -> "ConvNet":
@@ -189,7 +160,3 @@ def model_named(name: str) -> "ConvNet":
 def wide_console() -> Console:
     """A console that breaks no line of a table when the output is a file."""
     return Console() if sys.stdout.isatty() else Console(width=120)
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())

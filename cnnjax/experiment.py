@@ -6,7 +6,7 @@ print(conclusion(summarise(results.final("val_accuracy"), results.arms), "accura
 """
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -24,7 +24,7 @@ from cnnjax.models import ConvNet
 from cnnjax.optimizers import OPTIMIZERS
 from cnnjax.population import PopulationProgram, default_chunk, make_population, stack
 from cnnjax.programs import to_device
-from cnnjax.results import Results, Store
+from cnnjax.results import Predictions, Results, Store
 from cnnjax.train import Arrays
 
 Report = Callable[[int, int], None]  # member-epochs done, and in all
@@ -32,11 +32,12 @@ Report = Callable[[int, int], None]  # member-epochs done, and in all
 
 @dataclass(frozen=True)
 class Arm:
-    """One condition. Arms with equal `model` share a compiled program."""
+    """One condition. Arms with equal `model` and `optimizer` share a compiled program."""
 
     name: str
     model: ConvNet
     hparams: HParams
+    optimizer: str | None = None  # the protocol's unless given
 
 
 @dataclass(frozen=True)
@@ -113,12 +114,23 @@ def run(
     out: Path,
     *,
     chunk: int | None = None,
+    probes: Mapping[str, Dataset] | None = None,
     report: Report = lambda done, total: None,
 ) -> Results:
     """Train every arm with seeds 0, 1, ... and keep results.csv in `out` up to date, epoch by epoch.
 
     What `out` holds already is not computed again: an interrupted experiment goes on after its last epoch,
     and one asked for with more seeds computes the new ones. The test images are looked at once, at the end.
+
+    Args:
+        arms: the first one is the reference.
+        protocol: what they share.
+        splits: the data.
+        out: made if missing.
+        chunk: networks to `vmap` at a time; chosen for the backend unless given.
+        probes: further images that every network sees after its last epoch; probe "turned" becomes the
+            columns turned_loss and turned_accuracy.
+        report: told the member-epochs done, and all.
 
     Raises:
         ArgumentError: `out` holds results of another protocol.
@@ -128,6 +140,7 @@ def run(
         out.mkdir(parents=True, exist_ok=True)
     store = Store(out, _identity(arms, protocol, splits))
     train, val, test = (to_device(part) for part in (splits.train, splits.val, splits.test))
+    last = {"test": test} | {name: to_device(probe) for name, probe in (probes or {}).items()}
     width = jax.device_count() * (chunk or default_chunk(jax.default_backend()))
     seeds = range(protocol.seeds)
     total = len(arms) * len(seeds) * protocol.epochs
@@ -144,14 +157,14 @@ def run(
     for group in _groups(arms):
         program = make_population(
             group[0].model,
-            OPTIMIZERS[protocol.optimizer],
+            OPTIMIZERS[group[0].optimizer or protocol.optimizer],
             train,
             val,
             batch_size=protocol.batch_size,
             chunk=chunk,
         )
         for block in _blocks(group, seeds, protocol.epochs, width, store):
-            for _ in _train_block(program, block, width, protocol.epochs, test, store):
+            for _ in _train_block(program, block, width, protocol.epochs, last, store):
                 tell()
     return store.results([arm.name for arm in arms], list(seeds), protocol.epochs)
 
@@ -164,7 +177,7 @@ def _groups(arms: Sequence[Arm]) -> list[list[Arm]]:
     groups: list[list[Arm]] = []
     for arm in arms:
         for group in groups:
-            if group[0].model == arm.model:
+            if (group[0].model, group[0].optimizer) == (arm.model, arm.optimizer):
                 group.append(arm)
                 break
         else:
@@ -187,7 +200,12 @@ def _blocks(
 
 
 def _train_block(
-    program: PopulationProgram, block: list[Member], width: int, epochs: int, test: Arrays, store: Store
+    program: PopulationProgram,
+    block: list[Member],
+    width: int,
+    epochs: int,
+    last: Mapping[str, Arrays],
+    store: Store,
 ) -> Iterator[None]:
     """Train one block to the end, yielding when the rows of an epoch are on disk."""
     # Every block has the width that the program is compiled for: the last member stands in for none.
@@ -199,7 +217,12 @@ def _train_block(
         population, sums = program.epoch(population, number)
         measured = {"": sums.optimized, "train_": sums.train, "val_": sums.val}
         if number + 1 == epochs:
-            measured["test_"] = program.evaluate(population, test)[0]
+            for name, data in last.items():
+                measured[f"{name}_"], logits = program.evaluate(population, data)
+                if name == "test":
+                    said = Predictions.of(jax.device_get(logits))
+                    for i, (arm, seed) in enumerate(block):
+                        store.keep(arm.name, seed, Predictions(said.labels[i], said.probability[i]))
         fetched = {prefix: means(jax.device_get(part)) for prefix, part in measured.items()}
         for i, (arm, seed) in enumerate(block):
             store.rows[arm.name, seed, number + 1] = {
@@ -219,5 +242,8 @@ def _identity(arms: Sequence[Arm], protocol: Protocol, splits: Splits) -> dict[s
         **shared,
         "data": splits.sha256,
         "mask_scheme": MASK_SCHEME,
-        **{f"arm {arm.name}": f"{arm.model!r} {arm.hparams!r}" for arm in arms},
+        **{
+            f"arm {arm.name}": " ".join(filter(None, (repr(arm.model), repr(arm.hparams), arm.optimizer)))
+            for arm in arms
+        },
     }

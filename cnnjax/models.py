@@ -77,7 +77,7 @@ class ConvNet(nn.Module):
         pooling: a name in `POOLING`; "strided" is a convolution with strides in pooling's place.
         hidden: widths of the dense layers before the logits.
         classes: number of logits.
-        dropout: a name in `DROPOUT`.
+        dropout: a name in `DROPOUT`, or "none", which draws no masks at all.
         dropout_sites: "flatten" drops once, before the dense layers; "blocks" after every block.
         pixel_scale: factor on the images first of all; 255 undoes the division by 255, for a network that is
             to see raw pixels, as the second tutorial's.
@@ -118,10 +118,13 @@ class ConvNet(nn.Module):
         Returns:
             f32[n, classes].
         """
-        stream = self.make_rng("dropout") if train and dropout_key is None else dropout_key
+        draws = train and self.dropout != "none"
+        stream = self.make_rng("dropout") if draws and dropout_key is None else dropout_key
 
         def drop(x: jax.Array, site: int) -> jax.Array:
-            key = jax.random.fold_in(stream, site) if train and stream is not None else None
+            if self.dropout == "none":
+                return x
+            key = jax.random.fold_in(stream, site) if draws and stream is not None else None
             layer = Dropout(self.dropout, name=f"Dropout_{site}")
             return layer(x, dropout_rate, key, deterministic=not train, axis_name=axis_name)
 

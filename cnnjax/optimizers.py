@@ -14,7 +14,7 @@ from cnnjax.config import HParams
 class AdamState(NamedTuple):
     """State of `adam`; `mean` and `square` have the structure of the parameters."""
 
-    count: jax.Array  # i32[], updates so far
+    step: jax.Array  # i32[], updates so far
     mean: Any
     square: Any
 
@@ -33,15 +33,15 @@ def adam(hparams: HParams) -> optax.GradientTransformation:
         mean, square = (jax.tree.map(jnp.zeros_like, params) for _ in range(2))
         return AdamState(jnp.zeros((), jnp.int32), mean, square)
 
-    def update(gradient: Any, state: Any, params: Any = None) -> tuple[Any, AdamState]:
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, AdamState]:
         del params
-        count = state.count + 1
-        t = count.astype(jnp.float32)
-        mean = jax.tree.map(lambda m, g: m + (1 - b1) * (g - m), state.mean, gradient)
-        square = jax.tree.map(lambda v, g: v + (1 - b2) * (g * g - v), state.square, gradient)
+        step = state.step + 1
+        t = step.astype(jnp.float32)
+        mean = jax.tree.map(lambda m, g: m + (1 - b1) * (g - m), state.mean, updates)
+        square = jax.tree.map(lambda v, g: v + (1 - b2) * (g * g - v), state.square, updates)
         rate = hparams.learning_rate * jnp.sqrt(1 - b2**t) / (1 - b1**t)
-        updates = jax.tree.map(lambda m, v: -rate * m / (jnp.sqrt(v) + epsilon), mean, square)
-        return updates, AdamState(count, mean, square)
+        steps = jax.tree.map(lambda m, v: -rate * m / (jnp.sqrt(v) + epsilon), mean, square)
+        return steps, AdamState(step, mean, square)
 
     return optax.GradientTransformation(init, update)
 

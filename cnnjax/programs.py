@@ -1,7 +1,7 @@
 """The compiled programs of one run: built once, one transfer to the host an epoch."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple, Protocol
@@ -15,10 +15,10 @@ from cnnjax.data import Dataset
 from cnnjax.keys import Streams, streams
 from cnnjax.metrics import MetricSums, means
 from cnnjax.models import MODELS
+from cnnjax.optimizers import adam
 from cnnjax.state import TrainState, init_state
 from cnnjax.train import (
     Arrays,
-    adam,
     epoch_plan,
     evaluate,
     make_eval_step,
@@ -76,7 +76,7 @@ def build(config: TrainConfig, train: Dataset, val: Dataset) -> Program:
     began = time.perf_counter()
     model, hparams = MODELS[config.model], jax.tree.map(jnp.float32, config.hparams)
     keys = streams(jax.random.key(config.seed))
-    step, eval_step = make_train_step(model, adam), make_eval_step(model)
+    step, eval_step = make_train_step(model, adam), make_eval_step(model, config.dropout_rate)
     train_arrays, val_arrays = to_device(train), to_device(val)
     examples = train.labels.shape[0]
     steps = -(-examples // config.batch_size)
@@ -108,21 +108,27 @@ def build(config: TrainConfig, train: Dataset, val: Dataset) -> Program:
     )
 
 
-def epochs(program: Program, count: int, progress: Progress | None = None) -> Iterator[EpochEnd]:
-    """Train for `count` epochs, yielding after each one.
+def epochs(
+    program: Program, state: TrainState, numbers: Iterable[int], progress: Progress | None = None
+) -> Iterator[EpochEnd]:
+    """Train for the epochs of these numbers (the first of a run is 0), yielding after each one.
 
     The host queues a whole epoch and its validation without waiting, and fetches all metrics at once.
+
+    Args:
+        program: compiled for the run.
+        state: where the first of these epochs begins; donated.
+        numbers: consecutive.
+        progress: told as the device gets on within an epoch.
     """
-    state = program.start
-    for number in range(count):
+    for number in numbers:
         began = time.perf_counter()
         sums = []
         for part in program.plan(number):
             state, part_sums = program.epoch(state, part)
             sums.append(part_sums)
         val_sums, _ = program.evaluate(state.params, program.val)
-        if progress is not None:
-            _watch(number + 1, sums, progress)
+        _watch(number + 1, sums, progress)
         fetched, val_fetched = jax.device_get((sums, val_sums))
         training = means(jax.tree.map(lambda *leaves: np.sum(leaves, dtype=np.float64), *fetched))
         validation = means(val_fetched)
@@ -141,7 +147,7 @@ def epochs(program: Program, count: int, progress: Progress | None = None) -> It
 
 def evaluate_on(config: TrainConfig, params: Any, dataset: Dataset) -> Evaluation:
     """Loss, accuracy and logits of `params` over a whole data set."""
-    run = jax.jit(partial(evaluate, make_eval_step(MODELS[config.model])))
+    run = jax.jit(partial(evaluate, make_eval_step(MODELS[config.model], config.dropout_rate)))
     sums, logits = jax.device_get(run(params, to_device(dataset)))
     metrics = means(sums)
     return Evaluation(float(metrics["loss"]), float(metrics["accuracy"]), logits)
@@ -154,12 +160,17 @@ def confusion(labels: np.ndarray, logits: np.ndarray) -> np.ndarray:
     return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
 
 
-def _watch(epoch: int, sums: list[Any], progress: Progress) -> None:
-    """Report the parts as the device finishes them, without fetching anything."""
+def _watch(epoch: int, sums: list[Any], progress: Progress | None) -> None:
+    """Report the parts as the device finishes them, without fetching anything.
+
+    Asking again and again instead of waiting also lets Ctrl-C through: a wait inside JAX would hold it back
+    until the epoch ends.
+    """
     done = 0
     while done < len(sums):
         if sums[done].loss.is_ready():
             done += 1
-            progress(epoch, done, len(sums))
+            if progress is not None:
+                progress(epoch, done, len(sums))
         else:
             time.sleep(0.02)

@@ -1,9 +1,11 @@
-"""What the screen shows of an experiment: how far it is, and its table."""
+"""What an experiment tells: how far it is, its tables and sentences, summary.json and figures."""
 
 import math
 import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from rich.console import Console
@@ -17,8 +19,12 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from cnnjax.results import Results
-from cnnjax.stats import Summary
+from cnnjax import plots, plots_confusion
+from cnnjax.artifacts import write_bytes
+from cnnjax.confusion import confused_pairs, pair_sentence, worst_mistakes
+from cnnjax.data import Dataset
+from cnnjax.results import Predictions, Results
+from cnnjax.stats import Summary, conclusion, summarise
 
 
 class MemberProgress:
@@ -72,6 +78,68 @@ def console() -> Console:
     return plain if plain.is_terminal else Console(width=160)
 
 
+def tell_ablation(results: Results, told: str, primary: str | None) -> dict[str, Any]:
+    """Print the protocol, the table and what may be concluded; return it for summary.json.
+
+    `told` is the protocol in a line, `primary` the arm whose contrast was chosen before the data were seen.
+    """
+    accuracy = summarise(results.final("val_accuracy"), results.arms, primary=primary)
+    loss = summarise(results.final("val_loss"), results.arms, primary=primary, higher_is_better=False)
+    sentence = conclusion(accuracy, "validation accuracy", accuracy=True)
+    print(told)
+    ablation_table(results, accuracy)
+    print(sentence)
+    return {
+        "protocol": told,
+        "val_accuracy": accuracy.as_dict(),
+        "val_loss": loss.as_dict(),
+        "conclusion": sentence,
+    }
+
+
+def tell_confusions(predictions: Mapping[str, Predictions], test: Dataset, shown: int = 4) -> dict[str, Any]:
+    """Print the most confused pairs of the first arm, beside the others; return them for summary.json.
+
+    `predictions` are those of the test images by arm; without any there is nothing to tell.
+    """
+    pairs = {arm: confused_pairs(test.labels, said) for arm, said in predictions.items()}
+    if not pairs:
+        return {}
+    arm, first = next(iter(pairs.items()))
+    table = Table("most confused", *(f"{arm} (n={len(of[0].counts)})" for arm, of in pairs.items()))
+    for pair in first[:shown]:
+        of_arms = (next(p for p in of if (p.a, p.b) == (pair.a, pair.b)) for of in pairs.values())
+        table.add_row(
+            f"{pair.a} and {pair.b}", *(spread(p.per_seed, int(len(p.counts) > 1)) for p in of_arms)
+        )
+    console().print(table)
+    sentence = f"{arm}: {pair_sentence(first, 3, 5, len(test.labels))}"
+    print(sentence)
+    counts = {arm: {f"{p.a} and {p.b}": p.counts.tolist() for p in of[:shown]} for arm, of in pairs.items()}
+    return {"confused": counts, "3 and 5": sentence}
+
+
+def confusion_figure(
+    predictions: Mapping[str, Predictions], test: Dataset, told: str, shown: int = 4
+) -> dict[str, plots.Figure]:
+    """The test images that the networks of the first arm confuse most, as confused.png."""
+    if not predictions:
+        return {}
+    arm, said = next(iter(predictions.items()))
+    rows = [
+        (pair, worst_mistakes(test.labels, said, pair, plots_confusion.COLUMNS))
+        for pair in confused_pairs(test.labels, said)[:shown]
+    ]
+    title = f"What is confused most: test images, {arm}"
+    return {"confused.png": plots_confusion.worst_images(test.images, rows, title=title, caption=told)}
+
+
+def draw(out: Path, figures: Mapping[str, plots.Figure]) -> None:
+    """Write figures by file name."""
+    for name, figure in figures.items():
+        write_bytes(out / name, plots.png(figure))
+
+
 def ablation_table(results: Results, summary: Summary) -> None:
     """Print arm, final metrics (mean and sd), gap, and the paired difference to the first arm.
 
@@ -107,10 +175,18 @@ def ablation_table(results: Results, summary: Summary) -> None:
     console().print(table)
 
 
+def print_table(columns: Sequence[tuple[str, Callable[[int], str]]], rows: int) -> None:
+    """Print a table whose columns are headings and what they say of row 0, 1, ..."""
+    table = Table(*(heading for heading, _ in columns))
+    for row in range(rows):
+        table.add_row(*(cell(row) for _, cell in columns))
+    console().print(table)
+
+
 def spread(values: np.ndarray, digits: int) -> str:
-    """Mean +- sd of the finite values."""
+    """Mean ± sd of the finite values; a single one has no sd."""
     finite = values[np.isfinite(values)]
     if not len(finite):
         return "-"
-    sd = float(np.std(finite, ddof=1)) if len(finite) > 1 else math.nan
-    return f"{np.mean(finite):.{digits}f} ± {sd:.{digits}f}"
+    sd = f" ± {np.std(finite, ddof=1):.{digits}f}" if len(finite) > 1 else ""
+    return f"{np.mean(finite):.{digits}f}{sd}"

@@ -19,7 +19,7 @@ from cnnjax.config import HParams
 from cnnjax.keys import streams
 from cnnjax.metrics import MetricSums, means, total
 from cnnjax.state import MakeOptimizer, Params, TrainState
-from cnnjax.train import Arrays, epoch_plan, evaluate, make_train_step
+from cnnjax.train import Arrays, epoch_plan, evaluate, make_eval_step, make_train_step
 
 
 def scale_kernel(params: Params, factor: Any) -> Params:

@@ -4,7 +4,8 @@ import csv
 import io
 import json
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cnnjax.artifacts import write_bytes, write_json
+from cnnjax.artifacts import explained, write_bytes, write_json
 from cnnjax.errors import ArgumentError, UserError
 
 METRICS = (
@@ -26,30 +27,58 @@ METRICS = (
     "test_accuracy",
 )
 """`loss` and `accuracy` as the optimizer saw them, dropout on; `train_*` on training images without dropout;
-`test_*` at the last epoch alone."""
+`test_*` at the last epoch alone. An experiment's probes add columns of their own at the last epoch."""
 
 Row = dict[str, float]
 Cell = tuple[str, int, int]  # arm, seed, epoch
 
 
+class Predictions(NamedTuple):
+    """What networks say of the test images after their last epoch."""
+
+    labels: np.ndarray  # u8[seeds, n], the likeliest class
+    probability: np.ndarray  # f32[seeds, n], of that class
+
+    @classmethod
+    def of(cls, logits: np.ndarray) -> "Predictions":
+        """From logits f32[seeds, n, classes]."""
+        best = logits.max(axis=-1, keepdims=True)
+        probability = 1 / np.exp(logits - best).sum(axis=-1)
+        return cls(logits.argmax(axis=-1).astype(np.uint8), probability.astype(np.float32))
+
+
 class Results(NamedTuple):
-    """`values[metric]` is float[arms, seeds, epochs]; NaN where nothing was measured or a member diverged."""
+    """`values[metric]` is float[arms, seeds, epochs]; NaN where nothing was measured or a member diverged.
+
+    `predictions[arm]` has the seeds whose predictions are on disk, which an older directory may lack.
+    """
 
     arms: tuple[str, ...]
     seeds: tuple[int, ...]
     epochs: int
     values: dict[str, np.ndarray]
+    predictions: Mapping[str, Predictions]
 
     def final(self, metric: str) -> np.ndarray:
         """float[arms, seeds] of a metric at the last epoch."""
         return self.values[metric][:, :, -1]
 
+    def renamed(self, names: Mapping[str, str]) -> "Results":
+        """The arms that are keys of `names`, under their new names."""
+        places = [self.arms.index(arm) for arm in names]
+        return self._replace(
+            arms=tuple(names.values()),
+            values={metric: values[places] for metric, values in self.values.items()},
+            predictions={new: self.predictions[arm] for arm, new in names.items() if arm in self.predictions},
+        )
+
 
 STATE = "state.npz"
+PREDICTIONS = "predictions"
 
 
 class Store:
-    """`results.csv`, `protocol.json` and the state of the members in training, in one directory."""
+    """`results.csv`, `protocol.json`, predictions and the state of members in training, in one directory."""
 
     def __init__(self, out: Path, protocol: dict[str, Any]) -> None:
         """Open the directory, with the rows it holds.
@@ -83,8 +112,8 @@ class Store:
         try:
             with out.open(newline="") as file:
                 for row in csv.DictReader(file):
-                    cell = row["arm"], int(row["seed"]), int(row["epoch"])
-                    self.rows[cell] = {name: float(row[name]) for name in METRICS if row[name]}
+                    cell = row.pop("arm"), int(row.pop("seed")), int(row.pop("epoch"))
+                    self.rows[cell] = {name: float(text) for name, text in row.items() if text}
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"{out} is damaged ({error}); choose another --out") from None
 
@@ -92,12 +121,42 @@ class Store:
         """Put all rows on disk, ordered by arm, seed and epoch."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(("arm", "seed", "epoch", *METRICS))
+        metrics = self._metrics()
+        writer.writerow(("arm", "seed", "epoch", *metrics))
         for cell in sorted(self.rows):
             row = self.rows[cell]
             # What is not measured is empty; a measured NaN says that the member diverged.
-            writer.writerow([*cell, *(repr(row[name]) if name in row else "" for name in METRICS)])
+            writer.writerow([*cell, *(repr(row[name]) if name in row else "" for name in metrics)])
         write_bytes(self.out / "results.csv", text.getvalue().encode())
+
+    def _metrics(self) -> tuple[str, ...]:
+        """The columns: those of every experiment, then those of the probes."""
+        measured = {name for row in self.rows.values() for name in row}
+        return *METRICS, *sorted(measured - set(METRICS))
+
+    def keep(self, arm: str, seed: int, predictions: Predictions) -> None:
+        """Put the predictions of one member, u8[n] and f32[n], on disk."""
+        path = self._predictions(arm, seed)
+        with explained(path.parent):
+            path.parent.mkdir(exist_ok=True)
+        content = io.BytesIO()
+        np.savez_compressed(content, **predictions._asdict())
+        write_bytes(path, content.getvalue())
+
+    def predictions(self, arm: str, seeds: Sequence[int]) -> Predictions | None:
+        """Those of an arm that are on disk; None if there are none."""
+        found = []
+        for seed in seeds:
+            path = self._predictions(arm, seed)
+            with (
+                suppress(OSError, ValueError, KeyError, zipfile.BadZipFile),
+                np.load(path, allow_pickle=False) as file,
+            ):
+                found.append([file[name] for name in Predictions._fields])
+        return Predictions(*map(np.stack, zip(*found, strict=True))) if found else None
+
+    def _predictions(self, arm: str, seed: int) -> Path:
+        return self.out / PREDICTIONS / f"{arm}, seed {seed}.npz"
 
     def save(self, tree: Any, members: Sequence[tuple[str, int]], epoch: int) -> None:
         """Keep the state of the members in training, so that an interrupted experiment can go on."""
@@ -135,7 +194,7 @@ class Store:
 
     def results(self, arms: Sequence[str], seeds: Sequence[int], epochs: int) -> Results:
         """The rows of these arms and seeds as arrays."""
-        missing = dict.fromkeys(METRICS, float("nan"))
+        missing: Row = {}
         values = {
             metric: np.array(
                 [
@@ -149,9 +208,11 @@ class Store:
                     for a in arms
                 ]
             )
-            for metric in METRICS
+            for metric in self._metrics()
         }
-        return Results(tuple(arms), tuple(seeds), epochs, values)
+        kept = {arm: self.predictions(arm, seeds) for arm in arms}
+        predictions = {arm: known for arm, known in kept.items() if known is not None}
+        return Results(tuple(arms), tuple(seeds), epochs, values, predictions)
 
 
 def _is_key(leaf: Any) -> bool:

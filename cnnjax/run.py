@@ -1,19 +1,23 @@
 """One run from configuration to run directory: `train` loads, trains, writes and tells."""
 
+import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from cnnjax import artifacts, checkpoints, plots, programs
+from cnnjax import artifacts, checkpoints, interrupts, plots, programs, resumption
+from cnnjax.checkpoints import Checkpoint, Manifest
 from cnnjax.config import TrainConfig
-from cnnjax.data import load, split
-from cnnjax.errors import ArgumentError
+from cnnjax.data import Dataset, Loaded, load, split
+from cnnjax.errors import ArgumentError, UserError
 from cnnjax.models import parameter_count
+from cnnjax.programs import Program
 from cnnjax.published import published_history
+from cnnjax.saver import Saver
+from cnnjax.state import TrainState
 from cnnjax.view import Screen
 
 
@@ -23,61 +27,180 @@ def train(
     *,
     data_dir: Path | None = None,
     overwrite: bool = False,
+    resume: bool = False,
+    checkpoint_every: int = 1,
     announce: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """Train as `config` says and leave everything in the directory `run`.
+
+    A resumed run goes on after its last whole checkpoint, and ends as if it had never been interrupted, to
+    the bit, on the same machine and versions. One that is finished is left as it is; one that has not begun
+    begins.
+
+    Args:
+        config: of a resumed run, what it was started with; only `epochs` may differ.
+        run: the run directory.
+        data_dir: the directory of the four IDX files to train on instead of a download.
+        overwrite: replace the run that `run` holds.
+        resume: go on with the run that `run` holds.
+        checkpoint_every: epochs between two checkpoints; the last epoch always has one.
+        announce: called with every line that is not an epoch's.
 
     Returns:
         The record that is in result.json.
 
     Raises:
-        ArgumentError: `run` holds a run already, or the batch is larger than the training split.
-        UserError: the data cannot be had, or the directory cannot be written.
+        ArgumentError: `run` holds a run already, or one with another configuration, or one with more epochs;
+            or the batch is larger than the training split.
+        UserError: the data cannot be had, or are not those the run began with; the directory cannot be
+            written, or another process has it; no checkpoint is whole; the loss is not finite.
+        KeyboardInterrupt: Ctrl-C or SIGTERM; what is finished is saved, and the message says how to go on.
     """
     began = time.perf_counter()
-    loaded = load(config.dataset, data_dir, announce=announce)
-    train_set, val_set = split(loaded.train)
-    if config.batch_size > len(train_set.labels):
-        raise ArgumentError(
-            f"--batch-size {config.batch_size} is larger than the training split "
-            f"({len(train_set.labels)} images)"
-        )
-    artifacts.create(run, overwrite=overwrite)
-    artifacts.write_json(run / "config.json", asdict(config))
-    program = programs.build(config, train_set, val_set)
-    announce(
-        f"{config.model}: {parameter_count(program.start.params):,} parameters, dropout rate "
-        f"{config.dropout_rate:g}, {len(train_set.labels):,} images to train and "
-        f"{len(val_set.labels):,} to validate on {jax.devices()[0].device_kind}; "
-        f"compiled in {program.compile_seconds:.1f} s"
+    if checkpoint_every < 1:
+        raise ArgumentError(f"--checkpoint-every {checkpoint_every} must be at least 1")
+    if resume and overwrite:
+        raise ArgumentError("--resume goes on with a run and --overwrite replaces it: give one of them")
+    known = resumption.recorded(run, announce) if resume else None
+    if resume and known is None:
+        announce(f"{run} holds no run yet: this begins one")
+    if known is not None:
+        resumption.refuse_another_config(config, known[0], run)
+        if (record := artifacts.finished(run, config.epochs)) is not None:
+            announce(f"{run} is finished, all {config.epochs} epochs: nothing to do; --epochs N goes on to N")
+            return record
+
+    with artifacts.claimed(run):
+        if artifacts.holds_run(run) and not (resume or overwrite):
+            raise ArgumentError(
+                f"{run} already holds a run; go on with it (--resume), replace it (--overwrite), or choose "
+                "another --out"
+            )
+        start = checkpoints.newest(run / artifacts.CHECKPOINTS, announce) if resume else None
+        if start is not None:
+            resumption.refuse_another_run(config, start)
+        loaded = load(config.dataset, data_dir, announce=announce)
+        train_set, val_set = split(loaded.train)
+        if config.batch_size > len(train_set.labels):
+            raise ArgumentError(
+                f"--batch-size {config.batch_size} is larger than the training split "
+                f"({len(train_set.labels)} images)"
+            )
+        about = _begin(config, run, start, loaded, data_dir, announce)
+        saver = Saver(run / artifacts.CHECKPOINTS, checkpoint_every, announce, saved=len(about.history))
+        try:
+            with saver:
+                program = _compiled(config, train_set, val_set, announce)
+                state = program.start
+                if start is not None:
+                    state = checkpoints.restore(start.path, program.start)
+                    announce(f"resumed after epoch {saver.saved} of {config.epochs}")
+                state, rows = _epochs(program, state, config.epochs, run, saver, about, began)
+            test = programs.evaluate_on(config, state.params, loaded.test)
+            _draw(config, run, rows, programs.confusion(loaded.test.labels, test.logits))
+            record = {
+                "validation": {"loss": rows[-1]["val_loss"], "accuracy": rows[-1]["val_accuracy"]},
+                "test": {"loss": test.loss, "accuracy": test.accuracy},
+                "parameters": parameter_count(state.params),
+                "epochs": len(rows),
+                "seconds": {
+                    "compile": round(program.compile_seconds, 3),
+                    "train": round(sum(row["seconds"] for row in rows), 3),
+                    "total": round(about.seconds + time.perf_counter() - began, 3),
+                },
+                "data": {"name": loaded.name, "source": loaded.source, "sha256": loaded.sha256},
+                **artifacts.provenance(),
+            }
+            artifacts.write_json(run / "result.json", record)
+        except KeyboardInterrupt as stop:
+            stop.args = (
+                f"interrupted with {saver.saved} of {config.epochs} epochs saved; to go on: python -m cnnjax "
+                f"train --resume --out {run}",
+            )
+            raise
+        announce(f"test accuracy {test.accuracy:.4f}, test loss {test.loss:.4f}; files in {run}")
+        return record
+
+
+def _begin(
+    config: TrainConfig,
+    run: Path,
+    start: Checkpoint | None,
+    loaded: Loaded,
+    data_dir: Path | None,
+    announce: Callable[[str], None],
+) -> Manifest:
+    """Make the directory that of this run; returns what is known of the run so far."""
+    origin = artifacts.provenance()
+    about = Manifest(
+        config=resumption.record_of(config, data_dir),
+        data={"name": loaded.name, "sha256": loaded.sha256},
+        versions=origin["versions"],
+        device=origin["device"],
+        mask_scheme=origin["mask_scheme"],
+        seconds=0.0,
+        history=[],
+        files={},
     )
-    state, rows = program.start, []
-    with Screen(config.epochs) as screen:
-        for end in programs.epochs(program, config.epochs, screen.progress if screen.live else None):
+    if start is None:
+        artifacts.clear(run)
+    else:
+        resumption.refuse_other_data(loaded, start)
+        if changed := resumption.other_circumstances(start, about):
+            announce(f"the last digits may not be those of an uninterrupted run: {', '.join(changed)}")
+        about = about._replace(seconds=start.manifest.seconds, history=start.manifest.history)
+        artifacts.write_history(run, about.history)  # it may be torn, or an epoch ahead
+    artifacts.write_json(run / resumption.CONFIG, about.config)
+    return about
+
+
+def _compiled(
+    config: TrainConfig, train_set: Dataset, val_set: Dataset, announce: Callable[[str], None]
+) -> Program:
+    announce(
+        f"{config.model}, dropout rate {config.dropout_rate:g}, {len(train_set.labels):,} images to train "
+        f"and {len(val_set.labels):,} to validate on {jax.devices()[0].device_kind}; compiling"
+    )
+    program = programs.build(config, train_set, val_set)
+    parameters = parameter_count(program.start.params)
+    announce(f"{parameters:,} parameters; compiled in {program.compile_seconds:.1f} s")
+    return program
+
+
+def _epochs(
+    program: Program,
+    state: TrainState,
+    count: int,
+    run: Path,
+    saver: Saver,
+    about: Manifest,
+    began: float,
+) -> tuple[TrainState, list[dict[str, float]]]:
+    """Train until `count` epochs are done, with a row of history, a line and a checkpoint for each."""
+    rows = list(about.history)
+    with Screen(count, first=len(rows) + 1) as screen:
+
+        def progress(epoch: int, done: int, parts: int) -> None:
+            interrupts.check()
+            screen.progress(epoch, done, parts)
+
+        for end in programs.epochs(program, state, range(len(rows), count), progress):
             state = end.state
             rows.append(end.row)
+            finite = math.isfinite(end.row["loss"]) and math.isfinite(end.row["val_loss"])
+            if finite:
+                seconds = about.seconds + time.perf_counter() - began
+                saver.take(state, about._replace(history=list(rows), seconds=seconds))
             artifacts.write_history(run, rows)
             screen.epoch(end.row)
-    checkpoints.save(run / "checkpoints" / f"epoch-{config.epochs}", state)
-    test = programs.evaluate_on(config, state.params, loaded.test)
-    confusion = programs.confusion(loaded.test.labels, test.logits)
-    record = {
-        "validation": {"loss": rows[-1]["val_loss"], "accuracy": rows[-1]["val_accuracy"]},
-        "test": {"loss": test.loss, "accuracy": test.accuracy},
-        "parameters": parameter_count(state.params),
-        "epochs": len(rows),
-        "seconds": {
-            "compile": round(program.compile_seconds, 3),
-            "train": round(sum(row["seconds"] for row in rows), 3),
-            "total": round(time.perf_counter() - began, 3),
-        },
-        "data": {"name": loaded.name, "source": loaded.source, "sha256": loaded.sha256},
-        **artifacts.provenance(),
-    }
-    _draw(config, run, rows, confusion)
-    artifacts.write_json(run / "result.json", record)
-    announce(f"test accuracy {test.accuracy:.4f}, test loss {test.loss:.4f}; files in {run}")
-    return record
+            if not finite:
+                good = f"the state after epoch {len(rows) - 1}" if len(rows) > 1 else "no checkpoint"
+                raise UserError(
+                    f"the loss of epoch {len(rows)} is not finite (loss {end.row['loss']}, val_loss "
+                    f"{end.row['val_loss']}): training diverged, {good} is kept; try a lower --learning-rate"
+                )
+            saver.start()
+    return state, rows
 
 
 def _draw(config: TrainConfig, run: Path, rows: list[dict[str, float]], confusion: Any) -> None:

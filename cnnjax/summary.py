@@ -37,7 +37,8 @@ def layers(model: ConvNet, shape: tuple[int, ...] = (28, 28, 1)) -> list[Layer]:
         rows.append(Layer(name or f"{kind}_{alike}", kind, shape, counted))
 
     def drop(shape: tuple[int, ...]) -> None:
-        add(_DROPOUT_LAYERS.get(model.dropout, "Dropout"), shape)
+        if model.dropout != "none":
+            add(_DROPOUT_LAYERS.get(model.dropout, "Dropout"), shape)
 
     for block, features in enumerate(model.features):
         less = 0 if model.padding == "SAME" else model.kernel_size - 1

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 class Screen:
     """Prints lines, and shows a bar below them while an epoch runs on a terminal."""
 
-    def __init__(self, epochs: int) -> None:
+    def __init__(self, epochs: int, first: int = 1) -> None:
         self._epochs = epochs
         self.live = sys.stdout.isatty()
         self._bar = Progress(
@@ -23,7 +23,7 @@ class Screen:
             transient=True,
             disable=not self.live,
         )
-        self._task = self._bar.add_task("", total=1, epoch=1, epochs=epochs)
+        self._task = self._bar.add_task("", total=1, epoch=first, epochs=epochs)
 
     def __enter__(self) -> Self:
         """Show the bar."""

@@ -5,8 +5,8 @@ accuracy of the first tutorial's network at the last epoch. The tutorial saw 0.9
 with it, one run each.
 
 Arms        dropout rates 0, 0.25, 0.5, 0.75 before the dense layers; nothing else differs.
-Pairs       arms of one seed share initial weights, the batches of every step and the uniforms behind the masks.
-Protocol    48,000 images to train and 12,000 to validate, batch 32, Adam 1e-3, 20 epochs; the last epoch counts.
+Pairs       arms of one seed share initial weights, the batches of every step and the uniforms behind masks.
+Protocol    48,000 images to train and 12,000 to validate, batch 32, Adam 1e-3, 20 epochs; the last counts.
 Statistics  mean paired difference to rate 0, 95% BCa interval, exact sign-flip p. The contrast of rate 0.5 is
             tested first; the others, corrected by Holm, count only where it is significant.
 """
@@ -18,45 +18,30 @@ from typing import Literal
 
 import numpy as np
 
-from cnnjax import command, experiment, plots
-from cnnjax.artifacts import write_bytes, write_json
+from cnnjax import command, experiment, plots, report
+from cnnjax.artifacts import write_json
 from cnnjax.cli import model_named
 from cnnjax.config import HParams
 from cnnjax.errors import ArgumentError
-from cnnjax.experiment import Arm, Protocol
-from cnnjax.report import MemberProgress, ablation_table
+from cnnjax.experiment import Arm
+from cnnjax.flags import Flags
 from cnnjax.results import Results
-from cnnjax.stats import conclusion, summarise
 
 PRIMARY = 0.5
 
 
 @dataclass(frozen=True)
-class DropoutAblation:
+class DropoutAblation(Flags):
     """Train paired networks that differ in the dropout rate alone, and say what may be concluded."""
 
     rates: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75)
     """Dropout rates; the first is the reference."""
-    seeds: int = 6
-    """Paired seeds of every rate."""
-    epochs: int = 20
-    """Passes over the training images."""
-    batch_size: int = 32
-    """Images a step."""
     kind: Literal["inverted", "classic", "spatial", "gaussian"] = "inverted"
     """Member of the dropout family."""
-    train_size: int | None = None
-    """Training images; all 48,000 unless given."""
     model: str = "keras-cnn"
     """Name of the network."""
-    dataset: str = "mnist"
-    """mnist, fashion_mnist or kmnist."""
-    data_dir: Path | None = None
-    """Directory with the four IDX files (plain or .gz) to use instead of a download."""
     out: Path | None = None
     """Where results go; results/dropout_ablation unless given."""
-    chunk: int | None = None
-    """Networks to vmap at a time; chosen for the backend unless given."""
     quick: bool = False
     """About a minute: 2 rates, 2 epochs of 12,000 images."""
 
@@ -70,42 +55,23 @@ class DropoutAblation:
         experiment.use_every_core()
         model = model_named(self.model).clone(dropout=self.kind)
         arms = [Arm(f"rate {rate:g}", model, HParams(1e-3, rate)) for rate in self.rates]
-        protocol = Protocol(
-            epochs=self.epochs,
-            seeds=self.seeds,
-            batch_size=self.batch_size,
-            dataset=self.dataset,
-            train_size=self.train_size,
-        )
+        protocol = self.protocol()
         splits = experiment.prepare(protocol, self.data_dir)
         out = self.out or Path("results/dropout_ablation")
-        with MemberProgress() as progress:
+        with report.MemberProgress() as progress:
             results = experiment.run(arms, protocol, splits, out, chunk=self.chunk, report=progress.update)
         told = (
-            f"{self.model} on {self.dataset}, {self.kind} dropout, {len(splits.train.labels):,} training images, "
-            f"batch {self.batch_size}, Adam 0.001, {self.epochs} epochs, {self.seeds} paired seeds"
+            f"{self.model} on {self.dataset}, {self.kind} dropout, {len(splits.train.labels):,} training "
+            f"images, batch {self.batch_size}, Adam 0.001, {self.epochs} epochs, {self.seeds} paired seeds"
         )
-        self._report(results, told, out)
-
-    def _report(self, results: Results, told: str, out: Path) -> None:
         primary = f"rate {PRIMARY:g}" if PRIMARY in self.rates[1:] else None
-        accuracy = summarise(results.final("val_accuracy"), results.arms, primary=primary)
-        loss = summarise(results.final("val_loss"), results.arms, primary=primary, higher_is_better=False)
-        sentence = conclusion(accuracy, "validation accuracy", accuracy=True)
-        print(told)
-        ablation_table(results, accuracy)
-        print(sentence)
-        write_json(
-            out / "summary.json",
-            {
-                "protocol": told,
-                "val_accuracy": accuracy.as_dict(),
-                "val_loss": loss.as_dict(),
-                "conclusion": sentence,
-            },
+        record = report.tell_ablation(results, told, primary)
+        record |= report.tell_confusions(results.predictions, splits.test)
+        write_json(out / "summary.json", record)
+        report.draw(
+            out,
+            self._figures(results, told) | report.confusion_figure(results.predictions, splits.test, told),
         )
-        for name, figure in self._figures(results, told).items():
-            write_bytes(out / name, plots.png(figure))
         print(f"table, summary and figures in {out}")
 
     def _figures(self, results: Results, told: str) -> dict[str, plots.Figure]:
@@ -134,7 +100,7 @@ class DropoutAblation:
                 values["train_loss"],
                 values["val_loss"],
                 names,
-                title="Where overfitting begins: validation loss minus training loss, both without dropout",
+                title="Generalisation gap, losses without dropout",
                 caption=told,
             ),
             "accuracy_against_rate.png": plots.final_vs_rate(

@@ -12,7 +12,7 @@ from cnnjax.config import HParams
 from cnnjax.keys import streams
 from cnnjax.models import ConvNet
 from cnnjax.optimizers import adam
-from cnnjax.population import Population, make_population, stack
+from cnnjax.population import EpochSums, Population, make_population, stack
 from cnnjax.state import TrainState, init_state
 from cnnjax.train import Arrays, epoch_plan, make_train_step, train_epoch, train_run
 
@@ -30,7 +30,7 @@ def arrays(n: int) -> Arrays:
 TRAIN, VAL = arrays(40), arrays(12)
 
 
-def trained(chunk: int, epochs: int = 2) -> tuple[Population, list[object]]:
+def trained(chunk: int, epochs: int = 2) -> tuple[Population, list[EpochSums]]:
     program = make_population(MODEL, adam, TRAIN, VAL, batch_size=8, chunk=chunk)
     population = program.start(SEEDS, stack([HParams(1e-2, rate) for rate in RATES]))
     measured = []
@@ -51,7 +51,7 @@ def solo(seed: int, rate: float, epochs: int = 2) -> TrainState:
 
 
 @pytest.fixture(scope="module")
-def one_by_one() -> tuple[Population, list[object]]:
+def one_by_one() -> tuple[Population, list[EpochSums]]:
     return trained(chunk=1)
 
 
@@ -86,8 +86,8 @@ def test_a_diverged_member_takes_no_one_with_it(one_by_one: tuple) -> None:
     program = make_population(MODEL, adam, TRAIN, VAL, batch_size=8, chunk=1)
     hparams = stack([HParams(np.nan if i == 2 else 1e-2, rate) for i, rate in enumerate(RATES)])
     population = program.start(SEEDS, hparams)
-    for number in range(2):
-        population, sums = program.epoch(population, number)
+    population, _ = program.epoch(population, 0)
+    _, sums = program.epoch(population, 1)
     loss = np.asarray(sums.val.loss)
     assert np.isnan(loss[2]) and np.isfinite(np.delete(loss, 2)).all()
     np.testing.assert_array_equal(np.delete(loss, 2), np.delete(np.asarray(one_by_one[1][-1].val.loss), 2))

@@ -1,0 +1,80 @@
+"""From arguments to an exit code: what the command line and every experiment share."""
+
+import contextlib
+import io
+import os
+import re
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import tyro
+
+from cnnjax import interrupts
+from cnnjax.errors import ArgumentError, UserError
+
+Command = Callable[[], None]
+
+
+def run(
+    command: Callable[..., Command] | Mapping[str, Callable[..., Command]],
+    description: str,
+    arguments: Sequence[str] | None = None,
+    prog: str = "cnnjax",
+) -> int:
+    """Parse the arguments, run the command they ask for, and return the exit code.
+
+    A mistake is one line on stderr; `--debug` adds the traceback.
+
+    Args:
+        command: a dataclass whose fields are the flags and whose instances are called, or several by name.
+        description: a line for `--help`.
+        arguments: those of the process, unless given.
+        prog: the name in the messages of `--help`.
+
+    Returns:
+        0 success, 1 something outside the program is wrong, 2 a wrong argument, 130 Ctrl-C, 143 SIGTERM.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in given
+    try:
+        with interrupts.as_exceptions():
+            _parse(command, description, [word for word in given if word != "--debug"], prog)()
+        return 0
+    except KeyboardInterrupt as stop:
+        if debug:
+            traceback.print_exc()
+        print(f"cnnjax: {str(stop) or 'interrupted; what is finished is on disk'}", file=sys.stderr)
+        code = 128 + (signal.SIGTERM if isinstance(stop, interrupts.Terminated) else signal.SIGINT)
+        if arguments is None:
+            # An orderly exit would first wait for all that the device has been given to do.
+            sys.stdout.flush()
+            os._exit(code)
+        return code
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        message = " ".join(str(error).split())
+        if not isinstance(error, UserError):
+            message = f"{type(error).__name__}: {message} (--debug shows where)"
+        print(f"cnnjax: error: {message}", file=sys.stderr)
+        return 2 if isinstance(error, ArgumentError) else 1
+
+
+def _parse(command: Any, description: str, arguments: list[str], prog: str) -> Command:
+    """The command that the arguments ask for; tyro's framed complaint is an `ArgumentError` of one line."""
+    complaint = io.StringIO()
+    options: dict[str, Any] = {"prog": prog, "description": description}
+    try:
+        with contextlib.redirect_stderr(complaint):
+            if isinstance(command, Mapping):
+                choice = dict(command)
+                return tyro.extras.subcommand_cli_from_dict(choice, args=arguments or ["--help"], **options)
+            return tyro.cli(command, args=arguments, **options)
+    except SystemExit as end:
+        if end.code:
+            first = re.split("─{8,}", complaint.getvalue().split("╮", 1)[-1])[0]
+            raise ArgumentError(" ".join(re.sub("[│╰╯]", " ", first).split())) from None
+        raise

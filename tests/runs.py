@@ -1,0 +1,137 @@
+"""What the tests of whole runs share: the tiny set, the command line, and when two runs are the same."""
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.experimental.compilation_cache import compilation_cache
+
+from cnnjax import cli
+
+TINY = Path(__file__).parent / "data"
+CACHE: dict[str, Any] = {
+    "jax_compilation_cache_dir": None,
+    "jax_persistent_cache_min_compile_time_secs": 0.0,
+    "jax_persistent_cache_min_entry_size_bytes": -1,
+}
+FILES = {"config.json", "history.csv", "result.json", "curves.png", "confusion_matrix.png", "checkpoints"}
+
+
+class Ended(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+def train(out: Path, *more: str) -> list[str]:
+    """The arguments of a run on the tiny set; the set goes by a name that has no sums to compare with."""
+    return ["train", "--dataset", "fashion_mnist", "--data-dir", str(TINY), "--out", str(out), *more]
+
+
+def main(*arguments: str) -> Ended:
+    """The command line in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        code = cli.main(arguments)
+    return Ended(code, out.getvalue(), err.getvalue())
+
+
+def new_process(*arguments: str, prelude: str = "", env: dict[str, str] | None = None) -> Ended:
+    """The command line in a new process, after the statements of `prelude`."""
+    code = f"{prelude}\nfrom cnnjax.__main__ import main; main()"
+    command = [sys.executable, "-c", code, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=env)
+    return Ended(done.returncode, done.stdout, done.stderr)
+
+
+def succeeds(*arguments: str) -> str:
+    ended = main(*arguments)
+    assert (ended.code, ended.err) == (0, ""), ended
+    return ended.out
+
+
+def fails(code: int, *arguments: str) -> str:
+    """The one line on stderr with which the command fails; nothing it did not foresee may be the reason."""
+    ended = main(*arguments)
+    assert ended.code == code, ended
+    assert ended.err.startswith("cnnjax: error: ") and ended.err.count("\n") == 1, ended.err
+    assert "--debug" not in ended.err, ended.err
+    return ended.err
+
+
+@contextmanager
+def compiled_once(directory: Path) -> Iterator[None]:
+    """Let runs share their compiled programs through JAX's cache on disk."""
+    before = {name: getattr(jax.config, name) for name in CACHE}
+    _configure({**CACHE, "jax_compilation_cache_dir": str(directory)})
+    try:
+        yield
+    finally:
+        _configure(before)
+
+
+def _configure(options: dict[str, Any]) -> None:
+    for name, value in options.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+
+
+def environment(directory: Path) -> dict[str, str]:
+    """The same for a new process, which has as many devices as this one: threads decide on last digits."""
+    cache = {**CACHE, "jax_compilation_cache_dir": str(directory)}
+    options = {name.upper(): str(value) for name, value in cache.items()}
+    options["JAX_NUM_CPU_DEVICES"] = str(jax.device_count())
+    return {**os.environ, **options, "PYTHONPATH": str(TINY.parents[1])}
+
+
+def history(run: Path) -> list[tuple[str, ...]]:
+    """The rows of history.csv, seconds aside, to the last digit."""
+    with (run / "history.csv").open(newline="") as file:
+        return [tuple(row[:-1]) for row in csv.reader(file)]
+
+
+def result(run: Path) -> dict[str, Any]:
+    """result.json, seconds aside."""
+    record = json.loads((run / "result.json").read_text())
+    del record["seconds"]
+    return record
+
+
+def saved_tree(run: Path, epoch: int) -> Any:
+    """What Orbax itself reads from a checkpoint."""
+    import orbax.checkpoint as ocp
+
+    return ocp.Checkpointer(ocp.StandardCheckpointHandler()).restore(
+        (run / f"checkpoints/epoch-{epoch}").absolute()
+    )
+
+
+def assert_same_run(run: Path, other: Path) -> None:
+    """Equal to the bit: parameters, optimizer state, key, history and result, seconds aside."""
+    assert history(run) == history(other)
+    assert result(run) == result(other)
+    assert (run / "config.json").read_bytes() == (other / "config.json").read_bytes()
+    epochs = result(run)["epochs"]
+    ours, theirs = saved_tree(run, epochs), saved_tree(other, epochs)
+    assert jax.tree.structure(ours) == jax.tree.structure(theirs)
+    for leaf, same in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        np.testing.assert_array_equal(leaf, same, strict=True)
+    assert {path.name for path in run.iterdir()} == FILES
+    for parent in (run, other):
+        assert all(path.name.startswith("epoch-") for path in (parent / "checkpoints").iterdir())
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    """Every file under a directory, hidden ones too."""
+    return {
+        str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()
+    }

@@ -1,0 +1,300 @@
+"""The command line, end to end on the tiny shipped set; every mistake is one line and an exit code."""
+
+import gzip
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from runs import FILES, TINY, compiled_once, contents, fails, history, main, saved_tree, succeeds, train
+
+from cnnjax import cli, idx, run
+from cnnjax.keys import streams
+
+
+@pytest.fixture(scope="module", autouse=True)
+def shared_programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with compiled_once(tmp_path_factory.mktemp("programs")):
+        yield
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A finished run of two epochs, and what it printed."""
+    out = tmp_path_factory.mktemp("runs") / "made" / "here"
+    return out, succeeds(*train(out, "--epochs", "2"))
+
+
+def test_a_run_directory_is_complete(done: tuple[Path, str]) -> None:
+    out, _ = done
+    assert {path.name for path in out.iterdir()} == FILES
+    assert json.loads((out / "config.json").read_text()) == {
+        "model": "keras-cnn",
+        "dataset": "fashion_mnist",
+        "dropout_rate": 0.5,
+        "epochs": 2,
+        "batch_size": 32,
+        "learning_rate": 0.001,
+        "seed": 0,
+        "data_dir": str(TINY),
+    }
+    rows = [line.split(",") for line in (out / "history.csv").read_text().splitlines()]
+    assert rows[0] == ["epoch", "loss", "accuracy", "val_loss", "val_accuracy", "seconds"]
+    assert [row[0] for row in rows[1:]] == ["1", "2"]
+    assert all(len([float(text) for text in row]) == 6 for row in rows[1:])
+    for name in ("curves.png", "confusion_matrix.png"):
+        assert (out / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_result_says_what_and_from_where(done: tuple[Path, str]) -> None:
+    out, _ = done
+    record = json.loads((out / "result.json").read_text())
+    assert (record["epochs"], record["parameters"], record["mask_scheme"]) == (2, 197_210, 1)
+    last = (out / "history.csv").read_text().splitlines()[-1].split(",")
+    assert record["validation"] == {"loss": float(last[3]), "accuracy": float(last[4])}
+    assert 0.5 < record["test"]["accuracy"] <= 1
+    assert record["data"]["source"] == "data-dir"
+    loaded = {file: idx.read(path) for file, path in idx.find(TINY).items()}
+    assert record["data"]["sha256"] == idx.digests(loaded)
+    assert {"jax", "flax", "optax", "numpy", "cnnjax"} <= record["versions"].keys()
+    seconds = record["seconds"]
+    assert seconds["compile"] > 0 < seconds["train"]
+    assert seconds["total"] >= seconds["compile"] + seconds["train"]
+
+
+def test_the_checkpoints_hold_the_state(done: tuple[Path, str]) -> None:
+    out, _ = done
+    import jax
+
+    assert {path.name for path in (out / "checkpoints").iterdir()} == {"epoch-1", "epoch-2"}
+    tree = saved_tree(out, 2)
+    assert set(tree) == {"step", "params", "opt_state", "key_data"}
+    assert int(tree["step"]) == 2 * 800 // 32
+    assert tree["params"]["Dense_0"]["kernel"].shape == (1960, 100)
+    assert tree["key_data"].tolist() == jax.random.key_data(streams(jax.random.key(0)).dropout).tolist()
+
+
+def test_an_epoch_is_a_line(done: tuple[Path, str]) -> None:
+    out, printed = done
+    lines = printed.splitlines()
+    epochs = [line for line in lines if line.startswith("epoch ")]
+    assert len(epochs) == 2
+    for number, line in enumerate(epochs, 1):
+        words = line.split()
+        assert words[1] == f"{number}/2" and words[-1] == "s"
+        assert words[2:-2:2] == ["loss", "accuracy", "val_loss", "val_accuracy"]
+    assert lines[-1].startswith("test accuracy 0.") and lines[-1].endswith(str(out))
+    assert "\x1b" not in printed
+
+
+def test_the_same_command_twice_is_the_same_run(done: tuple[Path, str], tmp_path: Path) -> None:
+    out, _ = done
+    succeeds(*train(tmp_path / "again", "--epochs", "2"))
+    assert history(tmp_path / "again") == history(out)
+    succeeds(*train(tmp_path / "other", "--epochs", "2", "--seed", "1"))
+    assert history(tmp_path / "other") != history(out)
+
+
+def test_a_run_is_not_overwritten_without_being_asked(done: tuple[Path, str], tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(done[0], out)
+    (out / "notes.txt").write_text("mine")
+    before = contents(out)
+    line = fails(2, *train(out, "--epochs", "1"))
+    assert "--resume" in line and "--overwrite" in line
+    assert contents(out) == before
+    succeeds(*train(out, "--epochs", "1", "--overwrite"))
+    assert {path.name for path in (out / "checkpoints").iterdir()} == {"epoch-1"}
+    assert history(out) == history(done[0])[:2]
+    assert (out / "notes.txt").read_text() == "mine"
+
+
+def test_the_default_directory_names_model_and_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    outs = []
+    monkeypatch.setattr(run, "train", lambda config, out, **_: outs.append(str(out)))
+    succeeds("train")
+    succeeds("train", "--model", "lenet-swish", "--seed", "7")
+    assert outs == ["runs/keras-cnn-seed0", "runs/lenet-swish-seed7"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "word"),
+    [
+        (("--model", "resnet"), "keras-cnn"),
+        (("--dataset", "cifar"), "fashion_mnist"),
+        (("--dropout-rate", "-0.1"), "--dropout-rate"),
+        (("--dropout-rate", "1.1"), "--dropout-rate"),
+        (("--dropout-rate", "nan"), "--dropout-rate"),
+        (("--dropout-rate", "half"), "half"),
+        (("--epochs", "0"), "--epochs"),
+        (("--epochs", "1.5"), "1.5"),
+        (("--batch-size", "0"), "--batch-size"),
+        (("--batch-size", "801"), "800"),
+        (("--learning-rate", "0"), "--learning-rate"),
+        (("--learning-rate", "inf"), "--learning-rate"),
+        (("--seed", "-1"), "--seed"),
+        (("--checkpoint-every", "0"), "--checkpoint-every"),
+        (("--resume", "--overwrite"), "--resume"),
+        (("--rate", "0.5"), "--rate"),
+        (("--epochs",), "--epochs"),
+    ],
+)
+def test_a_wrong_argument_is_one_line(flags: tuple[str, ...], word: str, tmp_path: Path) -> None:
+    assert word in fails(2, *train(tmp_path / "deep" / "run", *flags))
+    assert not list(tmp_path.iterdir())
+
+
+def _truncated(directory: Path) -> None:
+    raw = (directory / "train-images-idx3-ubyte").read_bytes()
+    (directory / "train-images-idx3-ubyte").write_bytes(raw[:-100])
+
+
+def _wrong(directory: Path) -> None:
+    shutil.copy(directory / "t10k-labels-idx1-ubyte", directory / "train-labels-idx1-ubyte")
+
+
+def _magic(directory: Path) -> None:
+    (directory / "t10k-images-idx3-ubyte").write_bytes(b"PK\x03\x04" + bytes(100))
+
+
+def _missing(directory: Path) -> None:
+    (directory / "t10k-labels-idx1-ubyte").unlink()
+
+
+def _broken_gzip(directory: Path) -> None:
+    raw = (directory / "train-labels-idx1-ubyte").read_bytes()
+    (directory / "train-labels-idx1-ubyte").write_bytes(gzip.compress(raw)[:-20])
+
+
+@pytest.mark.parametrize("damage", [_truncated, _wrong, _magic, _missing, _broken_gzip])
+def test_files_that_are_not_what_they_should_be(damage: Callable[[Path], None], tmp_path: Path) -> None:
+    directory = tmp_path / "idx"
+    directory.mkdir()
+    for file, path in idx.find(TINY).items():
+        (directory / file).write_bytes(idx.read(path))
+    damage(directory)
+    line = fails(1, *train(tmp_path / "run"), "--data-dir", str(directory))
+    assert str(directory) in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_data_directory_that_is_none(tmp_path: Path) -> None:
+    assert "--data-dir" in fails(1, *train(tmp_path / "run"), "--data-dir", str(tmp_path / "nowhere"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_out_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    fails(2, *train(tmp_path / "file"))
+    assert "--out" in fails(1, *train(tmp_path / "file" / "run"))
+    assert (tmp_path / "file").read_text() == "mine"
+    fails(1, *train(tmp_path / ("x" * 300)))
+    if Path("/proc/self").exists():  # where the kernel refuses root, too
+        assert "--out" in fails(1, *train(Path("/proc/run")))
+
+
+def test_summary_is_the_table_keras_users_know() -> None:
+    out = succeeds("summary")
+    assert "197,210" in out and "196,100" in out and "MaxPooling" in out.replace(" ", "")
+    assert "9,532" in succeeds("summary", "--model", "lenet-swish")
+    fails(2, "summary", "--model", "resnet")
+
+
+def test_data_shows_what_it_has() -> None:
+    out = succeeds("data", "--dataset", "fashion_mnist", "--data-dir", str(TINY))
+    for word in ("train", "validation", "test", "800", "200", "uint8", "source: data-dir"):
+        assert word in out
+    assert all(file in out for file in idx.FILES)
+
+
+@pytest.mark.parametrize("command", [[], ["train"], ["summary"], ["data"]])
+def test_help(command: list[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(*command, "--help")
+    assert not end.value.code
+
+
+def test_a_command_that_is_none() -> None:
+    fails(2, "trian")
+
+
+def test_a_terminal_gets_a_bar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = os.openpty()
+    monkeypatch.setenv("TERM", "xterm-256color")
+    with os.fdopen(theirs, "w") as screen, monkeypatch.context() as patch:
+        patch.setattr("sys.stdout", screen)
+        assert cli.main(train(tmp_path / "run", "--epochs", "1")) == 0
+        screen.flush()
+    shown = b""
+    try:
+        while piece := os.read(ours, 65536):
+            shown += piece
+    except OSError:  # Linux's end of file here
+        pass
+    os.close(ours)
+    text = shown.decode()
+    assert "━" in text and "100%" in text
+    assert "epoch 1/1  loss" in text
+    assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l"), "the cursor stays hidden"
+
+
+# A fuzz of the flags: whatever is typed, one line and 1 or 2, or a run
+
+
+def _no_run(*_: object, **__: object) -> dict[str, object]:
+    return {}
+
+
+NAMES = [
+    "model",
+    "dataset",
+    "data-dir",
+    "dropout-rate",
+    "epochs",
+    "batch-size",
+    "learning-rate",
+    "seed",
+    "out",
+]
+FLAGS = st.sampled_from([f"--{name}" for name in [*NAMES, "resume", "overwrite", "checkpoint-every"]])
+NUMBERS = st.one_of(st.integers().map(str), st.floats().map(str), st.just("1e400"), st.just("0x10"))
+WORDS = st.one_of(FLAGS, NUMBERS, st.text(max_size=8), st.just("None"), st.just("keras-cnn"))
+
+
+@given(st.lists(WORDS, max_size=6))
+def test_whatever_is_typed(words: list[str]) -> None:
+    if {"-h", "--help"} & set(words):
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "train", _no_run)
+        ended = main("train", *words)
+    assert ended.code in (0, 1, 2), ended
+    assert ended.err.count("\n") == (ended.code != 0), ended
+    assert "--debug" not in ended.err, ended
+    assert len(ended.err) < 2000
+
+
+@given(FLAGS, st.one_of(NUMBERS, st.text(max_size=20)))
+def test_any_value_of_a_flag(flag: str, value: str) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "train", _no_run)
+        ended = main("train", f"{flag}={value}")
+    assert ended.code in (0, 1, 2) and "--debug" not in ended.err, ended
+    assert ended.err.count("\n") == (ended.code != 0), ended
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--seed", "4294967295", "--dropout-rate", "1"),
+        ("--batch-size", "800", "--dropout-rate", "0"),
+        ("--learning-rate", "1e-45"),
+    ],
+)
+def test_the_ends_of_the_domains_train(flags: tuple[str, ...], tmp_path: Path) -> None:
+    succeeds(*train(tmp_path / "run", "--epochs", "1", *flags))

@@ -1,0 +1,82 @@
+"""Confused pairs are counted both ways and in order; the worst images are those most networks get wrong."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cnnjax.confusion import confused_pairs, pair_sentence, worst_mistakes
+from cnnjax.plots import png
+from cnnjax.plots_confusion import COLUMNS, worst_images
+from cnnjax.results import Predictions
+
+LABELS = np.array([3, 3, 5, 5, 5, 1, 7], np.int32)
+SAID = Predictions(
+    np.array([[5, 3, 3, 3, 5, 1, 1], [5, 3, 5, 3, 5, 7, 1]], np.uint8),
+    np.array([[0.9, 0.8, 0.6, 0.7, 1.0, 1.0, 0.5], [0.7, 0.8, 0.9, 0.9, 1.0, 0.6, 0.9]], np.float32),
+)
+
+
+@given(st.integers(1, 4), st.integers(1, 60), st.integers(0, 2**32 - 1))
+def test_every_mistake_is_in_exactly_one_pair(seeds: int, n: int, root: int) -> None:
+    rng = np.random.default_rng(root)
+    labels = rng.integers(0, 10, n).astype(np.int32)
+    said = Predictions(rng.integers(0, 10, (seeds, n)).astype(np.uint8), rng.random((seeds, n), np.float32))
+    pairs = confused_pairs(labels, said)
+    assert len({(pair.a, pair.b) for pair in pairs}) == 45
+    np.testing.assert_array_equal(sum(p.per_seed for p in pairs), (said.labels != labels).sum(axis=1))
+    totals = [pair.counts.sum() for pair in pairs]
+    assert totals == sorted(totals, reverse=True)
+    for pair in pairs:
+        mistakes = worst_mistakes(labels, said, pair, 10**9)
+        assert sum(mistake.seeds for mistake in mistakes) == pair.counts.sum()
+
+
+def test_both_ways_are_counted_for_every_seed() -> None:
+    first, second, *rest = confused_pairs(LABELS, SAID)
+    assert (first.a, first.b) == (3, 5)
+    np.testing.assert_array_equal(first.counts, [[1, 2], [1, 1]])
+    np.testing.assert_array_equal(second.counts, [[0, 1], [1, 1]])
+    assert not any(pair.counts.any() for pair in rest)
+
+
+def test_the_worst_images_are_those_that_most_are_surest_of() -> None:
+    mistakes = worst_mistakes(LABELS, SAID, confused_pairs(LABELS, SAID)[0], 2)
+    assert [(m.image, m.true, m.predicted, m.seeds) for m in mistakes] == [(0, 3, 5, 2), (3, 5, 3, 2)]
+    assert mistakes[0].probability == pytest.approx(0.8)
+
+
+def test_the_sentence_has_count_direction_and_rank() -> None:
+    pairs = confused_pairs(LABELS, SAID)
+    assert pair_sentence(pairs, 5, 3, 7) == (
+        "Of 7 test images a network confuses 3 and 5 in 2.5 (sd 0.7 over 2 seeds): 3 taken for 5 in 1.0, "
+        "5 for 3 in 1.5; no pair is confused more."
+    )
+    alone = confused_pairs(LABELS, Predictions(SAID.labels[:1], SAID.probability[:1]))
+    assert pair_sentence(alone, 1, 7, 7).endswith(
+        "this network confuses 1 and 7 in 1: 1 taken for 7 in 0, 7 for 1 in 1; that is place 2 of 45, "
+        "3 and 5 being first with 3."
+    )
+
+
+def test_predictions_are_the_likeliest_class_and_its_probability() -> None:
+    logits = np.log(np.array([[[0.1, 0.7, 0.2], [0.5, 0.25, 0.25]]], np.float32)) + 300
+    said = Predictions.of(logits)
+    np.testing.assert_array_equal(said.labels, [[1, 0]])
+    np.testing.assert_allclose(said.probability, [[0.7, 0.5]], rtol=1e-4)
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_the_figure_shows_images_with_what_they_are_taken_for(seeds: int) -> None:
+    said = Predictions(SAID.labels[:seeds], SAID.probability[:seeds])
+    images = np.arange(7 * 16, dtype=np.uint8).reshape(7, 4, 4, 1)
+    pairs = confused_pairs(LABELS, said)[:2]
+    rows = [(pair, worst_mistakes(LABELS, said, pair, COLUMNS)) for pair in pairs]
+    figure = worst_images(images, rows, title="title", caption="caption")
+    shown = [(axis.images[0].get_array(), axis.get_xlabel()) for axis in figure.axes if axis.images]
+    assert len(shown) == sum(len(mistakes) for _, mistakes in rows)
+    for (image, label), mistake in zip(shown, (m for _, ms in rows for m in ms), strict=True):
+        np.testing.assert_array_equal(np.asarray(image), images[mistake.image, ..., 0])
+        assert label.startswith(f"{mistake.true} → {mistake.predicted}   {mistake.probability:.2f}")
+        assert (f"{mistake.seeds} of 2" in label) == (seeds == 2)
+    assert png(figure).startswith(b"\x89PNG")

@@ -1,0 +1,102 @@
+"""What is counted is what XLA counts; a narrowed network has the size it is to have."""
+
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import pytest
+
+from cnnjax.config import HParams
+from cnnjax.costs import cost, milliseconds_per_step, narrowed
+from cnnjax.models import MODELS, ConvNet, parameter_count
+from cnnjax.optimizers import adam
+from cnnjax.pooling import POOLING, PoolingName
+from cnnjax.train import Arrays
+
+SHAPE = (1, 28, 28, 1)
+TINY = ConvNet(features=(2,), hidden=(4,))
+
+
+class Plain(nn.Module):
+    """The network of `like` in Flax's own layers, strides in a convolution and all."""
+
+    like: ConvNet
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        size, stride = self.like.kernel_size, 2 if self.like.pooling == "strided" else 1
+        before = (size - 1) // 2 if self.like.padding == "SAME" else 0
+        # Under strides Flax places SAME windows otherwise: these are those of stride 1 that are kept.
+        pads = [(before, size - stride - before if before else 0)] * 2
+        for features in self.like.features:
+            x = self.like.activation(nn.Conv(features, (size, size), strides=stride, padding=pads)(x))
+            if self.like.pooling == "max":
+                x = nn.max_pool(x, (2, 2), (2, 2))
+            elif stride == 1:
+                x = POOLING[self.like.pooling](x)
+        x = x.reshape(1, -1)
+        for width in self.like.hidden:
+            x = self.like.activation(nn.Dense(width)(x))
+        return nn.Dense(self.like.classes)(x)
+
+
+def analysis(model: nn.Module, shape: tuple[int, ...] = SHAPE) -> dict[str, float]:
+    """XLA's cost analysis of one image going forward."""
+    image = jax.ShapeDtypeStruct(shape, jnp.float32)
+    variables = jax.eval_shape(model.init, jax.random.key(0), image)
+    return jax.jit(model.apply).lower(variables, image).compile().cost_analysis() or {}
+
+
+@pytest.mark.parametrize("pooling", sorted(set(POOLING) - {"strided"}))
+@pytest.mark.parametrize("name", MODELS)
+def test_operations_are_those_that_xla_counts(name: str, pooling: PoolingName) -> None:
+    model = MODELS[name].clone(pooling=pooling)
+    assert cost(model).flops == analysis(model.clone(reference=True))["flops"]
+
+
+@pytest.mark.parametrize("pooling", POOLING)
+@pytest.mark.parametrize("name", MODELS)
+def test_so_are_those_of_flax_layers_and_the_bytes_they_write(name: str, pooling: PoolingName) -> None:
+    """XLA writes the output of every layer once, or twice where an activation follows."""
+    model = MODELS[name].clone(pooling=pooling)
+    counted, seen = cost(model), analysis(Plain(model))
+    assert counted.flops == seen["flops"]
+    assert counted.activation_bytes <= seen["bytes accessedout{}"] <= 2 * counted.activation_bytes
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_parameters(name: str) -> None:
+    params = jax.eval_shape(MODELS[name].init, jax.random.key(0), jnp.zeros(SHAPE))
+    assert cost(MODELS[name]).parameters == parameter_count(params)
+
+
+def test_activations_of_the_first_tutorial() -> None:
+    """By hand: convolution, pooling, dense, logits."""
+    assert cost(MODELS["keras-cnn"]).activation_bytes == 4 * (28 * 28 * 10 + 14 * 14 * 10 + 100 + 10)
+
+
+def test_an_odd_image_and_a_larger_padding_are_counted_right() -> None:
+    model = ConvNet(features=(2, 3), kernel_size=5, padding="SAME", hidden=(7, 5))
+    assert cost(model, (15, 11, 1)).flops == analysis(model.clone(reference=True), (1, 15, 11, 1))["flops"]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_narrowed_network_comes_closest_to_the_parameters_asked_for(name: str) -> None:
+    wanted = cost(MODELS[name]).parameters
+    none = MODELS[name].clone(pooling="none")
+    narrow = narrowed(none, wanted)
+    (width,) = narrow.hidden
+    far = [abs(cost(none.clone(hidden=(w,))).parameters - wanted) for w in (width - 1, width, width + 1)]
+    assert far[1] == min(far)
+    assert narrow == none.clone(hidden=(width,))
+
+
+def test_steps_are_timed_in_the_order_of_the_models() -> None:
+    data = Arrays(jnp.zeros((16, 8, 8, 1), jnp.uint8), jnp.zeros(16, jnp.int32))
+    large = ConvNet(features=(32,), hidden=(512,))
+    times = milliseconds_per_step(
+        [(TINY, HParams(1e-3, 0.0)), (large, HParams(1e-3, 0.0))], adam, data, batch_size=8, rounds=3
+    )
+    assert len(times) == 2 and all(0 < t < math.inf for t in times)
+    assert times[0] < times[1]

@@ -1,0 +1,613 @@
+"""What happens to runs happens here, to real files: kills, signals, damage, full disks, divergence."""
+
+import itertools
+import json
+import math
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from runs import (
+    TINY,
+    assert_same_run,
+    compiled_once,
+    contents,
+    environment,
+    fails,
+    history,
+    main,
+    new_process,
+    succeeds,
+    train,
+)
+
+from cnnjax import artifacts, checkpoints, data, idx, interrupts, run
+from cnnjax.errors import UserError
+
+EPOCHS = 3
+
+
+@pytest.fixture(scope="module")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("programs")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def shared_programs(programs: Path) -> Iterator[None]:
+    with compiled_once(programs):
+        yield
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "uninterrupted"
+    succeeds(*train(out, "--epochs", str(EPOCHS)))
+    return out
+
+
+@pytest.fixture
+def unfinished(uninterrupted: Path, tmp_path: Path) -> Path:
+    """A copy whose checkpoints are all there and whose end is missing."""
+    out = shutil.copytree(uninterrupted, tmp_path / "unfinished")
+    (out / "result.json").unlink()
+    return out
+
+
+# Broken checkpoints
+
+
+def _truncated(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def _flipped(path: Path) -> None:
+    raw = bytearray(path.read_bytes())
+    raw[len(raw) // 2] ^= 1
+    path.write_bytes(raw)
+
+
+def _emptied(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def _missing(path: Path) -> None:
+    path.unlink()
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size
+
+
+DAMAGES = (_truncated, _flipped, _emptied, _missing)
+
+
+@pytest.mark.parametrize(
+    ("damage", "which"),
+    [
+        (_truncated, "the largest"),
+        (_flipped, "the largest"),
+        (_emptied, "_METADATA"),
+        (_missing, "the largest"),
+        (_missing, "manifest.json"),
+    ],
+)
+def test_a_broken_checkpoint_is_named_and_the_one_before_it_used(
+    damage: Callable[[Path], None], which: str, unfinished: Path, uninterrupted: Path
+) -> None:
+    newest = unfinished / "checkpoints" / f"epoch-{EPOCHS}"
+    files = (path for path in newest.rglob("*") if path.is_file())
+    damage(max(files, key=_size) if which == "the largest" else newest / which)
+    out = succeeds("train", "--resume", "--out", str(unfinished))
+    lines = [line for line in out.splitlines() if line.startswith(f"broken checkpoint epoch-{EPOCHS} (")]
+    assert len(lines) == 1 and lines[0].endswith(f"epoch-{EPOCHS - 1} is used")
+    assert f"resumed after epoch {EPOCHS - 1}" in out
+    assert_same_run(unfinished, uninterrupted)
+
+
+def test_every_file_of_a_checkpoint_is_watched(unfinished: Path) -> None:
+    newest = unfinished / "checkpoints" / f"epoch-{EPOCHS}"
+    files = [path for path in newest.rglob("*") if path.is_file()]
+    assert len(files) > 5
+    for path, damage in itertools.product(files, DAMAGES):
+        raw = path.read_bytes()
+        if not raw and damage is not _missing:  # an empty file cannot be emptied
+            continue
+        damage(path)
+        said: list[str] = []
+        found = checkpoints.newest(unfinished / "checkpoints", said.append)
+        assert found is not None and found.path.name == f"epoch-{EPOCHS - 1}", (path, damage)
+        assert len(said) == 1 and path.name in said[0]
+        path.write_bytes(raw)
+
+
+@settings(max_examples=200)
+@given(st.data())
+def test_any_flipped_bit_is_noticed(uninterrupted: Path, draw: st.DataObject) -> None:
+    newest = uninterrupted / "checkpoints" / f"epoch-{EPOCHS}"
+    path = draw.draw(
+        st.sampled_from(sorted(p for p in newest.rglob("*") if p.is_file() and p.stat().st_size))
+    )
+    raw = path.read_bytes()
+    bit = draw.draw(st.integers(0, 8 * len(raw) - 1))
+    changed = bytearray(raw)
+    changed[bit // 8] ^= 1 << bit % 8
+    whole = checkpoints.newest(newest.parent, print)
+    try:
+        path.write_bytes(changed)
+        found = checkpoints.newest(newest.parent, lambda line: None)
+        assert found is not None and whole is not None
+        # JSON may say the same in other letters: 1e-05 and 1E-05.
+        assert found.path != newest or found.manifest == whole.manifest
+    finally:
+        path.write_bytes(raw)
+
+
+def test_all_broken_is_an_error_and_nothing_is_deleted(unfinished: Path) -> None:
+    for newest in (unfinished / "checkpoints").iterdir():
+        _emptied(newest / "manifest.json")
+    before = contents(unfinished)
+    line = fails(1, "train", "--resume", "--out", str(unfinished))
+    assert (
+        all(f"epoch-{epoch} (manifest.json has changed)" in line for epoch in (2, 3))
+        and "--overwrite" in line
+    )
+    assert contents(unfinished) == before
+
+
+def test_a_whole_checkpoint_that_orbax_cannot_read(unfinished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, checkpointer = checkpoints._orbax()
+
+    def restore(*_: object, **__: object) -> None:
+        raise ValueError("a\nb")
+
+    monkeypatch.setattr(type(checkpointer), "restore", restore)
+    before = contents(unfinished)
+    line = fails(1, "train", "--resume", "--out", str(unfinished))
+    assert f"cannot restore {unfinished / 'checkpoints' / 'epoch-3'}: a b" in line
+    assert contents(unfinished) == before
+
+
+# The other files
+
+
+@pytest.mark.parametrize("left", [0, 1, 40, -1, -30])
+def test_a_torn_history_is_rebuilt(left: int, unfinished: Path, uninterrupted: Path) -> None:
+    path = unfinished / "history.csv"
+    path.write_bytes(path.read_bytes()[:left])
+    succeeds("train", "--resume", "--out", str(unfinished))
+    assert path.read_bytes() == (uninterrupted / "history.csv").read_bytes()
+    assert_same_run(unfinished, uninterrupted)
+
+
+@pytest.mark.parametrize("name", ["result.json", "curves.png", "confusion_matrix.png", "history.csv"])
+def test_a_missing_file_is_made_anew(name: str, uninterrupted: Path, tmp_path: Path) -> None:
+    out = shutil.copytree(uninterrupted, tmp_path / "run")
+    (out / name).unlink()
+    succeeds("train", "--resume", "--out", str(out))
+    assert_same_run(out, uninterrupted)
+
+
+@pytest.mark.parametrize("raw", [b"", b"{", b"[]", b'{"epochs": 3}'[:-2], b"\xff\xfe"])
+def test_a_damaged_result_is_made_anew(raw: bytes, unfinished: Path, uninterrupted: Path) -> None:
+    (unfinished / "result.json").write_bytes(raw)
+    succeeds("train", "--resume", "--out", str(unfinished))
+    assert_same_run(unfinished, uninterrupted)
+
+
+def test_what_a_killed_process_left_is_swept_away(unfinished: Path, uninterrupted: Path) -> None:
+    (unfinished / ".history.csv-abc123").write_text("epoch,lo")
+    (unfinished / ".lock").touch()
+    for name in (".epoch-3", ".epoch-4.orbax-checkpoint-tmp", ".old-1"):
+        (unfinished / "checkpoints" / name).mkdir()
+        (unfinished / "checkpoints" / name / "half").write_text("?")
+    shutil.rmtree(unfinished / "checkpoints" / "epoch-3")
+    succeeds("train", "--resume", "--out", str(unfinished))
+    assert_same_run(unfinished, uninterrupted)
+
+
+# Two processes
+
+
+def test_a_directory_in_use_is_refused(unfinished: Path, uninterrupted: Path) -> None:
+    with artifacts.claimed(unfinished):
+        before = contents(unfinished)
+        for flag in ("--resume", "--overwrite"):
+            assert "another process" in fails(1, *train(unfinished, flag, "--epochs", str(EPOCHS)))
+        ended = new_process(*train(unfinished, "--resume", "--epochs", str(EPOCHS)))
+        assert ended.code == 1 and "another process" in ended.err and ended.err.count("\n") == 1
+        assert contents(unfinished) == before
+    succeeds("train", "--resume", "--out", str(unfinished))
+    assert_same_run(unfinished, uninterrupted)
+
+
+def test_a_lock_dies_with_its_process(tmp_path: Path) -> None:
+    code = (
+        "import sys, time; from pathlib import Path; from cnnjax.artifacts import claimed\n"
+        "with claimed(Path(sys.argv[1])): print('held', flush=True); time.sleep(600)"
+    )
+    out = tmp_path / "run"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(out)], stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+        with pytest.raises(UserError, match="another process"), artifacts.claimed(out):
+            pass
+        holder.kill()
+    assert (out / ".lock").exists()
+    with artifacts.claimed(out):
+        pass
+    assert not (out / ".lock").exists()
+
+
+def test_a_lock_file_that_was_replaced_is_not_the_lock(tmp_path: Path) -> None:
+    """The holder removes the file while another has it open already: only one may hold the new one."""
+    out = tmp_path / "run"
+    out.mkdir()
+    for _ in range(3):
+        with artifacts.claimed(out):
+            (out / ".lock").unlink()
+            with artifacts.claimed(out):
+                pass
+
+
+# Divergence
+
+
+def test_divergence_ends_at_once(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    line = fails(1, *train(out, "--learning-rate", "1e30", "--epochs", "9"))
+    assert "epoch 1 " in line and "--learning-rate" in line
+    rows = history(out)
+    assert len(rows) == 2 and not all(math.isfinite(float(text)) for text in rows[1])
+    assert not (out / "result.json").exists() and not (out / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(("name", "value"), [("loss", math.nan), ("val_loss", math.inf)])
+def test_divergence_keeps_the_last_good_checkpoint(
+    name: str, value: float, uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, epochs = tmp_path / "run", run.programs.epochs
+
+    def diverging(*arguments: Any, **options: Any) -> Iterator[Any]:
+        for end in epochs(*arguments, **options):
+            yield end._replace(row=end.row | {name: value}) if end.row["epoch"] == 3 else end
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run.programs, "epochs", diverging)
+        line = fails(1, *train(out, "--epochs", str(EPOCHS), "--checkpoint-every", "5"))
+    assert "epoch 3 " in line and "the state after epoch 2 is kept" in line
+    assert [path.name for path in (out / "checkpoints").iterdir()] == ["epoch-2"]
+    assert len(history(out)) == 4
+    succeeds("train", "--resume", "--out", str(out))  # had it been an accident
+    assert_same_run(out, uninterrupted)
+
+
+# A full disk; a clock that is set back
+
+
+SMALL_FILES = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))"
+
+
+def test_no_room_for_a_checkpoint(uninterrupted: Path, tmp_path: Path, programs: Path) -> None:
+    """A limit on the size of files, in a new process, refuses what a full disk refuses, where it does."""
+    out = tmp_path / "run"
+    ended = new_process(*train(out, "--epochs", str(EPOCHS)), env=environment(programs), prelude=SMALL_FILES)
+    assert ended.code == 1
+    assert ended.err.startswith("cnnjax: error: cannot save") and ended.err.count("\n") == 1
+    assert (
+        ended.out.count("cannot save") == EPOCHS - 1 and "training goes on (there is none yet)" in ended.out
+    )
+    assert len(history(out)) == EPOCHS + 1
+    assert not (out / "result.json").exists() and not list((out / "checkpoints").iterdir())
+    succeeds("train", "--resume", "--out", str(out))
+    assert_same_run(out, uninterrupted)
+
+
+def test_no_room_for_the_next_checkpoint(uninterrupted: Path, tmp_path: Path, programs: Path) -> None:
+    out = tmp_path / "run"
+    succeeds(*train(out, "--epochs", "1"))
+    before = contents(out / "checkpoints")
+    arguments = ["train", "--resume", "--out", str(out), "--epochs", str(EPOCHS)]
+    ended = new_process(*arguments, env=environment(programs), prelude=SMALL_FILES)
+    assert ended.code == 1 and "File too large" in ended.err, ended
+    assert "epoch-1 is the last good one" in ended.out
+    assert contents(out / "checkpoints") == before
+    succeeds("train", "--resume", "--out", str(out))
+    assert_same_run(out, uninterrupted)
+
+
+def test_no_room_for_anything(unfinished: Path, uninterrupted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, os.strerror(28))
+
+    before = contents(unfinished)
+    with monkeypatch.context() as patch:
+        patch.setattr(artifacts.os, "fsync", full)
+        assert "No space left" in fails(1, "train", "--resume", "--out", str(unfinished))
+    assert contents(unfinished) == before
+    succeeds("train", "--resume", "--out", str(unfinished))
+    assert_same_run(unfinished, uninterrupted)
+
+
+def test_a_clock_set_back_is_not_noticed(
+    uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = itertools.count(2e9, -3600.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "time", lambda: next(clock))
+        succeeds(*train(tmp_path / "run", "--epochs", str(EPOCHS)))
+    assert_same_run(tmp_path / "run", uninterrupted)
+    lines = (tmp_path / "run" / "history.csv").read_text().splitlines()[1:]
+    assert all(0 <= float(line.split(",")[-1]) < 60 for line in lines)
+    seconds = json.loads((tmp_path / "run" / "result.json").read_text())["seconds"]
+    assert all(0 <= value < 600 for value in seconds.values())
+
+
+# Signals
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_first(number: signal.Signals, code: int, tmp_path: Path, programs: Path) -> None:
+    out = tmp_path / "run"
+    command = [sys.executable, "-u", "-m", "cnnjax", *train(out, "--epochs", "3000")]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(programs)
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("epoch    4/"):
+                break
+        process.send_signal(number)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == code
+    match = re.fullmatch(r"cnnjax: interrupted with (\d+) of 3000 epochs saved; to go on: .*\n", err)
+    assert match, err
+    assert f"train --resume --out {out}" in err
+    saved = int(match[1])
+    assert saved >= 4 and (out / "checkpoints" / f"epoch-{saved}").is_dir()
+    assert abs(len(history(out)) - 1 - saved) <= 1, "the signal may come between the two"
+    assert f"resumed after epoch {saved} of" in succeeds(
+        "train", "--resume", "--out", str(out), "--epochs", str(saved + 1)
+    )
+
+
+def test_an_interrupt_that_python_drops_is_raised_later() -> None:
+    class Dropper:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGTERM)
+            sum(range(10))
+
+    with pytest.raises(interrupts.Terminated), interrupts.as_exceptions():
+        interrupts.check()
+        Dropper()
+        interrupts.check()
+    with interrupts.as_exceptions():
+        interrupts.check()
+
+
+def test_what_is_to_be_ignored_stays_ignored() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with interrupts.as_exceptions():
+            signal.raise_signal(signal.SIGINT)
+            interrupts.check()
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.slow
+def test_signals_at_random_moments(tmp_path: Path, programs: Path) -> None:
+    draw = random.Random(3)
+    moments = ["keras-cnn", "197,210", "epoch  1/", "epoch  2/", "epoch 10/", "epoch 30/"]
+    for trial, moment in enumerate(moments * 2):
+        out = tmp_path / f"run-{trial}"
+        number = draw.choice([signal.SIGINT, signal.SIGTERM])
+        command = [sys.executable, "-u", "-m", "cnnjax", *train(out, "--epochs", "30")]
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(programs)
+        ) as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                if line.startswith(moment):
+                    break
+            time.sleep(draw.uniform(0, 0.4))
+            process.send_signal(number)
+            _, err = process.communicate(timeout=60)
+        if process.returncode == 0:
+            assert err == "" and (out / "result.json").exists()
+        else:
+            assert process.returncode == 128 + number
+            match = re.fullmatch(r"cnnjax: interrupted with (\d+) of 30 epochs saved; .*\n", err)
+            assert match, err
+            assert match[1] == "0" or (out / "checkpoints" / f"epoch-{match[1]}").is_dir()
+        assert not [name for name in contents(out) if "/." in f"/{name}"]
+
+
+# SIGKILL
+
+
+class Killable:
+    """The helper process of `tests/killable.py`."""
+
+    def __init__(self, directory: Path, programs: Path | None) -> None:
+        self._directory = directory
+        self._process = subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name("killable.py"))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=None if programs is None else environment(programs),
+        )
+
+    def run(self, out: Path, *, event: int | None = None, after: float | None = None) -> dict[str, Any]:
+        """One run of `EPOCHS` epochs, resumed where there is one, killed or not."""
+        arguments = train(out, "--epochs", str(EPOCHS), "--resume")
+        log = str(self._directory / "log")
+        request = {"arguments": arguments, "under": str(out), "log": log, "event": event, "after": after}
+        assert self._process.stdin is not None and self._process.stdout is not None
+        print(json.dumps(request), file=self._process.stdin, flush=True)
+        return json.loads(self._process.stdout.readline())
+
+    def close(self) -> None:
+        self._process.communicate(timeout=60)
+
+
+@pytest.fixture
+def killable(tmp_path: Path, programs: Path) -> Iterator[Killable]:
+    helper = Killable(tmp_path, programs)
+    yield helper
+    helper.close()
+
+
+def _reference(killable: Killable, tmp_path: Path) -> tuple[Path, dict[str, Any]]:
+    out = tmp_path / "reference"
+    assert killable.run(out)["code"] == 0  # the first fills the cache of compiled programs
+    shutil.rmtree(out)
+    ended = killable.run(out)
+    assert ended["code"] == 0
+    return out, ended
+
+
+def _kills(killable: Killable, tmp_path: Path, kills: list[dict[str, Any]]) -> None:
+    """Each kill hits a run from its beginning; the run is then resumed and compared."""
+    reference, _ = _reference(killable, tmp_path)
+    for number, kill in enumerate(kills):
+        out = tmp_path / f"run-{number}"
+        assert killable.run(out, **kill)["code"] in (-signal.SIGKILL, 0), kill
+        assert killable.run(out)["code"] == 0, (kill, (tmp_path / "log").read_text())
+        assert_same_run(out, reference)
+        shutil.rmtree(out)
+
+
+def test_a_kill_while_a_checkpoint_is_written(
+    killable: Killable, uninterrupted: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    assert killable.run(out, event=90)["code"] == -signal.SIGKILL
+    assert any(path.name.startswith(".epoch-") for path in (out / "checkpoints").iterdir())
+    assert killable.run(out)["code"] == 0
+    assert_same_run(out, uninterrupted)
+
+
+@pytest.mark.slow
+def test_kills_between_any_two_steps_on_the_disk(killable: Killable, tmp_path: Path) -> None:
+    _, ended = _reference(killable, tmp_path)
+    assert ended["events"] > 60
+    events = random.Random(0).sample(range(1, ended["events"] + 1), 30)
+    _kills(killable, tmp_path, [{"event": event} for event in sorted(events)])
+
+
+@pytest.mark.slow
+def test_kills_at_random_times(killable: Killable, tmp_path: Path) -> None:
+    _, ended = _reference(killable, tmp_path)
+    draw = random.Random(1)
+    _kills(killable, tmp_path, [{"after": draw.uniform(0.3, 1.0) * ended["seconds"]} for _ in range(20)])
+
+
+@pytest.mark.slow
+def test_kills_while_it_compiles(tmp_path: Path, programs: Path) -> None:
+    """Without a cache of compiled programs, compiling takes most of a run."""
+    helper = Killable(tmp_path, None)
+    draw = random.Random(2)
+    try:
+        out = tmp_path / "run"
+        for _ in range(5):
+            assert helper.run(out, after=draw.uniform(1.0, 4.0))["code"] == -signal.SIGKILL
+    finally:
+        helper.close()
+    ended = new_process(*train(out, "--epochs", str(EPOCHS), "--resume"), env=environment(programs))
+    assert ended.code == 0, ended
+    succeeds(*train(tmp_path / "reference", "--epochs", str(EPOCHS)))
+    assert_same_run(out, tmp_path / "reference")
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_again_and_again_ends(killable: Killable, tmp_path: Path) -> None:
+    """Each resume is killed, too, a little later than the one before it; no progress is ever lost."""
+    reference, ended = _reference(killable, tmp_path)
+    out = tmp_path / "run"
+    for event in itertools.count(20, 7):
+        code = killable.run(out, event=event)["code"]
+        if code == 0:
+            break
+        assert code == -signal.SIGKILL and event < 2 * ended["events"]
+    assert_same_run(out, reference)
+
+
+# A fuzz of the IDX files
+
+
+@pytest.fixture(scope="module")
+def files() -> dict[str, bytes]:
+    small = {}
+    for file, path in idx.find(TINY).items():
+        array = idx.decode(idx.read(path), 3 if "images" in file else 1, file)
+        small[file] = idx.encode(np.ascontiguousarray(array[:20]))
+    return small
+
+
+EDITS = st.one_of(
+    st.tuples(st.just("flip"), st.integers(0, 10**6), st.integers(0, 7)),
+    st.tuples(st.just("cut"), st.integers(0, 10**6), st.integers(0, 10**6)),
+    st.tuples(st.just("header"), st.integers(0, 15), st.integers(0, 255)),
+    st.tuples(st.just("prefix"), st.sampled_from([0x1F8B, 0x504B, 0x0000]), st.just(0)),
+)
+
+
+@settings(max_examples=150)
+@given(st.sampled_from(idx.FILES), st.lists(EDITS, min_size=1, max_size=4), st.booleans())
+def test_any_damage_to_the_data_is_one_line(
+    files: dict[str, bytes],
+    tmp_path_factory: pytest.TempPathFactory,
+    file: str,
+    edits: list[tuple[str, int, int]],
+    compress: bool,
+) -> None:
+    import gzip
+
+    raw = bytearray(gzip.compress(files[file], mtime=0) if compress else files[file])
+    for kind, where, what in edits:
+        if kind == "prefix":
+            raw[:2] = where.to_bytes(2, "big")
+        elif raw and kind == "flip":
+            raw[where % len(raw)] ^= 1 << what
+        elif raw and kind == "header":
+            raw[where % len(raw)] = what
+        elif raw:
+            start = where % len(raw)
+            del raw[start : start + what % len(raw)]
+    directory = tmp_path_factory.mktemp("idx")
+    for name, content in (files | {file: bytes(raw)}).items():
+        (directory / name).write_bytes(content)
+    try:
+        loaded = data.load("fashion_mnist", directory)
+    except UserError as error:
+        assert file in str(error) or file.split("-")[0] in str(error)
+        return
+    assert loaded.train.images.shape[1:] == (28, 28, 1)
+    assert len(loaded.train.images) == len(loaded.train.labels)
+    assert int(loaded.train.labels.max()) <= 9
+
+
+def test_a_fault_in_the_code_is_still_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("a\nb")
+
+    monkeypatch.setattr(run.programs, "build", broken)
+    ended = main(*train(tmp_path / "run"))
+    assert ended.code == 1
+    assert ended.err == "cnnjax: error: ZeroDivisionError: a b (--debug shows where)\n"
+    assert "Traceback" in main(*train(tmp_path / "run", "--overwrite", "--debug")).err

@@ -1,0 +1,316 @@
+"""The pooling ablation and the reproduction, end to end on the tiny set, and the parts they stand on."""
+
+import importlib.util
+import io
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import replace
+from functools import partial
+from itertools import product
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import chex
+import jax
+import numpy as np
+import pytest
+from runs import TINY
+from scipy import stats
+
+from cnnjax import command, experiment, plots_arms, report
+from cnnjax.config import HParams
+from cnnjax.costs import cost
+from cnnjax.data import Dataset
+from cnnjax.errors import ArgumentError
+from cnnjax.experiment import Arm, Protocol, Splits
+from cnnjax.models import MODELS, ConvNet
+from cnnjax.plots import png
+from cnnjax.published import published_history
+from cnnjax.reproduction import compare, prediction_interval
+from cnnjax.results import METRICS, Predictions, Results, Store
+
+
+def script(name: str) -> ModuleType:
+    path = Path(__file__).parents[1] / "experiments" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+pooling = script("pooling_ablation")
+reproduce = script("reproduce_tutorials")
+ON_TINY = ("--dataset", "fashion_mnist", "--data-dir", str(TINY), "--batch-size", "8", "--train-size", "64")
+POOLED = ("--model", "lenet-swish", "--arms", "average", "none", "--seeds", "2", "--epochs", "1")
+REPRODUCED = ("--seeds", "2", "--epochs", "2", "--second-epochs", "1")
+
+
+@pytest.fixture(autouse=True)
+def devices_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(experiment, "use_every_core", lambda: None)
+
+
+def trains_nothing(
+    arms: Sequence[Arm],
+    protocol: Protocol,
+    splits: Splits,
+    out: Path,
+    *,
+    chunk: int | None = None,
+    probes: Mapping[str, Dataset] | None = None,
+    report: experiment.Report = lambda done, total: None,
+) -> Results:
+    """As `experiment.run`, with numbers out of the air: what is made of them is under test."""
+    out.mkdir(parents=True)
+    store, rng = Store(out, {}), np.random.default_rng(0)
+    last = ["test", *(probes or {})]
+    for arm, seed, epoch in product(arms, range(protocol.seeds), range(protocol.epochs)):
+        parts = ["", "train_", "val_", *(f"{name}_" for name in last if epoch + 1 == protocol.epochs)]
+        names = [part + metric for part in parts for metric in ("loss", "accuracy")]
+        store.rows[arm.name, seed, epoch + 1] = {name: float(rng.random()) for name in names}
+        said = rng.integers(0, 10, len(splits.test.labels)).astype(np.uint8)
+        store.keep(arm.name, seed, Predictions(said, rng.random(len(said), np.float32)))
+    store.write()
+    return Store(out, {}).results([arm.name for arm in arms], range(protocol.seeds), protocol.epochs)
+
+
+@pytest.fixture
+def untrained(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(experiment, "run", trains_nothing)
+    for module in (pooling, reproduce):
+        monkeypatch.setattr(module, "milliseconds_per_step", lambda models, *_, **__: [2.0] * len(models))
+
+
+def main(command_: type, *arguments: str) -> str:
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        code = command.run(command_, "", [*ON_TINY, *arguments])
+    assert (code, err.getvalue()) == (0, ""), err.getvalue()
+    return out.getvalue()
+
+
+def refused(command_: type, *arguments: str) -> str:
+    err = io.StringIO()
+    with redirect_stderr(err):
+        assert command.run(command_, "", [*ON_TINY, *arguments]) == 2
+    return err.getvalue()
+
+
+def check_pooled(out: Path, printed: str) -> None:
+    lines = (out / "results.csv").read_text().splitlines()
+    assert lines[0].split(",") == [
+        *("arm", "seed", "epoch", *METRICS),
+        *("shift_1_accuracy", "shift_1_loss", "shift_2_accuracy", "shift_2_loss"),
+    ]
+    assert len(lines) == 1 + 3 * 2
+    record = json.loads((out / "summary.json").read_text())["lenet-swish"]
+    assert [arm["name"] for arm in record["val_accuracy"]["arms"]] == ["max", "average", "none"]
+    assert record["costs"]["none"]["flops"] == cost(MODELS["lenet-swish"].clone(pooling="none")).flops
+    assert {path.name for path in out.glob("*.png")} == {
+        f"lenet-swish-{name}.png"
+        for name in ("accuracy_by_arm", "cost_against_accuracy", "shift_sensitivity", "confused")
+    }
+    for question, answer in record["answers"].items():
+        assert question in printed and answer in printed
+    average, none = record["val_accuracy"]["contrasts"]
+    answers = record["answers"]
+    told = answers["Would the average keep more than the maximum?"]
+    assert f"{100 * average['difference']:+.2f} points" in told
+    assert f"{100 * none['difference']:+.2f} points" in answers["Is no pooling at all more exact?"]
+    assert f"{record['gap']['contrasts'][1]['difference']:+.4f}" in answers["Does pooling fight overfitting?"]
+    assert "5.0 times the operations" in answers["Does it save weights and work?"]
+    assert "Would the median?" not in answers
+    assert "confuses 3 and 5" in printed
+
+
+def check_reproduced(out: Path, printed: str) -> None:
+    lines = (out / "results.csv").read_text().splitlines()
+    assert len(lines) == 1 + 2 * 2 * 2 + 2 and sum(line.startswith("arm,") for line in lines) == 1
+    record = json.loads((out / "summary.json").read_text())
+    assert list(record) == ["rate 0", "rate 0.5", "lenet-swish"]
+    assert {path.name for path in out.glob("*.png")} == {f"{name.replace(' ', '-')}.png" for name in record}
+    assert record["rate 0"]["final validation loss"]["published"] is None, "nothing was published of this set"
+    assert "not the published protocol" in printed
+
+
+@pytest.mark.usefixtures("untrained")
+def test_the_ablation_tells_and_leaves_what_it_measured(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    check_pooled(out, main(pooling.PoolingAblation, *POOLED, "--out", str(out)))
+
+
+@pytest.mark.usefixtures("untrained")
+def test_every_question_is_answered_on_both_networks(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    main(pooling.PoolingAblation, "--seeds", "8", "--epochs", "1", "--out", str(out))
+    record = json.loads((out / "summary.json").read_text())
+    assert list(record) == ["keras-cnn", "lenet-swish"]
+    for network in record.values():
+        assert len(network["answers"]) == 10
+        assert len(network["val_accuracy"]["contrasts"]) == 5
+        assert all(contrast["can_claim"] for contrast in network["val_accuracy"]["contrasts"]), "so 8 seeds"
+
+
+@pytest.mark.usefixtures("untrained")
+def test_the_reproduction_tells_and_leaves_what_it_measured(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    check_reproduced(out, main(reproduce.ReproduceTutorials, *REPRODUCED, "--out", str(out)))
+
+
+@pytest.mark.slow
+def test_both_train_and_a_second_start_trains_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for command_, flags, check in (
+        (pooling.PoolingAblation, POOLED, check_pooled),
+        (reproduce.ReproduceTutorials, REPRODUCED, check_reproduced),
+    ):
+        out = tmp_path / command_.__name__
+        check(out, main(command_, *flags, "--out", str(out)))
+        before = (out / "results.csv").read_bytes()
+        with monkeypatch.context() as patch:
+            patch.setattr(experiment, "_train_block", lambda *_: pytest.fail("trained again"))
+            check(out, main(command_, *flags, "--out", str(out)))
+        assert (out / "results.csv").read_bytes() == before
+
+
+def test_an_arm_that_is_none(tmp_path: Path) -> None:
+    told = refused(pooling.PoolingAblation, "--arms", "min", "--out", str(tmp_path / "x"))
+    assert "'min' is none of max, average" in told
+    assert not (tmp_path / "x").exists()
+
+
+def test_arms_differ_in_their_pooling_alone() -> None:
+    for model in MODELS.values():
+        arms = pooling.pooling_arms(model)
+        assert tuple(arms) == pooling.ARMS
+        assert {arm: m.pooling for arm, m in arms.items()} == {
+            **{name: name for name in ("max", "average", "median", "strided", "none")},
+            "none, same size": "none",
+        }
+        for arm in pooling.ARMS[:-1]:
+            assert arms[arm].clone(pooling="max") == model.clone(dropout="none")
+        size = cost(model).parameters
+        assert cost(arms["none, same size"]).parameters == pytest.approx(size, rel=0.07)
+
+
+def test_a_model_without_masks_is_the_one_of_rate_zero(key: jax.Array) -> None:
+    model = ConvNet(features=(2,), hidden=(4,))
+
+    @jax.jit
+    def both(key: jax.Array) -> tuple[Any, Any]:
+        images = jax.random.uniform(key, (3, 8, 8, 1))
+        params = model.init(key, images)
+        apply = partial(model.apply, params, images, train=True, dropout_key=key)
+        none = model.clone(dropout="none").apply(params, images, train=True, dropout_rate=0.5)
+        return apply(dropout_rate=0.0), none
+
+    chex.assert_trees_all_equal(*both(key))
+
+
+@pytest.mark.parametrize("pixels", [1, 2])
+def test_a_quarter_of_the_images_moves_each_way(pixels: int) -> None:
+    rng = np.random.default_rng(0)
+    images = rng.integers(1, 256, (9, 8, 8, 1), dtype=np.uint8)
+    moved = pooling.shifted(Dataset(images, np.arange(9, dtype=np.int32)), pixels)
+    np.testing.assert_array_equal(moved.labels, np.arange(9))
+    for i, image in enumerate(moved.images):
+        axis, step = ((0, -pixels), (0, pixels), (1, -pixels), (1, pixels))[i % 4]
+        rolled = np.roll(images[i], step, axis=axis)
+        edge = slice(0, step) if step > 0 else slice(step, None)
+        rolled[(slice(None),) * axis + (edge,)] = 0
+        np.testing.assert_array_equal(image, rolled)
+
+
+def test_a_probe_is_measured_after_the_last_epoch(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (24, 8, 8, 1), dtype=np.uint8)
+    data = Dataset(images, rng.integers(0, 10, 24).astype(np.int32))
+    arm = Arm("a", ConvNet(features=(2,), hidden=(4,)), HParams(1e-2, 0.0), "rmsprop")
+    protocol, splits = Protocol(epochs=2, seeds=2, batch_size=8), Splits(data, data, data, {})
+    results = experiment.run([arm], protocol, splits, tmp_path, probes={"again": data})
+    np.testing.assert_array_equal(results.final("again_loss"), results.final("test_loss"))
+    assert np.isnan(results.values["again_loss"][:, :, 0]).all()
+    said = results.predictions["a"]
+    assert said.labels.shape == said.probability.shape == (2, 24)
+    right = (said.labels == data.labels[None]).mean(axis=1)
+    np.testing.assert_allclose(right, results.final("test_accuracy")[0], rtol=1e-6)
+    with pytest.raises(ArgumentError, match="arm a"):
+        experiment.run([replace(arm, optimizer="adam")], protocol, splits, tmp_path)
+    (tmp_path / "predictions" / "a, seed 0.npz").write_bytes(b"PK damaged")
+    again = experiment.run([arm], protocol, splits, tmp_path)
+    np.testing.assert_array_equal(again.predictions["a"].labels, said.labels[1:])
+
+
+def test_arms_of_another_optimizer_have_a_program_of_their_own() -> None:
+    arm = Arm("a", ConvNet(), HParams(1e-2, 0.0))
+    other = replace(arm, name="b", optimizer="rmsprop")
+    assert experiment._groups([arm, other, replace(arm, name="c")]) == [
+        [arm, replace(arm, name="c")],
+        [other],
+    ]
+
+
+def test_arms_may_be_taken_out_of_results_under_other_names() -> None:
+    said = Predictions(np.zeros((1, 3), np.uint8), np.ones((1, 3), np.float32))
+    results = Results(("a", "b"), (0,), 1, {"loss": np.array([[[1.0]], [[2.0]]])}, {"b": said})
+    only = results.renamed({"b": "new"})
+    assert only.arms == ("new",) and only.predictions == {"new": said}
+    np.testing.assert_array_equal(only.values["loss"], [[[2.0]]])
+
+
+def test_results_without_predictions_are_told_without_them(tmp_path: Path, capsys) -> None:
+    assert report.tell_confusions({}, Dataset(np.zeros((1, 8, 8, 1), np.uint8), np.zeros(1, np.int32))) == {}
+    assert capsys.readouterr().out == ""
+
+
+def test_one_run_has_no_spread(tmp_path: Path) -> None:
+    told = refused(reproduce.ReproduceTutorials, "--seeds", "1", "--out", str(tmp_path / "x"))
+    assert "--seeds 1" in told
+
+
+def test_the_prediction_interval_holds_the_next_run_95_times_in_100() -> None:
+    draws = np.random.default_rng(0).normal(3.0, 2.0, (7, 20_000))
+    low, high = prediction_interval(draws[:6])
+    held = int(np.sum((low <= draws[6]) & (draws[6] <= high)))
+    assert stats.binomtest(held, 20_000, 0.95).pvalue > 1e-4
+
+
+def test_the_published_run_is_compared_with_ours() -> None:
+    log = published_history("keras-cnn", "mnist", 0.0)
+    assert log is not None
+    metrics = ("loss", "accuracy", "val_loss", "val_accuracy")
+    curve = {metric: np.array([row[metric] for row in log]) for metric in metrics}
+    ours = {metric: values + np.array([[-1e-3], [0.0], [1e-3]]) for metric, values in curve.items()}
+    compared = {c.measure: c for c in compare(ours, log)}
+    assert all(c.within for c in compared.values())
+    assert compared["best validation loss"].published == 0.0587
+    assert compared["epoch of the best"].published == 7
+    assert compared["final validation accuracy"].published == 0.9837
+    shifted = {metric: values + 0.1 for metric, values in ours.items()}
+    assert [c.measure for c in compare(shifted, log) if c.within] == ["epoch of the best"]
+    assert all(c.within is None for c in compare(ours, None))
+
+
+def test_figures_of_arms_show_all_they_are_given() -> None:
+    values = np.array([[0.9, 0.8, np.nan], [0.7, 0.75, 0.8], [0.95, 0.96, 0.97]])
+    names = ["max", "average", "none, same size"]
+    figure = plots_arms.final_by_arm(values, names, "accuracy")
+    assert [text.get_text() for text in figure.axes[0].get_xticklabels()] == [
+        "max",
+        "average",
+        "none,\nsame size",
+    ]
+    costs = {"operations": [10, 10, 1000], "parameters": [5.0, 6.0, 7.0]}
+    figure = plots_arms.against_costs(costs, values, names, "accuracy")
+    for axis, numbers in zip(figure.axes, costs.values(), strict=True):
+        drawn = [float(np.asarray(line[0].get_xdata())[0]) for line in axis.containers]
+        assert drawn == list(map(float, numbers))
+    figure = plots_arms.shift_sensitivity(np.stack([values, values - 0.1, values - 0.3]), names)
+    for line in figure.axes[0].containers:
+        np.testing.assert_allclose(np.asarray(line[0].get_ydata()), [0, 10, 30], atol=1e-9)
+    assert png(figure).startswith(b"\x89PNG")

@@ -1,0 +1,354 @@
+"""A run that was interrupted ends as the one that was not: to the bit, from real files, with dropout on."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from runs import (
+    TINY,
+    assert_same_run,
+    compiled_once,
+    contents,
+    environment,
+    fails,
+    history,
+    main,
+    new_process,
+    result,
+    saved_tree,
+    succeeds,
+    train,
+)
+
+from cnnjax import artifacts, checkpoints, idx, resumption, run
+from cnnjax.config import TrainConfig
+from cnnjax.keys import streams
+from cnnjax.models import MODELS
+from cnnjax.optimizers import adam
+from cnnjax.state import TrainState, init_state
+
+EPOCHS = 4
+
+
+@pytest.fixture(scope="module")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("programs")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def shared_programs(programs: Path) -> Iterator[None]:
+    with compiled_once(programs):
+        yield
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "uninterrupted"
+    succeeds(*train(out, "--epochs", str(EPOCHS)))
+    return out
+
+
+@pytest.fixture(scope="module")
+def _shorter(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "shorter"
+    succeeds(*train(out, "--epochs", "2"))
+    return out
+
+
+@pytest.fixture
+def shorter(_shorter: Path, tmp_path: Path) -> Path:
+    """A finished run of two epochs, to do with as one likes."""
+    return shutil.copytree(_shorter, tmp_path / "shorter")
+
+
+@pytest.fixture
+def interrupted(shorter: Path) -> Path:
+    """The same, as if it had been killed after its last checkpoint, on the way to four epochs."""
+    for name in ("result.json", "curves.png", "confusion_matrix.png"):
+        (shorter / name).unlink()
+    record = json.loads((shorter / "config.json").read_text())
+    (shorter / "config.json").write_text(json.dumps(record | {"epochs": EPOCHS}, indent=2) + "\n")
+    return shorter
+
+
+# Exactness
+
+
+def test_a_new_process_goes_on_to_the_bit(uninterrupted: Path, interrupted: Path, programs: Path) -> None:
+    ended = new_process("train", "--resume", "--out", str(interrupted), env=environment(programs))
+    assert ended.code == 0 and ended.err == "", ended
+    assert "resumed after epoch 2 of 4" in ended.out and "epoch 3/4" in ended.out
+    assert "epoch 2/4" not in ended.out and "last digits" not in ended.out
+    assert_same_run(interrupted, uninterrupted)
+
+
+def test_another_number_of_devices_is_accepted(
+    uninterrupted: Path, interrupted: Path, programs: Path
+) -> None:
+    """Batches and masks are the same; sums are made in another order, which leaves float32's last digits."""
+    env = {**environment(programs), "JAX_NUM_CPU_DEVICES": "1"}
+    ended = new_process("train", "--resume", "--out", str(interrupted), env=env)
+    assert ended.code == 0, ended
+    assert "last digits" in ended.out and "device count 1 (was 8)" in ended.out
+    for ours, theirs in zip(history(interrupted)[1:], history(uninterrupted)[1:], strict=True):
+        np.testing.assert_allclose([float(x) for x in ours], [float(x) for x in theirs], rtol=1e-4)
+    jax.tree.map(
+        lambda ours, theirs: np.testing.assert_allclose(ours, theirs, atol=1e-4),
+        saved_tree(interrupted, EPOCHS)["params"],
+        saved_tree(uninterrupted, EPOCHS)["params"],
+    )
+
+
+def test_more_epochs_are_as_if_asked_for_at_once(uninterrupted: Path, shorter: Path) -> None:
+    succeeds("train", "--resume", "--out", str(shorter), "--epochs", str(EPOCHS))
+    assert_same_run(shorter, uninterrupted)
+
+
+def test_fewer_epochs_than_asked_for_end_there(uninterrupted: Path, interrupted: Path) -> None:
+    succeeds("train", "--resume", "--out", str(interrupted), "--epochs", "3")
+    assert history(interrupted) == history(uninterrupted)[:4]
+    assert result(interrupted)["epochs"] == 3
+
+
+def test_what_was_lost_after_the_last_checkpoint_is_done_again(
+    uninterrupted: Path, interrupted: Path
+) -> None:
+    shutil.rmtree(interrupted / "checkpoints" / "epoch-2")
+    assert "resumed after epoch 1" in succeeds("train", "--resume", "--out", str(interrupted))
+    assert_same_run(interrupted, uninterrupted)
+
+
+def test_without_a_checkpoint_it_begins(uninterrupted: Path, interrupted: Path) -> None:
+    shutil.rmtree(interrupted / "checkpoints")
+    assert "epoch 1/4" in succeeds("train", "--resume", "--out", str(interrupted))
+    assert_same_run(interrupted, uninterrupted)
+
+
+def test_without_a_run_it_begins(uninterrupted: Path, tmp_path: Path) -> None:
+    succeeds(*train(tmp_path / "run", "--epochs", str(EPOCHS), "--resume"))
+    assert_same_run(tmp_path / "run", uninterrupted)
+
+
+def test_no_interruption_is_seen_in_the_result(uninterrupted: Path, interrupted: Path) -> None:
+    """The tail alone was lost: every epoch has its checkpoint, and nothing else is left."""
+    succeeds("train", "--resume", "--out", str(interrupted))
+    before = contents(interrupted)
+    (interrupted / "result.json").unlink()
+    succeeds("train", "--resume", "--out", str(interrupted))
+    after = contents(interrupted)
+    assert before.keys() == after.keys()
+    assert {name for name in before if before[name] != after[name]} <= {"result.json"}
+    assert_same_run(interrupted, uninterrupted)
+
+
+def test_a_finished_run_is_left_alone(uninterrupted: Path) -> None:
+    before, when = contents(uninterrupted), uninterrupted.stat().st_mtime_ns
+    out = succeeds("train", "--resume", "--out", str(uninterrupted))
+    assert "finished" in out and out.count("\n") == 1
+    out = succeeds(*train(uninterrupted, "--epochs", str(EPOCHS), "--resume"))
+    assert "finished" in out and out.count("\n") == 1
+    assert contents(uninterrupted) == before and uninterrupted.stat().st_mtime_ns == when
+
+
+# Refusals name the difference and touch nothing
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "was"),
+    [
+        ("--model", "lenet-swish", "keras-cnn"),
+        ("--dataset", "kmnist", "fashion_mnist"),
+        ("--dropout-rate", "0.4", "0.5"),
+        ("--batch-size", "64", "32"),
+        ("--learning-rate", "0.002", "0.001"),
+        ("--seed", "1", "0"),
+        ("--epochs", "1", "2"),
+    ],
+)
+def test_another_configuration_is_refused(flag: str, value: str, was: str, interrupted: Path) -> None:
+    before = contents(interrupted)
+    line = fails(2, "train", "--resume", "--out", str(interrupted), flag, value)
+    assert flag in line and value in line and was in line
+    assert contents(interrupted) == before
+
+
+def test_other_data_are_refused(interrupted: Path, tmp_path: Path) -> None:
+    directory = tmp_path / "idx"
+    directory.mkdir()
+    train_set, test_set = idx.unpack({file: idx.read(path) for file, path in idx.find(TINY).items()})
+    train_set.labels[0] = (train_set.labels[0] + 1) % 10
+    for file, raw in idx.pack(train_set, test_set).items():
+        (directory / file).write_bytes(raw)
+    before = contents(interrupted)
+    line = fails(1, "train", "--resume", "--out", str(interrupted), "--data-dir", str(directory))
+    assert "train-labels-idx1-ubyte" in line
+    assert contents(interrupted) == before
+
+
+def test_another_mask_scheme_is_refused(interrupted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resumption, "MASK_SCHEME", 2)
+    line = fails(1, "train", "--resume", "--out", str(interrupted))
+    assert "mask scheme 1" in line and "mask scheme 2" in line
+
+
+def test_other_versions_are_mentioned(interrupted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    version = artifacts.metadata.version
+    monkeypatch.setattr(
+        artifacts.metadata, "version", lambda name: "99" if name == "optax" else version(name)
+    )
+    assert "optax 99 (was " in succeeds("train", "--resume", "--out", str(interrupted), "--epochs", "2")
+
+
+# config.json
+
+
+def test_a_lost_configuration_is_in_the_checkpoint(uninterrupted: Path, interrupted: Path) -> None:
+    (interrupted / "config.json").write_text("{")
+    out = succeeds("train", "--resume", "--out", str(interrupted), "--epochs", str(EPOCHS))
+    assert "config.json is damaged" in out and "epoch-2" in out
+    assert_same_run(interrupted, uninterrupted)
+
+
+def test_a_changed_configuration_is_noticed(interrupted: Path) -> None:
+    text = (interrupted / "config.json").read_text()
+    (interrupted / "config.json").write_text(text.replace('"dropout_rate": 0.5', '"dropout_rate": 0.7'))
+    assert "--dropout-rate 0.5 (not 0.7)" in fails(2, "train", "--resume", "--out", str(interrupted))
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+RECORD = resumption.record_of(TrainConfig(dataset="fashion_mnist"), TINY)
+DAMAGED = st.one_of(
+    st.binary(max_size=50),
+    JSON.map(lambda value: json.dumps(value).encode()),
+    st.tuples(st.sampled_from(sorted(RECORD)), JSON).map(
+        lambda change: json.dumps(RECORD | {change[0]: change[1]}).encode()
+    ),
+    st.integers(0, 200).map(lambda end: json.dumps(RECORD).encode()[:end]),
+    st.just(b"[" * 100_000),
+    st.sets(st.sampled_from(sorted(RECORD))).map(
+        lambda names: json.dumps({name: RECORD[name] for name in names}).encode()
+    ),
+)
+
+
+@given(DAMAGED)
+def test_any_damage_to_the_configuration_is_one_line(
+    tmp_path_factory: pytest.TempPathFactory, raw: bytes
+) -> None:
+    out = tmp_path_factory.mktemp("damaged")
+    (out / "config.json").write_bytes(raw)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "train", lambda *_, **__: {})
+        ended = main("train", "--resume", "--out", str(out))
+    assert ended.code in (0, 1, 2) and ended.err.count("\n") == (ended.code != 0), ended
+    assert "--debug" not in ended.err, ended
+    assert (out / "config.json").read_bytes() == raw
+
+
+# Checkpoints
+
+
+@given(st.dictionaries(st.integers(1, 30), st.sampled_from([0.1, 0.2, 0.3]), min_size=1))
+def test_the_best_and_the_last_two_are_kept(val_loss: dict[int, float]) -> None:
+    kept = checkpoints.kept(list(val_loss), val_loss)
+    newest = sorted(val_loss)
+    best = min(newest, key=lambda epoch: val_loss[epoch])
+    assert kept == {*newest[-2:], best}
+
+
+def test_checkpoints_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    losses = iter([0.5, 0.1, 0.4, 0.3, 0.2])
+    _scripted(monkeypatch, lambda row: row | {"val_loss": next(losses)})
+    succeeds(*train(tmp_path / "run", "--epochs", "5"))
+    assert _names(tmp_path / "run") == {"epoch-2", "epoch-4", "epoch-5"}
+
+
+def test_checkpoints_now_and_then(tmp_path: Path) -> None:
+    succeeds(*train(tmp_path / "run", "--epochs", "5", "--checkpoint-every", "3"))
+    assert _names(tmp_path / "run") == {"epoch-3", "epoch-5"}
+
+
+def test_an_interrupt_saves_the_last_finished_epoch(
+    uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, programs: Path
+) -> None:
+    out = tmp_path / "run"
+
+    def stop(row: dict[str, float]) -> dict[str, float]:
+        if row["epoch"] == 4:
+            raise KeyboardInterrupt
+        return row
+
+    with monkeypatch.context() as patch:
+        _scripted(patch, stop)
+        ended = main(*train(out, "--epochs", str(EPOCHS), "--checkpoint-every", "10"))
+    assert ended.code == 130 and ended.err.count("\n") == 1
+    assert "3 of 4 epochs saved" in ended.err and f"train --resume --out {out}" in ended.err
+    assert _names(out) == {"epoch-3"} and len(history(out)) == 4
+    ended = new_process("train", "--resume", "--out", str(out), env=environment(programs))
+    assert ended.code == 0, ended
+    assert_same_run(out, uninterrupted)
+
+
+def test_restoring_is_the_inverse_of_saving(tmp_path: Path) -> None:
+    state, about = _state(), _about(1)
+    checkpoints.save(tmp_path, checkpoints.host_tree(state), about)
+    found = checkpoints.newest(tmp_path, print)
+    assert found is not None and found.manifest._replace(files={}) == about
+    like = jax.tree.map(jnp.zeros_like, state._replace(key=None))._replace(key=jax.random.key(9))
+    back = checkpoints.restore(found.path, like)
+    assert jax.tree.structure(back) == jax.tree.structure(state)
+    for leaf, same in zip(jax.tree.leaves(back), jax.tree.leaves(state), strict=True):
+        assert leaf.aval == same.aval
+        assert (jax.random.key_data(leaf) if leaf is back.key else leaf).tolist() == (
+            jax.random.key_data(same) if same is state.key else same
+        ).tolist()
+
+
+def test_a_host_tree_outlives_the_state() -> None:
+    state = _state()
+    tree = checkpoints.host_tree(state)
+    before = jax.tree.map(np.copy, tree)
+    jax.jit(lambda s: s._replace(params=jax.tree.map(lambda p: p + 1, s.params)), donate_argnums=0)(state)
+    jax.tree.map(np.testing.assert_array_equal, tree, before)
+
+
+def _names(out: Path) -> set[str]:
+    return {path.name for path in (out / "checkpoints").iterdir()}
+
+
+def _scripted(patch: pytest.MonkeyPatch, change: Any) -> None:
+    """Let `change` have each epoch's row first."""
+    epochs = run.programs.epochs
+
+    def scripted(*arguments: Any, **options: Any) -> Iterator[Any]:
+        for end in epochs(*arguments, **options):
+            yield end._replace(row=change(end.row))
+
+    patch.setattr(run.programs, "epochs", scripted)
+
+
+def _state() -> TrainState:
+    hparams = jax.tree.map(jnp.float32, TrainConfig().hparams)
+    images = jnp.zeros((1, 28, 28, 1))
+    make = jax.jit(lambda keys: init_state(MODELS["lenet-swish"], adam, keys, images, hparams))
+    return make(streams(jax.random.key(3)))
+
+
+def _about(epochs: int) -> checkpoints.Manifest:
+    columns = ("loss", "accuracy", "val_loss", "val_accuracy", "seconds")
+    rows = [{"epoch": epoch, **dict.fromkeys(columns, 1 / 3)} for epoch in range(1, epochs + 1)]
+    return checkpoints.Manifest(
+        RECORD, {"name": "x", "sha256": {}}, {"jax": "1"}, {"count": 1}, 1, 2.5, rows, {}
+    )
