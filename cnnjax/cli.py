@@ -119,7 +119,7 @@ class Train:
         asked = TrainConfig(**given)
         model_named(asked.model)
         out = self.out or Path("runs", f"{asked.model}-seed{asked.seed}")
-        known = resumption.recorded(out, print) if self.resume else None
+        known = resumption.recorded(out, lambda line: None) if self.resume else None  # run.train tells
         config, data_dir = (replace(known[0], **given), known[1]) if known else (asked, None)
         run.train(
             config,

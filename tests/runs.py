@@ -49,7 +49,7 @@ def new_process(*arguments: str, prelude: str = "", env: dict[str, str] | None =
     """The command line in a new process, after the statements of `prelude`."""
     code = f"{prelude}\nfrom cnnjax.__main__ import main; main()"
     command = [sys.executable, "-c", code, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=env)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, env=env)
     return Ended(done.returncode, done.stdout, done.stderr)
 
 

@@ -294,6 +294,7 @@ def test_values_that_cannot_be_used(flags: dict[str, Any]) -> None:
         benchmark.BenchmarkPeers(**flags)()
 
 
+@pytest.mark.slow
 def test_the_cnnjax_peer_is_what_train_runs() -> None:
     data = arrays(75, 20)
     train, val = Dataset(*data[:2]), Dataset(*data[2:])
@@ -307,6 +308,7 @@ def test_the_cnnjax_peer_is_what_train_runs() -> None:
     assert peer.parameters == protocol.PARAMETERS["keras-cnn"]
 
 
+@pytest.mark.slow
 def test_the_cnnjax_peer_trains_lenet_swish() -> None:
     peer = module("cnnjax_peer").build(Settings("lenet-swish", 32, 0.0, False, 0), arrays(64, 10))
     assert peer.parameters == protocol.PARAMETERS["lenet-swish"]

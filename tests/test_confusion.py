@@ -13,7 +13,7 @@ from cnnjax.results import Predictions
 LABELS = np.array([3, 3, 5, 5, 5, 1, 7], np.int32)
 SAID = Predictions(
     np.array([[5, 3, 3, 3, 5, 1, 1], [5, 3, 5, 3, 5, 7, 1]], np.uint8),
-    np.array([[0.9, 0.8, 0.6, 0.7, 1.0, 1.0, 0.5], [0.7, 0.8, 0.9, 0.9, 1.0, 0.6, 0.9]], np.float32),
+    np.array([[0.9, 0.8, 0.95, 0.7, 1.0, 1.0, 0.5], [0.7, 0.8, 0.9, 0.9, 1.0, 0.6, 0.9]], np.float32),
 )
 
 

@@ -60,7 +60,7 @@ def test_results_hold_every_arm_seed_and_epoch(whole: Path) -> None:
     assert len((whole / "results.csv").read_text().splitlines()) == 1 + 2 * 5 * 2
 
 
-@pytest.mark.parametrize("stop_after", [1, 2, 3])
+@pytest.mark.parametrize("stop_after", [*(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2)), 3])
 def test_an_interrupted_experiment_ends_like_the_uninterrupted_one(
     stop_after: int, whole: Path, tmp_path: Path
 ) -> None:
@@ -85,6 +85,7 @@ def test_more_seeds_compute_the_new_ones_alone(whole: Path, tmp_path: Path) -> N
     assert len(first & set((whole / "results.csv").read_text().splitlines())) == len(first)
 
 
+@pytest.mark.slow
 def test_an_arm_may_be_added(whole: Path, tmp_path: Path) -> None:
     run(tmp_path)
     more = [*ARMS, Arm("wide", ConvNet(features=(3,), hidden=(4,)), HParams(1e-2, 0.0))]

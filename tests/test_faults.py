@@ -315,13 +315,15 @@ def test_no_room_for_a_checkpoint(uninterrupted: Path, tmp_path: Path, programs:
     assert_same_run(out, uninterrupted)
 
 
+@pytest.mark.slow
 def test_no_room_for_the_next_checkpoint(uninterrupted: Path, tmp_path: Path, programs: Path) -> None:
     out = tmp_path / "run"
     succeeds(*train(out, "--epochs", "1"))
     before = contents(out / "checkpoints")
     arguments = ["train", "--resume", "--out", str(out), "--epochs", str(EPOCHS)]
     ended = new_process(*arguments, env=environment(programs), prelude=SMALL_FILES)
-    assert ended.code == 1 and "File too large" in ended.err, ended
+    # Orbax tells of a full disk where the system says that the file is too large.
+    assert ended.code == 1 and re.search("File too large|No space left", ended.err), ended
     assert "epoch-1 is the last good one" in ended.out
     assert contents(out / "checkpoints") == before
     succeeds("train", "--resume", "--out", str(out))
@@ -358,19 +360,33 @@ def test_a_clock_set_back_is_not_noticed(
 # Signals
 
 
+# A shell's background job ignores Ctrl-C, and so would its children.
+WITH_CTRL_C = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from cnnjax.__main__ import main
+main()
+"""
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_saves_first(number: signal.Signals, code: int, tmp_path: Path, programs: Path) -> None:
     out = tmp_path / "run"
-    command = [sys.executable, "-u", "-m", "cnnjax", *train(out, "--epochs", "3000")]
+    command = [sys.executable, "-u", "-c", WITH_CTRL_C, *train(out, "--epochs", "3000")]
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(programs)
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(programs),
     ) as process:
         assert process.stdout is not None
         for line in process.stdout:
             if line.startswith("epoch    4/"):
                 break
         process.send_signal(number)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=300)
     assert process.returncode == code
     match = re.fullmatch(r"cnnjax: interrupted with (\d+) of 3000 epochs saved; to go on: .*\n", err)
     assert match, err
@@ -415,9 +431,13 @@ def test_signals_at_random_moments(tmp_path: Path, programs: Path) -> None:
     for trial, moment in enumerate(moments * 2):
         out = tmp_path / f"run-{trial}"
         number = draw.choice([signal.SIGINT, signal.SIGTERM])
-        command = [sys.executable, "-u", "-m", "cnnjax", *train(out, "--epochs", "30")]
+        command = [sys.executable, "-u", "-c", WITH_CTRL_C, *train(out, "--epochs", "30")]
         with subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(programs)
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment(programs),
         ) as process:
             assert process.stdout is not None
             for line in process.stdout:
@@ -425,7 +445,7 @@ def test_signals_at_random_moments(tmp_path: Path, programs: Path) -> None:
                     break
             time.sleep(draw.uniform(0, 0.4))
             process.send_signal(number)
-            _, err = process.communicate(timeout=60)
+            _, err = process.communicate(timeout=300)
         if process.returncode == 0:
             assert err == "" and (out / "result.json").exists()
         else:
@@ -462,7 +482,7 @@ class Killable:
         return json.loads(self._process.stdout.readline())
 
     def close(self) -> None:
-        self._process.communicate(timeout=60)
+        self._process.communicate(timeout=300)
 
 
 @pytest.fixture
@@ -492,6 +512,7 @@ def _kills(killable: Killable, tmp_path: Path, kills: list[dict[str, Any]]) -> N
         shutil.rmtree(out)
 
 
+@pytest.mark.slow
 def test_a_kill_while_a_checkpoint_is_written(
     killable: Killable, uninterrupted: Path, tmp_path: Path
 ) -> None:

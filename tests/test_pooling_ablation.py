@@ -24,7 +24,7 @@ from cnnjax import command, experiment, plots_arms, report
 from cnnjax.config import HParams
 from cnnjax.costs import cost
 from cnnjax.data import Dataset
-from cnnjax.errors import ArgumentError
+from cnnjax.errors import ArgumentError, UserError
 from cnnjax.experiment import Arm, Protocol, Splits
 from cnnjax.models import MODELS, ConvNet
 from cnnjax.plots import png
@@ -79,10 +79,14 @@ def trains_nothing(
 
 
 @pytest.fixture
-def untrained(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(experiment, "run", trains_nothing)
+def untimed(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (pooling, reproduce):
         monkeypatch.setattr(module, "milliseconds_per_step", lambda models, *_, **__: [2.0] * len(models))
+
+
+@pytest.fixture
+def untrained(untimed: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(experiment, "run", trains_nothing)
 
 
 def main(command_: type, *arguments: str) -> str:
@@ -93,10 +97,10 @@ def main(command_: type, *arguments: str) -> str:
     return out.getvalue()
 
 
-def refused(command_: type, *arguments: str) -> str:
+def refused(command_: type, *arguments: str, code: int = 2) -> str:
     err = io.StringIO()
-    with redirect_stderr(err):
-        assert command.run(command_, "", [*ON_TINY, *arguments]) == 2
+    with redirect_stdout(io.StringIO()), redirect_stderr(err):
+        assert command.run(command_, "", [*ON_TINY, *arguments]) == code
     return err.getvalue()
 
 
@@ -161,7 +165,25 @@ def test_the_reproduction_tells_and_leaves_what_it_measured(tmp_path: Path) -> N
     check_reproduced(out, main(reproduce.ReproduceTutorials, *REPRODUCED, "--out", str(out)))
 
 
+def test_the_first_tutorials_runs_are_members_of_the_dropout_ablation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that `--reuse` finds them."""
+    identities = []
+
+    def noted(arms: Sequence[Arm], protocol: Protocol, splits: Splits, *_: object, **__: object) -> None:
+        identities.append(experiment._identity(arms, protocol, splits))
+        raise UserError("enough")
+
+    monkeypatch.setattr(experiment, "run", noted)
+    for command_ in (script("dropout_ablation").DropoutAblation, reproduce.ReproduceTutorials):
+        refused(command_, "--out", str(tmp_path), code=1)
+    theirs, ours = identities
+    assert {name: theirs[name] for name in ours} == ours
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("untimed")
 def test_both_train_and_a_second_start_trains_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

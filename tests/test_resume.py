@@ -90,6 +90,7 @@ def test_a_new_process_goes_on_to_the_bit(uninterrupted: Path, interrupted: Path
     assert_same_run(interrupted, uninterrupted)
 
 
+@pytest.mark.slow
 def test_another_number_of_devices_is_accepted(
     uninterrupted: Path, interrupted: Path, programs: Path
 ) -> None:
