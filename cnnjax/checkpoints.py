@@ -224,8 +224,9 @@ def _sync(path: Path) -> None:
 def _require_room(directory: Path, size: int) -> None:
     """Raise `OSError` if so many bytes cannot be written, before TensorStore finds out with much noise."""
     with tempfile.TemporaryFile(dir=directory, buffering=0) as file:
-        if file.write(bytes(size)) < size:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        left = memoryview(bytes(size))
+        while left:  # a disk that fills up takes a part first
+            left = left[file.write(left) :]
 
 
 def _prune(directory: Path, history: Sequence[Mapping[str, float]]) -> None:

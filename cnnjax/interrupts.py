@@ -1,4 +1,10 @@
-"""Ctrl-C and SIGTERM as exceptions of the main thread, none of which gets lost."""
+"""Ctrl-C and SIGTERM as exceptions of the main thread that break nothing and do not get lost.
+
+Python raises such an exception wherever the main thread happens to be. In the middle of an import it can
+leave the import lock taken, on which another thread then waits for ever; in a destructor or a callback of the
+garbage collector (JAX has one) it is dropped. So here it waits for the end of an import, and is raised again
+where it was dropped.
+"""
 
 import signal
 import sys
@@ -8,51 +14,54 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+RETRY = 0.02
+"""Seconds after which a signal that could not be heeded is looked at again."""
+
 
 class Terminated(KeyboardInterrupt):
     """SIGTERM, which is taken as Ctrl-C is: whoever saves at the one saves at the other."""
 
 
-_EXCEPTIONS = {signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: Terminated}
-# What a process has been sent is a fact about the process, as its handlers are: hence not an argument.
-_received: list[type[KeyboardInterrupt]] = []
-
-
 @contextmanager
 def as_exceptions() -> Iterator[None]:
-    """Within this context, SIGINT raises `KeyboardInterrupt` and SIGTERM its subclass `Terminated`."""
+    """Within this context, SIGINT raises `KeyboardInterrupt` and SIGTERM its subclass `Terminated`.
+
+    SIGALRM is used to look again. Signals that the process was started to ignore stay ignored.
+    """
     if threading.current_thread() is not threading.main_thread():  # which alone may handle signals
         yield
         return
-    heeded = [number for number in _EXCEPTIONS if signal.getsignal(number) is not signal.SIG_IGN]
-    before = {number: signal.signal(number, _handle) for number in heeded}
+    kinds = {signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: Terminated}
+    heeded = [number for number in kinds if signal.getsignal(number) is not signal.SIG_IGN]
+    last: type[KeyboardInterrupt] = KeyboardInterrupt
     report = sys.unraisablehook
 
-    def report_others(lost: Any) -> None:
-        if not issubclass(lost.exc_type, KeyboardInterrupt):
+    def handle(number: int, frame: FrameType | None) -> None:
+        nonlocal last
+        last = kinds.get(signal.Signals(number), last)
+        if _importing(frame):
+            signal.setitimer(signal.ITIMER_REAL, RETRY)
+        else:
+            raise last
+
+    def again(lost: Any) -> None:
+        if issubclass(lost.exc_type, KeyboardInterrupt):
+            signal.setitimer(signal.ITIMER_REAL, RETRY)
+        else:
             report(lost)
 
-    sys.unraisablehook = report_others
+    before = {number: signal.signal(number, handle) for number in (*heeded, signal.SIGALRM)}
+    sys.unraisablehook = again
     try:
         yield
     finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
         sys.unraisablehook = report
         for number, handler in before.items():
             signal.signal(number, handler)
-        _received.clear()
 
 
-def check() -> None:
-    """Raise the exception of a signal that has arrived and got lost.
-
-    Python raises it wherever it happens to be, and drops it where that is a callback of the garbage collector
-    (JAX has one) or a destructor. Long work calls this now and then.
-    """
-    if _received:
-        raise _received[-1]
-
-
-def _handle(number: int, frame: FrameType | None) -> None:
-    kind = _EXCEPTIONS[signal.Signals(number)]
-    _received.append(kind)
-    raise kind
+def _importing(frame: FrameType | None) -> bool:
+    while frame is not None and "importlib._bootstrap" not in frame.f_code.co_filename:
+        frame = frame.f_back
+    return frame is not None

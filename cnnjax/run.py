@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from cnnjax import artifacts, checkpoints, interrupts, plots, programs, resumption
+from cnnjax import artifacts, checkpoints, plots, programs, resumption
 from cnnjax.checkpoints import Checkpoint, Manifest
 from cnnjax.config import TrainConfig
 from cnnjax.data import Dataset, Loaded, load, split
@@ -179,12 +179,8 @@ def _epochs(
     """Train until `count` epochs are done, with a row of history, a line and a checkpoint for each."""
     rows = list(about.history)
     with Screen(count, first=len(rows) + 1) as screen:
-
-        def progress(epoch: int, done: int, parts: int) -> None:
-            interrupts.check()
-            screen.progress(epoch, done, parts)
-
-        for end in programs.epochs(program, state, range(len(rows), count), progress):
+        numbers = range(len(rows), count)
+        for end in programs.epochs(program, state, numbers, screen.progress if screen.live else None):
             state = end.state
             rows.append(end.row)
             finite = math.isfinite(end.row["loss"]) and math.isfinite(end.row["val_loss"])
