@@ -98,6 +98,13 @@ class Train:
     """Step size of the optimizer."""
     seed: Annotated[int | None, _default("seed")] = None
     """Root of every random number: initial weights, order of the images, dropout masks."""
+    optimizer: Annotated[str | None, _default("optimizer")] = None
+    """adam or rmsprop, with Keras's formulas and defaults."""
+    train_split: Annotated[str | None, _default("train_split")] = None
+    """part: four fifths of the training images, validated on the rest; all: every one, validated on the test
+    images."""
+    pixel_scale: Annotated[float | None, _default("pixel_scale")] = None
+    """Factor on the pixels, which are in [0, 1]; 255 trains on raw ones, as the second tutorial does."""
     out: Annotated[
         Path | None,
         tyro.conf.arg(metavar="DIR", help_behavior_hint="(default: runs/<model>-seed<seed>)"),

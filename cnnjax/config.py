@@ -7,6 +7,9 @@ import jax
 
 from cnnjax.errors import ArgumentError
 
+OPTIMIZER_NAMES = ("adam", "rmsprop")
+TRAIN_SPLITS = ("part", "all")
+
 
 class HParams(NamedTuple):
     """Hyperparameters that enter the compiled program as arrays, so that a population can vary them.
@@ -33,6 +36,9 @@ class TrainConfig:
     batch_size: int = 32
     learning_rate: float = 1e-3
     seed: int = 0
+    optimizer: str = "adam"
+    train_split: str = "part"
+    pixel_scale: float = 1.0
 
     def __post_init__(self) -> None:
         """Refuse values outside their domain, before any work is done."""
@@ -44,6 +50,14 @@ class TrainConfig:
             raise ArgumentError(f"--batch-size {self.batch_size} must be at least 1")
         if not 0.0 < self.learning_rate < float("inf"):
             raise ArgumentError(f"--learning-rate {self.learning_rate} must be positive and finite")
+        if not 0.0 < self.pixel_scale < float("inf"):
+            raise ArgumentError(f"--pixel-scale {self.pixel_scale} must be positive and finite")
+        for flag, value, choices in (
+            ("--optimizer", self.optimizer, OPTIMIZER_NAMES),
+            ("--train-split", self.train_split, TRAIN_SPLITS),
+        ):
+            if value not in choices:
+                raise ArgumentError(f"{flag} {value} is none of {', '.join(choices)}")
         if not 0 <= self.seed < 2**32:
             raise ArgumentError(f"--seed {self.seed} must lie between 0 and 4294967295")
 

@@ -109,6 +109,15 @@ def load(
     return Loaded(*idx.unpack(files), name, source, sha256)
 
 
+def training_split(loaded: Loaded, which: str = "part") -> tuple[Dataset, Dataset]:
+    """What a run trains on, and what it is validated on after every epoch.
+
+    "part": the two parts of `split`. "all": every training image; nothing is left to validate on then,
+    nothing is chosen by it either, and so the test images serve.
+    """
+    return (loaded.train, loaded.test) if which == "all" else split(loaded.train)
+
+
 def split(dataset: Dataset, train_fraction: float = 0.8, *, seed: int = 0) -> tuple[Dataset, Dataset]:
     """A training and a validation part: disjoint, together everything, stratified by class.
 

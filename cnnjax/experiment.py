@@ -16,9 +16,9 @@ import numpy as np
 
 from cnnjax.artifacts import explained
 from cnnjax.config import HParams
-from cnnjax.data import Dataset, load, split
+from cnnjax.data import Dataset, load, split, training_split
 from cnnjax.dropout import MASK_SCHEME
-from cnnjax.errors import ArgumentError
+from cnnjax.errors import ArgumentError, UserError
 from cnnjax.metrics import means
 from cnnjax.models import ConvNet
 from cnnjax.optimizers import OPTIMIZERS
@@ -27,6 +27,7 @@ from cnnjax.programs import to_device
 from cnnjax.results import Predictions, Results, Store
 from cnnjax.train import Arrays
 
+OnNan = Literal["stop", "continue"]
 Report = Callable[[int, int], None]  # member-epochs done, and in all
 
 
@@ -92,10 +93,7 @@ def prepare(
         UserError: the data cannot be had.
     """
     loaded = load(protocol.dataset, data_dir, announce=announce)
-    train, val = split(loaded.train)
-    if protocol.train_split == "all":
-        # Nothing is left to validate on; nothing is chosen either, so the test images serve.
-        train, val = loaded.train, loaded.test
+    train, val = training_split(loaded, protocol.train_split)
     available = len(train.labels)
     wanted = protocol.train_size or available
     if wanted > available:
@@ -115,6 +113,7 @@ def run(
     *,
     chunk: int | None = None,
     probes: Mapping[str, Dataset] | None = None,
+    on_nan: OnNan = "stop",
     report: Report = lambda done, total: None,
 ) -> Results:
     """Train every arm with seeds 0, 1, ... and keep results.csv in `out` up to date, epoch by epoch.
@@ -130,11 +129,13 @@ def run(
         chunk: networks to `vmap` at a time; chosen for the backend unless given.
         probes: further images that every network sees after its last epoch; probe "turned" becomes the
             columns turned_loss and turned_accuracy.
+        on_nan: what happens when the loss of a network is not finite. "stop" keeps what is done up to the
+            epoch before; "continue" trains the others, and the statistics count it as diverged.
         report: told the member-epochs done, and all.
 
     Raises:
         ArgumentError: `out` holds results of another protocol.
-        UserError: `out` cannot be written.
+        UserError: `out` cannot be written; or a network diverged and `on_nan` is "stop".
     """
     with explained(out):
         out.mkdir(parents=True, exist_ok=True)
@@ -164,7 +165,7 @@ def run(
             chunk=chunk,
         )
         for block in _blocks(group, seeds, protocol.epochs, width, store):
-            for _ in _train_block(program, block, width, protocol.epochs, last, store):
+            for _ in _train_block(program, block, width, protocol.epochs, last, store, on_nan):
                 tell()
     return store.results([arm.name for arm in arms], list(seeds), protocol.epochs)
 
@@ -206,6 +207,7 @@ def _train_block(
     epochs: int,
     last: Mapping[str, Arrays],
     store: Store,
+    on_nan: OnNan,
 ) -> Iterator[None]:
     """Train one block to the end, yielding when the rows of an epoch are on disk."""
     # Every block has the width that the program is compiled for: the last member stands in for none.
@@ -215,6 +217,13 @@ def _train_block(
     population, done = store.restore(population, [(arm.name, seed) for arm, seed in block])
     for number in range(done, epochs):
         population, sums = program.epoch(population, number)
+        diverged = ~_finite((sums.optimized, sums.train, sums.val))[: len(block)]
+        if on_nan == "stop" and diverged.any():
+            arm, seed = block[int(np.argmax(diverged))]
+            raise UserError(
+                f"the loss of {arm.name}, seed {seed}, is not finite in epoch {number + 1}: training "
+                "diverged, what was done before is kept; --on-nan continue goes on and counts it as diverged"
+            )
         measured = {"": sums.optimized, "train_": sums.train, "val_": sums.val}
         if number + 1 == epochs:
             for name, data in last.items():
@@ -226,13 +235,19 @@ def _train_block(
         fetched = {prefix: means(jax.device_get(part)) for prefix, part in measured.items()}
         for i, (arm, seed) in enumerate(block):
             store.rows[arm.name, seed, number + 1] = {
-                f"{prefix}{metric}": float(values[i])
+                # A network whose logits are NaN still predicts some class: its accuracy means nothing.
+                f"{prefix}{metric}": float("nan") if diverged[i] else float(values[i])
                 for prefix, part in fetched.items()
                 for metric, values in part.items()
             }
         store.write()
         store.save(population, [(arm.name, seed) for arm, seed in block], number + 1)
         yield
+
+
+def _finite(sums: Any) -> np.ndarray:
+    """bool[members]: whether all these sums of a member are."""
+    return np.all([np.isfinite(leaf) for leaf in jax.tree.leaves(jax.device_get(sums))], axis=0)
 
 
 def _identity(arms: Sequence[Arm], protocol: Protocol, splits: Splits) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from cnnjax.experiment import Protocol
+from cnnjax.experiment import OnNan, Protocol
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,8 @@ class Flags:
     """Directory with the four IDX files (plain or .gz) to use instead of a download."""
     chunk: int | None = None
     """Networks to vmap at a time; chosen for the backend unless given."""
+    on_nan: OnNan = "stop"
+    """What to do when a network's loss is not finite: stop, or continue and count it as diverged."""
 
     def protocol(self, optimizer: str = "adam") -> Protocol:
         """What the arms share."""

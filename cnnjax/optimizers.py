@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from cnnjax.config import HParams
+from cnnjax.config import OPTIMIZER_NAMES, HParams
 
 
 class AdamState(NamedTuple):
@@ -52,6 +52,6 @@ def rmsprop(hparams: HParams) -> optax.GradientTransformation:
 
 
 OPTIMIZERS: Mapping[str, Callable[[HParams], optax.GradientTransformation]] = MappingProxyType(
-    {"adam": adam, "rmsprop": rmsprop}
+    dict(zip(OPTIMIZER_NAMES, (adam, rmsprop), strict=True))
 )
 """By the name that Keras gives them."""

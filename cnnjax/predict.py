@@ -14,8 +14,7 @@ from cnnjax.artifacts import CHECKPOINTS
 from cnnjax.config import TrainConfig
 from cnnjax.data import Dataset
 from cnnjax.errors import ArgumentError, UserError
-from cnnjax.models import MODELS
-from cnnjax.optimizers import adam
+from cnnjax.optimizers import OPTIMIZERS
 from cnnjax.state import TrainState
 
 
@@ -55,8 +54,8 @@ def probabilities(network: Trained, dataset: Dataset) -> np.ndarray:
 
 def _like(config: TrainConfig) -> TrainState:
     """The structure, shapes and dtypes of the state of such a run; only the key is an array."""
-    model, image = MODELS[config.model], jax.ShapeDtypeStruct((1, 28, 28, 1), jnp.float32)
+    model, image = programs.network(config), jax.ShapeDtypeStruct((1, 28, 28, 1), jnp.float32)
     params = jax.eval_shape(model.init, jax.random.key(0), image)["params"]
-    opt_state = jax.eval_shape(adam(config.hparams).init, params)
+    opt_state = jax.eval_shape(OPTIMIZERS[config.optimizer](config.hparams).init, params)
     step: Any = jax.ShapeDtypeStruct((), jnp.int32)
     return TrainState(step, params, opt_state, jax.random.key(0))

@@ -14,8 +14,8 @@ from cnnjax.config import TrainConfig
 from cnnjax.data import Dataset
 from cnnjax.keys import Streams, streams
 from cnnjax.metrics import MetricSums, means
-from cnnjax.models import MODELS
-from cnnjax.optimizers import adam
+from cnnjax.models import MODELS, ConvNet
+from cnnjax.optimizers import OPTIMIZERS
 from cnnjax.state import TrainState, init_state
 from cnnjax.train import (
     Arrays,
@@ -71,12 +71,18 @@ def to_device(dataset: Dataset) -> Arrays:
     return Arrays(jnp.asarray(dataset.images), jnp.asarray(dataset.labels))
 
 
+def network(config: TrainConfig) -> ConvNet:
+    """The model that a configuration names."""
+    return MODELS[config.model].clone(pixel_scale=config.pixel_scale)
+
+
 def build(config: TrainConfig, train: Dataset, val: Dataset) -> Program:
     """Compile a run before its first step, so that compiling and training are timed apart."""
     began = time.perf_counter()
-    model, hparams = MODELS[config.model], jax.tree.map(jnp.float32, config.hparams)
+    model, make_optimizer = network(config), OPTIMIZERS[config.optimizer]
+    hparams = jax.tree.map(jnp.float32, config.hparams)
     keys = streams(jax.random.key(config.seed))
-    step, eval_step = make_train_step(model, adam), make_eval_step(model, config.dropout_rate)
+    step, eval_step = make_train_step(model, make_optimizer), make_eval_step(model, config.dropout_rate)
     train_arrays, val_arrays = to_device(train), to_device(val)
     examples = train.labels.shape[0]
     steps = -(-examples // config.batch_size)
@@ -85,7 +91,7 @@ def build(config: TrainConfig, train: Dataset, val: Dataset) -> Program:
     @jax.jit
     def start(keys: Streams) -> TrainState:
         sample = jnp.zeros((1, *train.images.shape[1:]), jnp.float32)
-        return init_state(model, adam, keys, sample, hparams)
+        return init_state(model, make_optimizer, keys, sample, hparams)
 
     @jax.jit
     def plan(number: jax.Array) -> list[jax.Array]:
@@ -147,7 +153,7 @@ def epochs(
 
 def evaluate_on(config: TrainConfig, params: Any, dataset: Dataset) -> Evaluation:
     """Loss, accuracy and logits of `params` over a whole data set."""
-    run = jax.jit(partial(evaluate, make_eval_step(MODELS[config.model], config.dropout_rate)))
+    run = jax.jit(partial(evaluate, make_eval_step(network(config), config.dropout_rate)))
     sums, logits = jax.device_get(run(params, to_device(dataset)))
     metrics = means(sums)
     return Evaluation(float(metrics["loss"]), float(metrics["accuracy"]), logits)

@@ -78,7 +78,7 @@ def console() -> Console:
     return plain if plain.is_terminal else Console(width=160)
 
 
-def tell_ablation(results: Results, told: str, primary: str | None) -> dict[str, Any]:
+def tell_ablation(results: Results, told: str, primary: str | None = None) -> dict[str, Any]:
     """Print the protocol, the table and what may be concluded; return it for summary.json.
 
     `told` is the protocol in a line, `primary` the arm whose contrast was chosen before the data were seen.

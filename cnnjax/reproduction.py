@@ -1,5 +1,6 @@
 """One published run beside many of ours: is it one that ours could have been?"""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -25,8 +26,10 @@ class Comparison(NamedTuple):
         return None if self.published is None else bool(self.low <= self.published <= self.high)
 
 
-def prediction_interval(values: npt.ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+def prediction_interval(values: npt.ArrayLike, most: float = math.inf) -> tuple[np.ndarray, np.ndarray]:
     """The 95% prediction interval of one more run, from values float[n, ...], n >= 2: low, high.
+
+    Cut off at 0 and at `most`, beyond which no value can lie.
 
     mean -+ t(0.975, n - 1) sd sqrt(1 + 1/n): where values are normal, it holds the next one with probability
     0.95 (Hahn and Meeker 1991, chapter 4).
@@ -35,7 +38,7 @@ def prediction_interval(values: npt.ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     n = len(table)
     mean = table.mean(axis=0)
     half = stats.t.ppf(0.975, n - 1) * table.std(axis=0, ddof=1) * np.sqrt(1 + 1 / n)
-    return mean - half, mean + half
+    return np.maximum(mean - half, 0), np.minimum(mean + half, most)
 
 
 def compare(values: Mapping[str, np.ndarray], published: Rows | None) -> list[Comparison]:
@@ -56,7 +59,7 @@ def compare(values: Mapping[str, np.ndarray], published: Rows | None) -> list[Co
     compared = []
     for name, of in measures.items():
         ours = of(values)
-        low, high = prediction_interval(ours)
+        low, high = prediction_interval(ours, 1.0 if "accuracy" in name else math.inf)
         theirs = None if log is None else float(of(log))
         compared.append(Comparison(name, theirs, ours, float(low), float(high)))
     return compared

@@ -11,7 +11,7 @@ import jax
 from cnnjax import artifacts, checkpoints, plots, programs, resumption
 from cnnjax.checkpoints import Checkpoint, Manifest
 from cnnjax.config import TrainConfig
-from cnnjax.data import Dataset, Loaded, load, split
+from cnnjax.data import Dataset, Loaded, load, training_split
 from cnnjax.errors import ArgumentError, UserError
 from cnnjax.models import parameter_count
 from cnnjax.programs import Program
@@ -80,7 +80,7 @@ def train(
         if start is not None:
             resumption.refuse_another_run(config, start)
         loaded = load(config.dataset, data_dir, announce=announce)
-        train_set, val_set = split(loaded.train)
+        train_set, val_set = training_split(loaded, config.train_split)
         if config.batch_size > len(train_set.labels):
             raise ArgumentError(
                 f"--batch-size {config.batch_size} is larger than the training split "
@@ -157,9 +157,10 @@ def _begin(
 def _compiled(
     config: TrainConfig, train_set: Dataset, val_set: Dataset, announce: Callable[[str], None]
 ) -> Program:
+    kind = " test images" if config.train_split == "all" else ""
     announce(
         f"{config.model}, dropout rate {config.dropout_rate:g}, {len(train_set.labels):,} images to train "
-        f"and {len(val_set.labels):,} to validate on {jax.devices()[0].device_kind}; compiling"
+        f"and {len(val_set.labels):,}{kind} to validate on {jax.devices()[0].device_kind}; compiling"
     )
     program = programs.build(config, train_set, val_set)
     parameters = parameter_count(program.start.params)
@@ -201,8 +202,10 @@ def _epochs(
 
 def _draw(config: TrainConfig, run: Path, rows: list[dict[str, float]], confusion: Any) -> None:
     title = f"{config.model} on {config.dataset}, dropout rate {config.dropout_rate:g}, seed {config.seed}"
-    caption = f"batch {config.batch_size}, Adam {config.learning_rate:g}, one run"
-    published = published_history(config.model, config.dataset, config.dropout_rate)
+    caption = f"batch {config.batch_size}, {config.optimizer} {config.learning_rate:g}, one run"
+    published = None
+    if config == TrainConfig(dropout_rate=config.dropout_rate, epochs=config.epochs, seed=config.seed):
+        published = published_history(config.model, config.dataset, config.dropout_rate)
     curves = plots.training_curves(rows, published, title, caption)
     artifacts.write_bytes(run / "curves.png", plots.png(curves))
     names = [str(digit) for digit in range(len(confusion))]

@@ -59,7 +59,9 @@ class DropoutAblation(Flags):
         splits = experiment.prepare(protocol, self.data_dir)
         out = self.out or Path("results/dropout_ablation")
         with report.MemberProgress() as progress:
-            results = experiment.run(arms, protocol, splits, out, chunk=self.chunk, report=progress.update)
+            results = experiment.run(
+                arms, protocol, splits, out, chunk=self.chunk, on_nan=self.on_nan, report=progress.update
+            )
         told = (
             f"{self.model} on {self.dataset}, {self.kind} dropout, {len(splits.train.labels):,} training "
             f"images, batch {self.batch_size}, Adam 0.001, {self.epochs} epochs, {self.seeds} paired seeds"

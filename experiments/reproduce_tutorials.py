@@ -12,6 +12,7 @@ Time        a training step, alone on one core of this machine, the networks tak
             of another machine, and of all that an epoch does.
 """
 
+import math
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -80,7 +81,13 @@ class ReproduceTutorials(Flags):
             splits = experiment.prepare(protocol, self.data_dir)
             with report.MemberProgress() as progress:
                 results = experiment.run(
-                    arms, protocol, splits, kept, chunk=self.chunk, report=progress.update
+                    arms,
+                    protocol,
+                    splits,
+                    kept,
+                    chunk=self.chunk,
+                    on_nan=self.on_nan,
+                    report=progress.update,
                 )
             milliseconds = milliseconds_per_step(
                 [(arm.model, arm.hparams) for arm in arms],
@@ -134,7 +141,7 @@ class ReproduceTutorials(Flags):
             label: (
                 mine[metric],
                 None if published is None else [row[metric] for row in published],
-                *prediction_interval(mine[metric]),
+                *prediction_interval(mine[metric], 1.0 if metric.endswith("accuracy") else math.inf),
             )
             for metric, label in CURVES.items()
         }

@@ -7,13 +7,17 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from runs import FILES, TINY, compiled_once, contents, fails, history, main, saved_tree, succeeds, train
 
-from cnnjax import cli, idx, run
+from cnnjax import cli, experiment, idx, run
+from cnnjax.config import HParams
+from cnnjax.experiment import Arm, Protocol
 from cnnjax.keys import streams
+from cnnjax.models import MODELS
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -40,6 +44,9 @@ def test_a_run_directory_is_complete(done: tuple[Path, str]) -> None:
         "batch_size": 32,
         "learning_rate": 0.001,
         "seed": 0,
+        "optimizer": "adam",
+        "train_split": "part",
+        "pixel_scale": 1.0,
         "data_dir": str(TINY),
     }
     rows = [line.split(",") for line in (out / "history.csv").read_text().splitlines()]
@@ -113,6 +120,23 @@ def test_a_run_is_not_overwritten_without_being_asked(done: tuple[Path, str], tm
     assert (out / "notes.txt").read_text() == "mine"
 
 
+def test_the_second_tutorials_protocol_is_its_member_of_the_reproduction(tmp_path: Path) -> None:
+    flags = ("--optimizer", "rmsprop", "--train-split", "all", "--pixel-scale", "255", "--dropout-rate", "0")
+    printed = succeeds(*train(tmp_path / "run", "--model", "lenet-swish", *flags, "--epochs", "2"))
+    assert "1,000 images to train and 200 test images to validate" in printed
+    model = MODELS["lenet-swish"].clone(pixel_scale=255.0)
+    protocol = Protocol(2, 1, dataset="fashion_mnist", optimizer="rmsprop", train_split="all")
+    splits = experiment.prepare(protocol, TINY, announce=lambda _: None)
+    member = experiment.run([Arm("same", model, HParams(1e-3, 0.0))], protocol, splits, tmp_path / "member")
+    losses = [float(row[3]) for row in history(tmp_path / "run")[1:]]
+    np.testing.assert_allclose(losses, member.values["val_loss"][0, 0], rtol=1e-5)
+    plain = train(tmp_path / "plain", "--model", "lenet-swish", *flags[2:], "--epochs", "2")
+    succeeds(*plain)
+    assert history(tmp_path / "plain") != history(tmp_path / "run")
+    line = fails(2, "train", "--resume", "--out", str(tmp_path / "run"), "--optimizer", "adam")
+    assert "--optimizer rmsprop (not adam)" in line
+
+
 def test_the_default_directory_names_model_and_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     outs = []
@@ -138,6 +162,9 @@ def test_the_default_directory_names_model_and_seed(tmp_path: Path, monkeypatch:
         (("--learning-rate", "0"), "--learning-rate"),
         (("--learning-rate", "inf"), "--learning-rate"),
         (("--seed", "-1"), "--seed"),
+        (("--optimizer", "sgd"), "rmsprop"),
+        (("--train-split", "most"), "all"),
+        (("--pixel-scale", "0"), "--pixel-scale"),
         (("--checkpoint-every", "0"), "--checkpoint-every"),
         (("--resume", "--overwrite"), "--resume"),
         (("--rate", "0.5"), "--rate"),
@@ -259,6 +286,9 @@ NAMES = [
     "batch-size",
     "learning-rate",
     "seed",
+    "optimizer",
+    "train-split",
+    "pixel-scale",
     "out",
 ]
 FLAGS = st.sampled_from([f"--{name}" for name in [*NAMES, "resume", "overwrite", "checkpoint-every"]])

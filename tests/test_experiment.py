@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 
 from cnnjax import experiment
+from cnnjax.artifacts import write_json
 from cnnjax.config import HParams
 from cnnjax.data import Dataset
 from cnnjax.errors import ArgumentError, UserError
-from cnnjax.experiment import Arm, Protocol, Splits
+from cnnjax.experiment import Arm, OnNan, Protocol, Splits
 from cnnjax.models import ConvNet
 from cnnjax.results import Results
+from cnnjax.stats import conclusion, summarise
 
 MODEL = ConvNet(features=(2,), hidden=(4,))
 ARMS = [Arm(f"rate {rate:g}", MODEL, HParams(1e-2, rate)) for rate in (0.0, 0.5)]
@@ -31,7 +33,13 @@ class Stop(Exception):
     """As if the process were killed."""
 
 
-def run(out: Path, protocol: Protocol = PROTOCOL, arms: list[Arm] = ARMS, stop_after: int = 10**9) -> Results:
+def run(
+    out: Path,
+    protocol: Protocol = PROTOCOL,
+    arms: list[Arm] = ARMS,
+    stop_after: int = 10**9,
+    on_nan: OnNan = "stop",
+) -> Results:
     calls = 0
 
     def report(done: int, total: int) -> None:
@@ -40,7 +48,7 @@ def run(out: Path, protocol: Protocol = PROTOCOL, arms: list[Arm] = ARMS, stop_a
         if calls > stop_after:
             raise Stop
 
-    return experiment.run(arms, protocol, SPLITS, out, report=report)
+    return experiment.run(arms, protocol, SPLITS, out, on_nan=on_nan, report=report)
 
 
 @pytest.fixture(scope="module")
@@ -110,13 +118,20 @@ def test_damage_is_named(whole: Path, tmp_path: Path) -> None:
         run(tmp_path)
 
 
-def test_a_diverged_member_is_reported(tmp_path: Path) -> None:
+def test_a_diverged_member_stops_the_experiment_or_is_counted(tmp_path: Path, whole: Path) -> None:
     arms = [*ARMS, Arm("diverges", MODEL, HParams(float("nan"), 0.0))]
-    results = run(tmp_path, Protocol(epochs=1, seeds=2, batch_size=8), arms)
-    assert np.isnan(results.final("val_loss")[2]).all()
-    assert np.isfinite(results.final("val_loss")[:2]).all()
-    again = run(tmp_path, Protocol(epochs=1, seeds=2, batch_size=8), arms)
+    with pytest.raises(UserError, match=r"diverges, seed 0, is not finite in epoch 1.*--on-nan continue"):
+        run(tmp_path, arms=arms)
+    results = run(tmp_path, arms=arms, on_nan="continue")
+    for metric in results.values:
+        assert np.isnan(results.final(metric)[2]).all(), metric
+        np.testing.assert_array_equal(results.final(metric)[:2], run(whole).final(metric))
+    again = run(tmp_path, arms=arms)
     np.testing.assert_array_equal(again.final("val_loss"), results.final("val_loss"))
+    summary = summarise(results.final("val_accuracy"), results.arms)
+    assert [arm.diverged for arm in summary.arms] == [0, 0, 5]
+    assert "5 diverged runs are left out" in conclusion(summary, "accuracy", accuracy=True)
+    write_json(tmp_path / "summary.json", summary.as_dict())
 
 
 @pytest.mark.parametrize("wrong", [{"epochs": 0}, {"seeds": 0}, {"batch_size": 0}, {"train_size": 0}])
