@@ -62,6 +62,7 @@ def trains_nothing(
     *,
     chunk: int | None = None,
     probes: Mapping[str, Dataset] | None = None,
+    on_nan: experiment.OnNan = "stop",
     report: experiment.Report = lambda done, total: None,
 ) -> Results:
     """As `experiment.run`, with numbers out of the air: what is made of them is under test."""
