@@ -297,10 +297,12 @@ def test_one_run_has_no_spread(tmp_path: Path) -> None:
 
 
 def test_the_prediction_interval_holds_the_next_run_95_times_in_100() -> None:
-    draws = np.random.default_rng(0).normal(3.0, 2.0, (7, 20_000))
+    draws = np.random.default_rng(0).normal(30.0, 2.0, (7, 20_000))
     low, high = prediction_interval(draws[:6])
     held = int(np.sum((low <= draws[6]) & (draws[6] <= high)))
     assert stats.binomtest(held, 20_000, 0.95).pvalue > 1e-4
+    low, high = prediction_interval([0.01, 0.99], most=1.0)
+    assert (low, high) == (0.0, 1.0), "no accuracy lies beyond"
 
 
 def test_the_published_run_is_compared_with_ours() -> None:
