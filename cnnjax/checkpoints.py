@@ -93,7 +93,22 @@ def save(directory: Path, tree: dict[str, Any], about: Manifest) -> None:
         raise UserError(f"cannot save {path}: {_reason(error)}") from error
     finally:
         _sweep(directory)
-    _prune(directory, about.history)
+    tidy(directory, about.history)
+
+
+def tidy(directory: Path, history: Sequence[Mapping[str, float]]) -> None:
+    """Delete what is not to be kept; broken ones of later epochs wait until training reaches them.
+
+    Args:
+        directory: the run's `checkpoints`; one process writes there.
+        history: the epochs so far.
+    """
+    val_loss = {int(row["epoch"]): row["val_loss"] for row in history}
+    reached = [epoch for epoch in _epochs(directory) if epoch in val_loss]
+    for epoch in set(reached) - kept(reached, val_loss):
+        with suppress(OSError):
+            os.replace(directory / f"epoch-{epoch}", directory / f".old-{epoch}")
+    _sweep(directory)
 
 
 def newest(directory: Path, announce: Callable[[str], None]) -> Checkpoint | None:
@@ -223,26 +238,19 @@ def _sync(path: Path) -> None:
 
 def _require_room(directory: Path, size: int) -> None:
     """Raise `OSError` if so many bytes cannot be written, before TensorStore finds out with much noise."""
-    with tempfile.TemporaryFile(dir=directory, buffering=0) as file:
+    with tempfile.TemporaryFile(dir=directory, prefix=".room-", buffering=0) as file:
         left = memoryview(bytes(size))
         while left:  # a disk that fills up takes a part first
             left = left[file.write(left) :]
 
 
-def _prune(directory: Path, history: Sequence[Mapping[str, float]]) -> None:
-    """Delete what is not to be kept; broken ones of later epochs wait until training reaches them."""
-    val_loss = {int(row["epoch"]): row["val_loss"] for row in history}
-    reached = [epoch for epoch in _epochs(directory) if epoch in val_loss]
-    for epoch in set(reached) - kept(reached, val_loss):
-        with suppress(OSError):
-            os.replace(directory / f"epoch-{epoch}", directory / f".old-{epoch}")
-    _sweep(directory)
-
-
 def _sweep(directory: Path) -> None:
     """Delete what is hidden: half-written or on its way out."""
     for path in directory.glob(".*"):
-        shutil.rmtree(path, ignore_errors=True)
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _reason(error: BaseException) -> str:

@@ -150,6 +150,7 @@ def _begin(
             announce(f"the last digits may not be those of an uninterrupted run: {', '.join(changed)}")
         about = about._replace(seconds=start.manifest.seconds, history=start.manifest.history)
         artifacts.write_history(run, about.history)  # it may be torn, or an epoch ahead
+        checkpoints.tidy(run / artifacts.CHECKPOINTS, about.history)
     artifacts.write_json(run / resumption.CONFIG, about.config)
     return about
 

@@ -126,8 +126,8 @@ def assert_same_run(run: Path, other: Path) -> None:
     for leaf, same in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
         np.testing.assert_array_equal(leaf, same, strict=True)
     assert {path.name for path in run.iterdir()} == FILES
-    for parent in (run, other):
-        assert all(path.name.startswith("epoch-") for path in (parent / "checkpoints").iterdir())
+    ours, theirs = ({path.name for path in (parent / "checkpoints").iterdir()} for parent in (run, other))
+    assert ours == theirs
 
 
 def contents(directory: Path) -> dict[str, bytes]:

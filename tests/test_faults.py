@@ -477,7 +477,9 @@ class Killable:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=None if programs is None else environment(programs),
+            env={**os.environ, "PYTHONPATH": str(TINY.parents[1])}
+            if programs is None
+            else environment(programs),
         )
 
     def run(self, out: Path, *, event: int | None = None, after: float | None = None) -> dict[str, Any]:
