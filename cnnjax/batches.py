@@ -39,20 +39,29 @@ def sequential_plan(examples: int, batch_size: int) -> jax.Array:
     return _rows(jnp.arange(examples), batch_size)
 
 
-def take_batch(images: jax.Array, labels: jax.Array, row: jax.Array) -> Batch:
-    """The batch that one row of a plan names.
+def take(images: jax.Array, labels: jax.Array, plan: jax.Array) -> Batch:
+    """The examples that a plan names, their images still uint8.
 
     Args:
         images: uint8[n, height, width, channels].
         labels: i32[n].
-        row: i32[batch_size], `PADDING` where there is no example.
+        plan: i32[..., batch_size], `PADDING` where there is no example.
 
     Returns:
-        The batch, its pixels divided by 255.
+        A `Batch` with the leading axes of `plan`.
     """
-    index = jnp.maximum(row, 0)
-    weight = (row != PADDING).astype(jnp.float32)
-    return Batch(images[index].astype(jnp.float32) / 255.0, labels[index], weight)
+    index = jnp.maximum(plan, 0)
+    return Batch(images[index], labels[index], (plan != PADDING).astype(jnp.float32))
+
+
+def scaled(batch: Batch) -> Batch:
+    """The batch with its pixels, uint8, divided by 255."""
+    return batch._replace(images=batch.images.astype(jnp.float32) / 255.0)
+
+
+def take_batch(images: jax.Array, labels: jax.Array, row: jax.Array) -> Batch:
+    """The batch that one row of a plan, i32[batch_size], names: `take`, then `scaled`."""
+    return scaled(take(images, labels, row))
 
 
 def _rows(order: jax.Array, batch_size: int) -> jax.Array:

@@ -214,8 +214,9 @@ def _keep(key: jax.Array, shape: tuple[int, ...], rate: jax.Array, axis_name: st
     Integers throughout: a threshold computed for each example would be computed again for each element, in
     forward and backward pass, once XLA has fused it.
     """
-    words = _words(key, shape, 2, axis_name, extra=1)
-    own = jax.lax.bitcast_convert_type(words[:, :-1], jnp.uint16).reshape(words.shape[0], -1)
-    uniform = (own.astype(jnp.int32) << 14) | (words[:, -1:] >> 18).astype(jnp.int32)
+    words = _words(key, shape, 2, axis_name, extra=1).T  # [words, n]
+    halves = 16 * jax.lax.broadcasted_iota(jnp.uint32, (1, 2, 1), 1)
+    own = ((words[:-1, None] >> halves) & jnp.uint32(0xFFFF)).reshape(-1, words.shape[1])
+    uniform = ((own << 14) | (words[-1:] >> 18)).astype(jnp.int32)
     keep = uniform >= jnp.round(rate * 2.0**30).astype(jnp.int32)
-    return keep[:, : prod(shape[1:])].reshape(shape)
+    return keep[: prod(shape[1:])].T.reshape(shape)

@@ -92,7 +92,8 @@ def example_bits(key: jax.Array, example: jax.Array, words: int) -> jax.Array:
     require_threefry(key)
     blocks = -(-words // 2)
     data = jax.random.key_data(key)
-    shape = (example.shape[0], blocks)
-    place = jnp.broadcast_to(example.astype(jnp.uint32)[:, None], shape)
-    block = jnp.broadcast_to(jnp.arange(blocks, dtype=jnp.uint32)[None, :], shape)
-    return jnp.concatenate(threefry_2x32((data[0], data[1]), (place, block)), axis=1)[:, :words]
+    # Examples last, where `conv_pool` has them: whoever reads both then reads rows of both.
+    shape = (blocks, example.shape[0])
+    place = jnp.broadcast_to(example.astype(jnp.uint32)[None, :], shape)
+    block = jnp.broadcast_to(jnp.arange(blocks, dtype=jnp.uint32)[:, None], shape)
+    return jnp.concatenate(threefry_2x32((data[0], data[1]), (place, block)), axis=0)[:words].T
