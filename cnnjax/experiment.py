@@ -80,7 +80,9 @@ def use_every_core() -> None:
 
     Members of a population are independent: a core each beats all cores on one.
     """
-    jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
+    # macOS knows no affinity.
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    jax.config.update("jax_num_cpu_devices", cores)
 
 
 def prepare(

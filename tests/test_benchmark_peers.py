@@ -17,6 +17,8 @@ from cnnjax.config import TrainConfig
 from cnnjax.data import Dataset
 from cnnjax.errors import ArgumentError, UserError
 
+pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="the benchmark reads /proc")
+
 EXPERIMENTS = Path(__file__).parent.parent / "experiments"
 FAKE = """
 import json, os, sys, time
