@@ -12,7 +12,7 @@ comma := ,
 READY := $(VENV)/.ready-$(VERSION)$(subst $(comma),-,$(addprefix -,$(EXTRAS)))
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-all lint type format bench reproduce clean
+.PHONY: help train test test-slow test-all lint type format bench reproduce clean
 
 help: ## Show this list
 	@echo 'cnnjax: conv / pool / dropout networks in JAX, with evidence. Targets:'
@@ -33,8 +33,10 @@ train: $(READY) ## Train the first tutorial's network on MNIST; options in ARGS=
 test: $(READY) ## Run the unit tests (a few minutes, no network)
 	@$(BIN)/python -m pytest -m 'not slow' -n 2
 
-test-all: $(READY) ## Run every test, the slow end-to-end ones too
-	@$(BIN)/python -m pytest -n 2
+test-slow: $(READY) ## Run the end-to-end tests: processes killed, whole runs, a browser (minutes)
+	@$(BIN)/python -m pytest -m slow -n 2
+
+test-all: test test-slow ## Run every test
 
 lint: $(READY) ## Check style with ruff
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -1,9 +1,15 @@
 """Experiments: what is on disk is not computed again, and what is computed is what a fresh start gives."""
 
+import random
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from runs import TINY, environment
 
 from cnnjax import experiment
 from cnnjax.artifacts import write_json
@@ -91,6 +97,34 @@ def test_more_seeds_compute_the_new_ones_alone(whole: Path, tmp_path: Path) -> N
     results = run(tmp_path)
     assert results.values["loss"][0, 0, 0] > 90, "what was there was kept, not computed again"
     assert len(first & set((whole / "results.csv").read_text().splitlines())) == len(first)
+
+
+@pytest.mark.slow
+def test_kills_at_random_times(tmp_path: Path) -> None:
+    """SIGKILL, again and again: what is there at the end is what an uninterrupted experiment leaves."""
+    script = TINY.parents[1] / "experiments" / "dropout_ablation.py"
+    sizes = ("--rates", "0", "0.5", "--seeds", "3", "--epochs", "3", "--dataset", "fashion_mnist")
+    command = [sys.executable, str(script), *sizes, "--data-dir", str(TINY), "--out"]
+    env = environment(tmp_path / "programs")
+
+    def start(out: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen([*command, str(tmp_path / out)], env=env, stdout=subprocess.DEVNULL)
+
+    assert start("warm").wait() == 0  # fills the cache of compiled programs
+    began = time.monotonic()
+    assert start("whole").wait() == 0
+    seconds, draw, killed = time.monotonic() - began, random.Random(0), 0
+    for _ in range(10):
+        with start("killed") as process:
+            time.sleep(draw.uniform(0.3, 1.0) * seconds)
+            process.kill()
+        killed += process.returncode == -signal.SIGKILL
+    assert killed >= 3
+    assert start("killed").wait() == 0
+    names = {path.relative_to(tmp_path / "whole") for path in (tmp_path / "whole").rglob("*")}
+    assert names == {path.relative_to(tmp_path / "killed") for path in (tmp_path / "killed").rglob("*")}
+    for name in ("results.csv", "summary.json"):
+        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
 @pytest.mark.slow
