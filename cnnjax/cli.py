@@ -12,6 +12,7 @@ from rich.table import Table
 
 from cnnjax import command
 from cnnjax.cli_predict import Predict
+from cnnjax.cli_report import Report
 from cnnjax.config import TrainConfig
 from cnnjax.errors import ArgumentError
 
@@ -143,6 +144,7 @@ COMMANDS: dict[str, Callable[..., command.Command]] = {
     "summary": Summary,
     "data": Data,
     "predict": Predict,
+    "report": Report,
 }
 
 

@@ -105,17 +105,7 @@ class Store:
             )
         write_json(out / "protocol.json", known | told)
         if (out / "results.csv").exists():
-            self._read()
-
-    def _read(self) -> None:
-        out = self.out / "results.csv"
-        try:
-            with out.open(newline="") as file:
-                for row in csv.DictReader(file):
-                    cell = row.pop("arm"), int(row.pop("seed")), int(row.pop("epoch"))
-                    self.rows[cell] = {name: float(text) for name, text in row.items() if text}
-        except (KeyError, TypeError, ValueError) as error:
-            raise UserError(f"{out} is damaged ({error}); choose another --out") from None
+            self.rows = read_rows(out / "results.csv")
 
     def write(self) -> None:
         """Put all rows on disk, ordered by arm, seed and epoch."""
@@ -136,27 +126,13 @@ class Store:
 
     def keep(self, arm: str, seed: int, predictions: Predictions) -> None:
         """Put the predictions of one member, u8[n] and f32[n], on disk."""
-        path = self._predictions(arm, seed)
+        path = _predictions(self.out, arm, seed)
         with explained(path.parent):
             path.parent.mkdir(exist_ok=True)
         content = io.BytesIO()
         np.savez_compressed(content, **predictions._asdict())
         write_bytes(path, content.getvalue())
 
-    def predictions(self, arm: str, seeds: Sequence[int]) -> Predictions | None:
-        """Those of an arm that are on disk; None if there are none."""
-        found = []
-        for seed in seeds:
-            path = self._predictions(arm, seed)
-            with (
-                suppress(OSError, ValueError, KeyError, zipfile.BadZipFile),
-                np.load(path, allow_pickle=False) as file,
-            ):
-                found.append([file[name] for name in Predictions._fields])
-        return Predictions(*map(np.stack, zip(*found, strict=True))) if found else None
-
-    def _predictions(self, arm: str, seed: int) -> Path:
-        return self.out / PREDICTIONS / f"{arm}, seed {seed}.npz"
 
     def save(self, tree: Any, members: Sequence[tuple[str, int]], epoch: int) -> None:
         """Keep the state of the members in training, so that an interrupted experiment can go on."""
@@ -194,25 +170,56 @@ class Store:
 
     def results(self, arms: Sequence[str], seeds: Sequence[int], epochs: int) -> Results:
         """The rows of these arms and seeds as arrays."""
-        missing: Row = {}
-        values = {
-            metric: np.array(
-                [
-                    [
-                        [
-                            self.rows.get((a, s, e), missing).get(metric, float("nan"))
-                            for e in range(1, epochs + 1)
-                        ]
-                        for s in seeds
-                    ]
-                    for a in arms
-                ]
-            )
-            for metric in self._metrics()
-        }
-        kept = {arm: self.predictions(arm, seeds) for arm in arms}
+        values = {metric: values_of(self.rows, metric, arms, seeds, epochs) for metric in self._metrics()}
+        kept = {arm: read_predictions(self.out, arm, seeds) for arm in arms}
         predictions = {arm: known for arm, known in kept.items() if known is not None}
         return Results(tuple(arms), tuple(seeds), epochs, values, predictions)
+
+
+def read_rows(path: Path) -> dict[Cell, Row]:
+    """The rows of a results.csv.
+
+    Raises:
+        UserError: it cannot be read, or is not such a table.
+    """
+    rows = {}
+    try:
+        with path.open(newline="") as file:
+            for row in csv.DictReader(file):
+                cell = row.pop("arm"), int(row.pop("seed")), int(row.pop("epoch"))
+                rows[cell] = {name: float(text) for name, text in row.items() if text}
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
+        raise UserError(f"{path} is damaged ({error}); choose another --out") from None
+    return rows
+
+
+def values_of(
+    rows: Mapping[Cell, Row], metric: str, arms: Sequence[str], seeds: Sequence[int], epochs: int
+) -> np.ndarray:
+    """float[arms, seeds, epochs] of a metric; NaN where there is no such row or value."""
+    missing: Row = {}
+    places = range(1, epochs + 1)
+    return np.array(
+        [[[rows.get((a, s, e), missing).get(metric, float("nan")) for e in places] for s in seeds] for a in arms]
+    )
+
+
+def read_predictions(out: Path, arm: str, seeds: Sequence[int]) -> Predictions | None:
+    """Those of an arm that are in the directory `out`; None if there are none."""
+    found = []
+    for seed in seeds:
+        with (
+            suppress(OSError, ValueError, KeyError, zipfile.BadZipFile),
+            np.load(_predictions(out, arm, seed), allow_pickle=False) as file,
+        ):
+            found.append([file[name] for name in Predictions._fields])
+    return Predictions(*map(np.stack, zip(*found, strict=True))) if found else None
+
+
+def _predictions(out: Path, arm: str, seed: int) -> Path:
+    return out / PREDICTIONS / f"{arm}, seed {seed}.npz"
 
 
 def _is_key(leaf: Any) -> bool:

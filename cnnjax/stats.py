@@ -155,6 +155,14 @@ def bca_interval(differences: Floats, rng: np.random.Generator) -> tuple[float, 
     return float(interval.low), float(interval.high)
 
 
+def wilson_interval(right: int, n: int) -> tuple[float, float]:
+    """Return the 95% interval of a share of which `right` of `n` independent cases were seen (Wilson 1927)."""
+    if not n:
+        return math.nan, math.nan
+    interval = stats.binomtest(right, n).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)
+
+
 def sign_flip_p(differences: Floats, rng: np.random.Generator) -> float:
     """Return the two-sided sign-flip permutation p of differences float[n].
 

@@ -1,0 +1,26 @@
+// Inverted dropout. A value has one uniform u, and is dropped when u < rate: the same u serves every rate, so
+// that a value, once dropped, stays dropped as the rate rises.
+
+/** Random numbers in [0, 1) that depend on the seed alone (mulberry32). */
+function uniforms(seed, n) {
+  let state = seed >>> 0;
+  return Float64Array.from({ length: n }, () => {
+    state = (state + 0x6d2b79f5) >>> 0;
+    let t = Math.imul(state ^ (state >>> 15), state | 1);
+    t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
+    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
+  });
+}
+
+/** What dropout makes of values: Float32Array of 0 and value / (1 - rate). */
+function invertedDropout(values, u, rate) {
+  return values.map((value, i) => (u[i] < rate ? 0 : value / (1 - rate)));
+}
+
+const mean = (values) => values.reduce((a, b) => a + b, 0) / values.length;
+
+/** Standard deviation over masks of the mean of what inverted dropout lets through. */
+function deviationOfMean(values, rate) {
+  const squares = values.reduce((sum, value) => sum + value * value, 0);
+  return Math.sqrt((squares * rate) / (1 - rate)) / values.length;
+}

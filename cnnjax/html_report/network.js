@@ -1,0 +1,128 @@
+// The network of a run, evaluated from its weights. An image is a Float32Array in [0, 1], row by row;
+// inside the network, values lie as JAX has them: rows, columns, channels.
+
+const ACTIVATIONS = {
+  none: (v) => v,
+  relu: (v) => Math.max(v, 0),
+  swish: (v) => v / (1 + Math.exp(-v)),
+};
+
+const REDUCTIONS = {
+  max: (window) => Math.max(...window),
+  average: (window) => window.reduce((a, b) => a + b) / window.length,
+  median: (window) => {
+    const sorted = [...window].sort((a, b) => a - b);
+    const n = sorted.length;
+    return (sorted[(n - 1) >> 1] + sorted[n >> 1]) / 2;
+  },
+  strided: (window) => window[0],
+};
+
+const count = (shape) => shape.reduce((a, b) => a * b, 1);
+
+/** Base64 of little-endian bytes, as Python wrote them. */
+function bytesOf(text) {
+  return Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+}
+
+/** Give every layer of a record its part of the weights, which follow one another. */
+function readNetwork(record) {
+  const weights = new Float32Array(bytesOf(record.weights).buffer);
+  let at = 0;
+  const take = (size) => weights.subarray(at, (at += size));
+  const layers = record.layers.map((layer) =>
+    layer.kernel ? { ...layer, weights: take(count(layer.kernel)), bias: take(layer.kernel.at(-1)) } : layer,
+  );
+  return { ...record, layers };
+}
+
+function convolution(layer, { shape, values }) {
+  const [height, width, inputs] = shape;
+  const [rows, columns, , outputs] = layer.kernel;
+  const same = layer.padding === "SAME";
+  const top = same ? (rows - 1) >> 1 : 0;
+  const left = same ? (columns - 1) >> 1 : 0;
+  const high = same ? height : height - rows + 1;
+  const wide = same ? width : width - columns + 1;
+  const activation = ACTIVATIONS[layer.activation];
+  const out = new Float32Array(high * wide * outputs);
+  const sums = new Float64Array(outputs);
+  for (let y = 0; y < high; y++) {
+    for (let x = 0; x < wide; x++) {
+      sums.set(layer.bias);
+      for (let i = 0; i < rows; i++) {
+        const row = y + i - top;
+        if (row < 0 || row >= height) continue;
+        for (let j = 0; j < columns; j++) {
+          const column = x + j - left;
+          if (column < 0 || column >= width) continue;
+          for (let c = 0; c < inputs; c++) {
+            const value = values[(row * width + column) * inputs + c];
+            const from = ((i * columns + j) * inputs + c) * outputs;
+            for (let k = 0; k < outputs; k++) sums[k] += value * layer.weights[from + k];
+          }
+        }
+      }
+      for (let k = 0; k < outputs; k++) out[(y * wide + x) * outputs + k] = activation(sums[k]);
+    }
+  }
+  return { shape: [high, wide, outputs], values: out };
+}
+
+function pooling(layer, { shape, values }) {
+  const [height, width, channels] = shape;
+  const size = layer.window;
+  const [high, wide] = [Math.floor(height / size), Math.floor(width / size)];
+  const reduce = REDUCTIONS[layer.reduce];
+  const out = new Float32Array(high * wide * channels);
+  const window = new Float64Array(size * size);
+  for (let y = 0; y < high; y++) {
+    for (let x = 0; x < wide; x++) {
+      for (let c = 0; c < channels; c++) {
+        for (let i = 0; i < size * size; i++) {
+          const [row, column] = [y * size + Math.floor(i / size), x * size + (i % size)];
+          window[i] = values[(row * width + column) * channels + c];
+        }
+        out[(y * wide + x) * channels + c] = reduce(window);
+      }
+    }
+  }
+  return { shape: [high, wide, channels], values: out };
+}
+
+function dense(layer, { values }) {
+  const [, outputs] = layer.kernel;
+  const sums = Float64Array.from(layer.bias);
+  for (let i = 0; i < values.length; i++) {
+    if (values[i] === 0) continue;
+    for (let k = 0; k < outputs; k++) sums[k] += values[i] * layer.weights[i * outputs + k];
+  }
+  const activation = ACTIVATIONS[layer.activation];
+  return { shape: [outputs], values: Float32Array.from(sums, activation) };
+}
+
+const LAYERS = {
+  scale: (layer, { shape, values }) => ({ shape, values: values.map((v) => v * layer.factor) }),
+  conv: convolution,
+  pool: pooling,
+  dropout: (_, x) => x, // the inverted form leaves evaluation alone
+  flatten: (_, { values }) => ({ shape: [values.length], values }),
+  dense,
+};
+
+/** What each of the layers makes of x, in order. */
+function activations(layers, x) {
+  return layers.map((layer) => (x = LAYERS[layer.kind](layer, x)));
+}
+
+/** The logits of an image, a Float32Array. */
+function logits(network, image) {
+  return activations(network.layers, { shape: network.input, values: image }).at(-1).values;
+}
+
+function softmax(values) {
+  const top = Math.max(...values);
+  const powers = Array.from(values, (v) => Math.exp(v - top));
+  const sum = powers.reduce((a, b) => a + b);
+  return powers.map((v) => v / sum);
+}
