@@ -67,8 +67,9 @@ class Browser:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.kill()
-        self._process.wait()
+        self._session = ""
+        self._call("Browser.close")
+        self._process.wait(timeout=30)
         os.close(self._in)
         os.close(self._out)
 

@@ -105,7 +105,7 @@ def key(lines: Sequence[Line]) -> Markup:
 
 def forest(estimates: Sequence[Estimate], title: str) -> Markup:
     """Differences with their intervals around a line at zero; one row each, its name above it."""
-    row, left, right = 46, 14, WIDTH - 14
+    row, left, right = 38, 18, WIDTH - 18
     ends = _finite(v for e in estimates for v in (e.value, e.low, e.high))
     across = _Scale([0.0, *ends], left, right)
     bottom = row * len(estimates) + 8
@@ -115,9 +115,8 @@ def forest(estimates: Sequence[Estimate], title: str) -> Markup:
         parts.append(tag("path", d=f"M{x:.1f} 4V{bottom}", class_="axis" if tick == 0 else "grid"))
         parts.append(_text(across.told(tick), x, bottom + 16))
     for i, e in enumerate(estimates):
-        y = row * i + 34
-        parts.append(_text(e.name, left, y - 14, "start", "name"))
-        parts.append(_text(e.told, right, y - 14, "end"))
+        y = row * i + 30
+        parts.append(_text(e.name, 0, y - 12, "start", "name"))
         if np.isfinite(e.low) and np.isfinite(e.high):
             parts.append(tag("path", d=f"M{across(e.low):.1f} {y}H{across(e.high):.1f}", class_="line c0 bar"))
         if np.isfinite(e.value):

@@ -25,22 +25,18 @@ def lead(experiment: Experiment) -> Markup:
     if not experiment.finished:
         told = "Not finished: it has left no summary.json. What is below comes from the seeds that are complete."
         return tag("p", told, class_="lead")
-    protocols, others = [], []
-    for place, sentence in experiment.sentences.items():
-        if place[-1] == "protocol":
-            protocols.append(tag("p", sentence, class_="note"))
-        elif place[-1] == "conclusion":
-            others.append(tag("p", sentence, class_="lead"))
-    return join(*(others if len(others) <= 2 else []), *protocols)
+    protocols = [told for place, told in experiment.sentences.items() if place[-1] == "protocol"]
+    return join(_told(experiment, (), "lead"), *(tag("p", told, class_="note") for told in protocols))
 
 
 def findings(experiment: Experiment) -> Markup:
     """Tables with intervals: every comparison of the summary, or of what there is so far."""
-    known = experiment.findings or list(_so_far(experiment))
+    known = experiment.findings if experiment.finished else list(_so_far(experiment))
     parts: list[Markup] = []
     for place, group in groupby(known, key=lambda finding: finding.place[:-1]):
-        parts += [tag("h3", " · ".join(place))] if place else []
-        parts += map(_finding, group)
+        parts += [tag("h3", " · ".join(place)), _told(experiment, place)] if place else []
+        for finding in group:
+            parts += [_finding(finding), _told(experiment, finding.place)]
     for place, group in groupby(experiment.reproduced, key=lambda one: one.place[:-1]):
         parts.append(_reproduced(" · ".join(place), list(group)))
     questions = [(place, told) for place, told in experiment.sentences.items() if "answers" in place]
@@ -70,7 +66,7 @@ def curves(experiment: Experiment) -> Markup | None:
         ]
     if not parts:
         return None
-    note = "Lines are means over seeds, bands their 95 % t intervals; a seed that has not finished is left out."
+    note = "Lines are means over seeds, bands their 95% t intervals; a seed that has not finished is left out."
     return join(tag("p", note), *parts)
 
 
@@ -117,9 +113,17 @@ def record(experiment: Experiment) -> Markup:
     def flat(value: Any) -> str:
         if isinstance(value, dict):
             return ", ".join(f"{name} {flat(inner)}" for name, inner in value.items())
-        return " ".join(str(value).split())
+        # A module's repr has a line for each field, after a comment.
+        lines = [line.strip() for line in str(value).splitlines() if not line.strip().startswith("#")]
+        return ", ".join(lines).replace("(, ", "(").replace(", )", ")")
 
     return facts({name.replace("_", " "): flat(value) for name, value in experiment.protocol.items()})
+
+
+def _told(experiment: Experiment, place: tuple[str, ...], class_: str | None = None) -> Markup:
+    """What the summary concludes at this place, if anything."""
+    told = experiment.sentences.get((*place, "conclusion"))
+    return Markup() if told is None else tag("p", told, class_=class_)
 
 
 def _finding(finding: Finding) -> Markup:
@@ -127,7 +131,8 @@ def _finding(finding: Finding) -> Markup:
     points = "accuracy" in name or name.startswith("lost_at")
     scale, unit = (100.0, "points") if points else (1.0, "")
     contrasts = {c["arm"]: c for c in finding.contrasts}
-    digits = 2 if points else digits_for(*(c["difference"] for c in finding.contrasts))
+    ends = [c[bound] for c in finding.contrasts for bound in ("difference", "low", "high")]
+    digits = 2 if points else max(digits_for(ends), digits_for(arm["sd"] for arm in finding.arms))
     reference = finding.arms[0]["name"] if finding.arms else ""
 
     def scaled(value: float | None) -> float | None:
@@ -137,7 +142,7 @@ def _finding(finding: Finding) -> Markup:
         span = interval(scaled(c["low"]), scaled(c["high"]), digits, sign=True)
         return f"{number(scaled(c['difference']), digits, sign=True)} [{span}]"
 
-    heads = ["arm", "seeds", "mean ± sd", f"difference to {reference} [95 % interval]", "p", "p, corrected"]
+    heads = ["arm", "seeds", "mean ± sd", f"difference to {reference} [95% interval]", "p", "p, corrected"]
     rows: list[list[object]] = []
     for arm in finding.arms:
         mean = f"{number(scaled(arm['mean']), digits)} ± {number(scaled(arm['sd']), digits)}"
@@ -147,7 +152,7 @@ def _finding(finding: Finding) -> Markup:
             [
                 arm["name"],
                 f"{arm['n']}{gone}",
-                mean + (" %" if points else ""),
+                mean + ("%" if points else ""),
                 *(
                     ["reference", "", ""]
                     if contrast is None
@@ -168,10 +173,10 @@ def _finding(finding: Finding) -> Markup:
 
 
 def _reproduced(group: str, records: Sequence[Reproduced]) -> Markup:
-    heads = ["measure", "published", "ours, mean ± sd", "runs", "95 % interval of one more run", "within"]
+    heads = ["measure", "published", "ours, mean ± sd", "runs", "95% interval of one more run", "within"]
     rows: list[list[object]] = []
     for place, r in records:
-        digits = digits_for(r["sd"])
+        digits = digits_for([r["sd"]])
         within = {True: "yes", False: "no"}.get(r["within"], "")
         span = interval(r["low"], r["high"], digits)
         mean = f"{number(r['mean'], digits)} ± {number(r['sd'], digits)}"
@@ -233,7 +238,9 @@ def _lines(experiment: Experiment, arms: Sequence[str], group: str, metric: str)
         mean, half = t_interval(values)
         name = f"{_short(arm, group)} (n = {len(values)})"
         x = np.arange(1, values.shape[1] + 1)
-        band = (mean - half, mean + half) if len(values) > 1 else ((), ())
+        # Of few seeds an interval may reach beyond what there is.
+        most = 1.0 if "accuracy" in metric else np.inf
+        band = np.clip((mean - half, mean + half), 0.0, most) if len(values) > 1 else ((), ())
         lines.append(Line(name, x, mean, i, False, *band))
     return lines
 
@@ -242,8 +249,8 @@ def _final(experiment: Experiment, arms: Sequence[str], group: str) -> Markup:
     shown = {m: s for m, s in FINAL.items() if m in METRICS and _measured(experiment, arms, m)}
     heads = ["arm", *(title(m) + (", %" if scale > 1 else "") for m, scale in shown.items())]
     rows: list[list[object]] = []
-    for i, arm in enumerate(arms):
-        last = [scale * _values(experiment, arms, m)[i, :, -1] for m, scale in shown.items()]
+    for arm in arms:
+        last = [scale * _values(experiment, [arm], m)[0, :, -1] for m, scale in shown.items()]
         told = [spread(v, 2 if s > 1 else 4) for v, s in zip(last, shown.values(), strict=True)]
         rows.append([_short(arm, group), *told])
     return table(heads, rows, "At the last epoch: mean ± sd over seeds", "cards")

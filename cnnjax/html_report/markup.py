@@ -2,10 +2,12 @@
 
 import base64
 import html
+import io
 import json
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 
 class Markup(str):
@@ -75,13 +77,10 @@ def picture(content: bytes, alt: str, **attributes: object) -> Markup:
 
 
 def ink(image: np.ndarray, alt: str) -> Markup:
-    """An image u8[height, width, 1], whose bright is ink: the page shows it dark on a light ground."""
-    import io
-
-    from PIL import Image
-
+    """An image u8[height, width, 1], whose bright is ink: opaque black, and the rest lets the ground through."""
+    layers = np.concatenate([np.zeros_like(image), image], axis=-1)
     content = io.BytesIO()
-    Image.fromarray(image[..., 0]).save(content, "png", optimize=True)
+    Image.fromarray(layers).save(content, "png", optimize=True)
     height, width = image.shape[:2]
     return picture(content.getvalue(), alt, class_="ink", width=width, height=height)
 

@@ -52,7 +52,7 @@ def matrix(counts: np.ndarray, classes: Sequence[str]) -> Markup:
     names = range(len(classes))
     head = tag("tr", tag("td"), *(tag("th", classes[c], scope="col") for c in names))
     body = (tag("tr", tag("th", classes[r], scope="row"), *(cell(r, c) for c in names)) for r in names)
-    told = "Every test image: its class at the left, the network’s answer above"  # noqa: RUF001
+    told = "All test images: at the left what they are, above what they are taken for"
     matrix = tag("table", tag("caption", told), tag("thead", head), tag("tbody", *body), class_="matrix")
     return tag("div", matrix, class_="scroll", tabindex=0, role="region", aria_label="confusion matrix")
 

@@ -15,7 +15,7 @@ function element(name, attributes = {}, ...children) {
   return made;
 }
 
-const percent = (share) => `${(100 * share).toFixed(1)} %`;
+const percent = (share) => `${(100 * share).toFixed(1)}%`;
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
 /** Show values row by row: the larger, the more ink; negative ones in the cold colour. */
@@ -157,7 +157,7 @@ function answer() {
   network.classes.forEach((_, i) => {
     const row = $("bars").children[i];
     row.classList.toggle("best", image !== null && i === best);
-    row.querySelector(".fill").style.width = percent(shares[i]);
+    row.querySelector(".fill").style.width = `${100 * shares[i]}%`;
     row.lastChild.textContent = image ? percent(shares[i]) : "–";
   });
   $("verdict").replaceChildren(
@@ -259,11 +259,14 @@ function block(layer, shown, number) {
   });
   const steps = [`${outputs} kernels of ${rows} × ${columns}${inputs > 1 ? ` × ${inputs}` : ""}`];
   steps.push(...shown.map(({ told, shape }) => `${told}: ${shape.join(" × ")}`));
+  const channels = element("div", { class: "channels" }, ...strips);
+  channels.style.setProperty("--across", Math.min(outputs, 10));
+  channels.style.setProperty("--across-narrow", outputs > 6 ? 5 : 3);
   return element(
     "figure",
     { class: "block" },
     element("figcaption", {}, element("h3", {}, `Block ${number}`), element("ol", {}, ...steps.map((s) => element("li", {}, s)))),
-    element("div", { class: "channels" }, ...strips),
+    channels,
   );
 }
 
@@ -306,11 +309,11 @@ function showDropout() {
 }
 
 function showMeans(values, u) {
-  const [width, height, left, bottom] = [360, 190, 46, 30];
+  const [width, height, left, bottom] = [360, 210, 46, 40];
   const whole = mean(values);
-  const top = Math.max(1.6 * whole, 1e-9);
+  const top = Math.max(2 * whole, 1e-9);
   const x = (rate) => left + ((width - left - 10) * rate) / 0.95;
-  const y = (value) => (height - bottom) * (1 - Math.min(1.02, Math.max(0, value / top))) + 6 * (value / top);
+  const y = (value) => (height - bottom) * (1 - Math.min(1, Math.max(0, value / top)));
   const path = (points, attributes) =>
     element("svg:path", { d: `M${points.map(([a, b]) => `${x(a).toFixed(1)} ${y(b).toFixed(1)}`).join("L")}`, ...attributes });
   const text = (told, at, line, anchor) => element("svg:text", { x: at, y: line, "text-anchor": anchor }, told);
@@ -325,8 +328,8 @@ function showMeans(values, u) {
   const svg = element(
     "svg:svg",
     { viewBox: `0 0 ${width} ${height}`, role: "img" },
-    ...[0, 0.25, 0.5, 0.75].map((r) => text(String(r), x(r), height - bottom + 18, "middle")),
-    text("dropout rate", width - 10, height - 1, "end"),
+    ...[0, 0.25, 0.5, 0.75].map((r) => text(String(r), x(r), height - bottom + 17, "middle")),
+    text("dropout rate", width - 10, height - 5, "end"),
     ...[0, whole].map((v) => text(v.toFixed(v ? 3 : 0), left - 7, y(v) + 4, "end")),
     element("svg:path", { d: `M${left} ${y(whole)}H${width - 10}`, class: "grid" }),
     element("svg:path", { d: `M${left} ${y(0)}H${width - 10}`, class: "axis" }),

@@ -156,7 +156,7 @@ def dropout() -> Markup:
                 "ul",
                 tag("li", "kept and divided by 1 − rate", class_="c0"),  # noqa: RUF001
                 tag("li", "only dropped, not divided", class_="c1"),
-                tag("li", "where 95 % of masks lie", class_="c0 wide"),
+                tag("li", "where 95% of masks lie", class_="c0 wide"),
                 class_="key swatches",
             ),
             tag("div", id="means"),

@@ -34,7 +34,7 @@ def lead(run: Run) -> Markup:
         f"{several(run.train_images, 'image')} of {DATASETS[run.config.dataset]}"
         f"{kept if run.config.dropout_rate else ' without dropout'}. It gets ",
         tag("strong", percent(right / n)),
-        f" of the {several(n, 'test image')} right, with a 95 % interval from {percent(low)} to "
+        f" of the {several(n, 'test image')} right, with a 95% interval from {percent(low)} to "
         f"{percent(high)}.",
         class_="lead",
     )
@@ -106,7 +106,7 @@ def _final(run: Run) -> Markup:
         "The interval says what other images might show. What another seed might show, it cannot say: that takes "
         "more runs. Training figures are means over the last epoch, with dropout on and weights still moving."
     )
-    heads = ["images", "how many", "loss", "accuracy", "95 % interval"]
+    heads = ["images", "how many", "loss", "accuracy", "95% interval"]
     return join(table(heads, rows, "After the last epoch", "cards"), tag("p", note, class_="note"))
 
 
@@ -146,7 +146,7 @@ def compared(runs: Sequence[Run]) -> Markup:
         chart(lines("val_loss"), "Validation loss", from_zero=True),
         chart(lines("val_accuracy"), "Validation accuracy"),
     )
-    heads = ["run", "network", "dropout", "seed", "epochs", "test loss", "test accuracy", "95 % interval"]
+    heads = ["run", "network", "dropout", "seed", "epochs", "test loss", "test accuracy", "95% interval"]
     rows: list[list[object]] = [
         [
             run.name,
@@ -184,11 +184,11 @@ def _over_seeds(runs: Sequence[Run]) -> Markup | None:
             [
                 f"{config.model}, dropout rate {config.dropout_rate:g}",
                 len(members),
-                f"{100 * mean:.2f} ± {100 * values.std(ddof=1):.2f} %",
-                f"{interval(100 * (mean - half), 100 * (mean + half), 2)} %",
+                f"{100 * mean:.2f} ± {100 * values.std(ddof=1):.2f}%",
+                f"{interval(100 * (mean - half), 100 * (mean + half), 2)}%",
             ]
         )
-    heads = ["runs that differ in the seed alone", "seeds", "mean ± sd", "95 % t interval of the mean"]
+    heads = ["runs that differ in the seed alone", "seeds", "mean ± sd", "95% t interval of the mean"]
     return table(heads, rows, "Test accuracy over seeds", "cards") if rows else None
 
 
@@ -216,4 +216,4 @@ def _right(run: Run) -> int:
 
 def _wilson(right: int, n: int) -> str:
     low, high = wilson_interval(right, n)
-    return f"{interval(100 * low, 100 * high, 2)} %"
+    return f"{interval(100 * low, 100 * high, 2)}%"

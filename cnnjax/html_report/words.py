@@ -1,6 +1,7 @@
 """Numbers and names as the report tells them."""
 
 import math
+from collections.abc import Iterable
 
 MINUS = "\N{MINUS SIGN}"
 DATASETS = {"mnist": "MNIST", "fashion_mnist": "Fashion-MNIST", "kmnist": "KMNIST"}
@@ -8,7 +9,7 @@ DATASETS = {"mnist": "MNIST", "fashion_mnist": "Fashion-MNIST", "kmnist": "KMNIS
 
 def percent(share: float, digits: int = 2) -> str:
     """A share of 1 in percent; a dash where it is not defined."""
-    return f"{100 * share:.{digits}f} %" if math.isfinite(share) else "–"
+    return f"{100 * share:.{digits}f}%" if math.isfinite(share) else "–"
 
 
 def number(value: float | None, digits: int = 4, sign: bool = False) -> str:
@@ -25,10 +26,10 @@ def interval(low: float | None, high: float | None, digits: int = 4, sign: bool 
     return f"{number(low, digits, sign)} to {number(high, digits, sign)}"
 
 
-def digits_for(*values: float | None) -> int:
-    """Decimals that leave three digits of the smallest of the values that are not zero."""
-    sizes = [abs(v) for v in values if v is not None and math.isfinite(v) and v]
-    return min(8, max(2, 2 - math.floor(math.log10(min(sizes))))) if sizes else 2
+def digits_for(values: Iterable[float | None]) -> int:
+    """Decimals that leave two digits of the largest of the values."""
+    most = max((abs(v) for v in values if v is not None and math.isfinite(v)), default=0)
+    return min(8, max(2, 1 - math.floor(math.log10(most)))) if most else 2
 
 
 def title(name: str) -> str:
