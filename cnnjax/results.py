@@ -133,7 +133,6 @@ class Store:
         np.savez_compressed(content, **predictions._asdict())
         write_bytes(path, content.getvalue())
 
-
     def save(self, tree: Any, members: Sequence[tuple[str, int]], epoch: int) -> None:
         """Keep the state of the members in training, so that an interrupted experiment can go on."""
         leaves = [jax.random.key_data(leaf) if _is_key(leaf) else leaf for leaf in jax.tree.leaves(tree)]
@@ -202,7 +201,10 @@ def values_of(
     missing: Row = {}
     places = range(1, epochs + 1)
     return np.array(
-        [[[rows.get((a, s, e), missing).get(metric, float("nan")) for e in places] for s in seeds] for a in arms]
+        [
+            [[rows.get((a, s, e), missing).get(metric, float("nan")) for e in places] for s in seeds]
+            for a in arms
+        ]
     )
 
 

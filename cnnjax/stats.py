@@ -156,7 +156,7 @@ def bca_interval(differences: Floats, rng: np.random.Generator) -> tuple[float, 
 
 
 def wilson_interval(right: int, n: int) -> tuple[float, float]:
-    """Return the 95% interval of a share of which `right` of `n` independent cases were seen (Wilson 1927)."""
+    """Return the 95% interval of a probability that was seen in `right` of `n` cases (Wilson 1927)."""
     if not n:
         return math.nan, math.nan
     interval = stats.binomtest(right, n).proportion_ci(method="wilson")

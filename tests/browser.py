@@ -1,4 +1,4 @@
-"""A headless Chromium driven over its debugging pipe: pages, keys, mouse, touch and pictures of the screen."""
+"""A headless Chromium driven over its debugging pipe: pages, keys, mouse, touch, pictures of the screen."""
 
 import base64
 import json
@@ -46,7 +46,12 @@ class Browser:
         commands, self._out = os.pipe()
         self._in, answers = os.pipe()
         flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--mute-audio"]
-        flags += ["--remote-debugging-pipe", "--no-first-run", "--hide-scrollbars", f"--user-data-dir={profile}"]
+        flags += [
+            "--remote-debugging-pipe",
+            "--no-first-run",
+            "--hide-scrollbars",
+            f"--user-data-dir={profile}",
+        ]
         self._process = subprocess.Popen(
             [sys.executable, "-c", START, str(commands), str(answers), program, *flags, "about:blank"],
             pass_fds=(commands, answers),

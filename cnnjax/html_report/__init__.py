@@ -2,8 +2,10 @@
 
 subjects.py     reads what directories hold
 *_sections.py, mistakes.py, charts.py, play.py   turn it into sections
-page.py         puts them into template.html, with style.css
-network.js, strokes.js, dropout.js, page.js      what the page computes: the network, the drawing, the masks
+page.py         puts them into template.html, with the style sheets and scripts
+
+In the page, network.js, strokes.js and dropout.js compute, and page.js, pad.js, inside.js, masks.js and
+start.js show it.
 """
 
 from collections.abc import Callable, Sequence

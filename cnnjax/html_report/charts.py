@@ -1,8 +1,7 @@
 """Charts as inline SVG, drawn with classes of the page's style sheet, so that they follow light and dark."""
 
-import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -36,9 +35,9 @@ class Estimate(NamedTuple):
     """A difference with its interval, for `forest`."""
 
     name: str
-    value: float
-    low: float
-    high: float
+    value: float | None  # None is not defined
+    low: float | None
+    high: float | None
     told: str
 
 
@@ -106,7 +105,7 @@ def key(lines: Sequence[Line]) -> Markup:
 def forest(estimates: Sequence[Estimate], title: str) -> Markup:
     """Differences with their intervals around a line at zero; one row each, its name above it."""
     row, left, right = 38, 18, WIDTH - 18
-    ends = _finite(v for e in estimates for v in (e.value, e.low, e.high))
+    ends = _finite(v for e in estimates for v in (e.value, e.low, e.high) if v is not None)
     across = _Scale([0.0, *ends], left, right)
     bottom = row * len(estimates) + 8
     parts = []
@@ -117,9 +116,11 @@ def forest(estimates: Sequence[Estimate], title: str) -> Markup:
     for i, e in enumerate(estimates):
         y = row * i + 30
         parts.append(_text(e.name, 0, y - 12, "start", "name"))
-        if np.isfinite(e.low) and np.isfinite(e.high):
-            parts.append(tag("path", d=f"M{across(e.low):.1f} {y}H{across(e.high):.1f}", class_="line c0 bar"))
-        if np.isfinite(e.value):
+        if e.low is not None and e.high is not None:
+            parts.append(
+                tag("path", d=f"M{across(e.low):.1f} {y}H{across(e.high):.1f}", class_="line c0 bar")
+            )
+        if e.value is not None:
             parts.append(tag("circle", cx=f"{across(e.value):.1f}", cy=y, r=4.5, class_="line c0 dot"))
     spoken = "; ".join(f"{e.name}: {e.told}" for e in estimates)
     return tag(
@@ -160,8 +161,8 @@ def _round_step(least: float) -> float:
     return next(step * power for step in (1, 2, 5, 10) if step * power >= least * (1 - 1e-9))
 
 
-def _finite(values: itertools.chain[float] | object) -> list[float]:
-    return [float(v) for v in values if np.isfinite(v)]  # pyright: ignore
+def _finite(values: Iterable[float]) -> list[float]:
+    return [float(v) for v in values if np.isfinite(v)]
 
 
 def _text(told: str, x: float, y: float, anchor: str = "middle", class_: str | None = None) -> Markup:

@@ -23,7 +23,9 @@ CURVES = {"val_loss": "Validation loss", "val_accuracy": "Validation accuracy"}
 def lead(experiment: Experiment) -> Markup:
     """What it was and what may be concluded."""
     if not experiment.finished:
-        told = "Not finished: it has left no summary.json. What is below comes from the seeds that are complete."
+        told = (
+            "Not finished: it has left no summary.json. What is below comes from the seeds that are complete."
+        )
         return tag("p", told, class_="lead")
     protocols = [told for place, told in experiment.sentences.items() if place[-1] == "protocol"]
     return join(_told(experiment, (), "lead"), *(tag("p", told, class_="note") for told in protocols))
@@ -66,7 +68,9 @@ def curves(experiment: Experiment) -> Markup | None:
         ]
     if not parts:
         return None
-    note = "Lines are means over seeds, bands their 95% t intervals; a seed that has not finished is left out."
+    note = (
+        "Lines are means over seeds, bands their 95% t intervals; a seed that has not finished is left out."
+    )
     return join(tag("p", note), *parts)
 
 
@@ -82,7 +86,7 @@ def confused(experiment: Experiment) -> Markup | None:
         }
         if said:
             first = next(iter(said))
-            told = f"The images are those that the networks of “{first}” mistake."  # noqa: RUF001
+            told = f"The images are those that the networks of “{first}” mistake."
             parts += [tag("h3", group)] if group else []
             parts += [
                 tag("p", told),
@@ -160,11 +164,8 @@ def _finding(finding: Finding) -> Markup:
                 ),
             ]
         )
-    nan = float("nan")
     estimates = [
-        Estimate(
-            c["arm"], *(nan if v is None else scale * v for v in (c["difference"], c["low"], c["high"])), told(c)
-        )
+        Estimate(c["arm"], *map(scaled, (c["difference"], c["low"], c["high"])), told(c))
         for c in finding.contrasts
     ]
     what = title(name)

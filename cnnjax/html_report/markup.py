@@ -77,7 +77,7 @@ def picture(content: bytes, alt: str, **attributes: object) -> Markup:
 
 
 def ink(image: np.ndarray, alt: str) -> Markup:
-    """An image u8[height, width, 1], whose bright is ink: opaque black, and the rest lets the ground through."""
+    """An image u8[height, width, 1], whose bright is ink: black, where the rest lets the ground through."""
     layers = np.concatenate([np.zeros_like(image), image], axis=-1)
     content = io.BytesIO()
     Image.fromarray(layers).save(content, "png", optimize=True)

@@ -13,7 +13,7 @@ from cnnjax.html_report.markup import Markup, data_block, join, tag
 from cnnjax.html_report.subjects import Experiment, Run
 from cnnjax.html_report.words import DATASETS
 
-SCRIPTS = ("network.js", "strokes.js", "dropout.js", "page.js")
+SCRIPTS = ("network", "strokes", "dropout", "page", "pad", "inside", "masks", "start")
 
 
 class Section(NamedTuple):
@@ -30,15 +30,14 @@ def page(subjects: Sequence[Run | Experiment]) -> str:
     runs = [subject for subject in subjects if isinstance(subject, Run)]
     title = title_of(subjects[0]) if len(subjects) == 1 else f"{len(subjects)} runs and experiments"
     sections = list(_sections(subjects, runs))
-    leads = [_lead(subject) for subject in subjects] if len(subjects) == 1 else [_subjects(subjects)]
     header = join(
         tag("p", "cnnjax · ", _kinds(subjects), class_="kind"),
         tag("h1", title),
-        *leads,
-        tag("nav", tag("ul", *_links(sections)), aria_label="Sections"),
+        _lead(subjects[0]) if len(subjects) == 1 else None,
+        tag("nav", *_links(sections), aria_label="Sections"),
     )
-    script = "".join(f"{_asset(name)}\n" for name in SCRIPTS) if runs else ""
-    style = _asset("style.css")
+    script = "\n\n".join(_asset(f"{name}.js") for name in SCRIPTS) if runs else ""
+    style = "\n".join(_asset(f"{name}.css") for name in (("style", "play") if runs else ("style",)))
     return string.Template(_asset("template.html")).substitute(
         policy=f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}",
         title=join(title),
@@ -69,7 +68,7 @@ def _sections(subjects: Sequence[Run | Experiment], runs: Sequence[Run]) -> list
         about, prefix = (subject.name, f"s{i}-") if several else ("", "")
         sections += (
             Section(prefix + part.id, part.heading, part.content, about)
-            for part in (_run(subject) if isinstance(subject, Run) else _experiment(subject))
+            for part in (_run(subject) if isinstance(subject, Run) else _experiment(subject, several))
         )
     if runs:
         sections.append(Section("inside", "Inside the network", play.inside()))
@@ -90,9 +89,10 @@ def _run(run: Run) -> list[Section]:
     ]
 
 
-def _experiment(experiment: Experiment) -> list[Section]:
+def _experiment(experiment: Experiment, several: bool) -> list[Section]:
+    shown = join(_lead(experiment) if several else None, experiment_sections.findings(experiment))
     parts = [
-        Section("findings", "What it shows", experiment_sections.findings(experiment)),
+        Section("findings", "What it shows", shown),
         Section("curves", "Over the epochs", experiment_sections.curves(experiment) or Markup()),
         Section("mistakes", "What is mistaken", experiment_sections.confused(experiment) or Markup()),
         Section("figures", "Figures", experiment_sections.figures(experiment) or Markup()),
@@ -102,17 +102,6 @@ def _experiment(experiment: Experiment) -> list[Section]:
 
 def _lead(subject: Run | Experiment) -> Markup:
     return run_sections.lead(subject) if isinstance(subject, Run) else experiment_sections.lead(subject)
-
-
-def _subjects(subjects: Sequence[Run | Experiment]) -> Markup:
-    return tag(
-        "div",
-        *(
-            tag("section", tag("h2", subject.name), tag("p", title_of(subject), class_="note"), _lead(subject))
-            for subject in subjects
-        ),
-        class_="subjects",
-    )
 
 
 def _kinds(subjects: Sequence[Run | Experiment]) -> str:
@@ -125,10 +114,13 @@ def _kinds(subjects: Sequence[Run | Experiment]) -> str:
 
 
 def _links(sections: Sequence[Section]) -> list[Markup]:
-    return [
-        tag("li", tag("a", f"{part.heading}{f': {part.about}' if part.about else ''}", href=f"#{part.id}"))
-        for part in sections
-    ]
+    """A list of links for what is common, and one for each subject."""
+    lists = []
+    for about in dict.fromkeys(part.about for part in sections):
+        parts = [part for part in sections if part.about == about]
+        links = (tag("li", tag("a", part.heading, href=f"#{part.id}")) for part in parts)
+        lists.append(tag("ul", tag("li", about, class_="about") if about else None, *links))
+    return lists
 
 
 def _section(part: Section) -> Markup:

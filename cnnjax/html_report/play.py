@@ -6,10 +6,9 @@ from typing import Any
 from cnnjax.html_report.markup import Markup, encoded, join, tag
 from cnnjax.html_report.network import exported
 from cnnjax.html_report.subjects import CLASSES, Run, examples
-from cnnjax.html_report.words import DATASETS
+from cnnjax.html_report.words import DATASETS, MINUS
 
 NOUNS = {"mnist": "digit", "fashion_mnist": "garment", "kmnist": "character"}
-MASKS = 100
 
 
 def data(run: Run) -> dict[str, Any]:
@@ -44,8 +43,9 @@ def draw(runs: Sequence[Run]) -> Markup:
         hidden=len(runs) == 1,
     )
     told = (
-        "The weights of this network are in this page, and it answers while you draw. As MNIST’s makers did, "  # noqa: RUF001
-        "the page first fits your strokes into 20 × 20 pixels and puts their centre of mass in the middle."  # noqa: RUF001
+        "The weights of this network are in this page, and it answers while you draw. As the makers of MNIST "
+        "did, the page first fits your strokes into 20 \N{MULTIPLICATION SIGN} 20 pixels and puts their centre "
+        "of mass in the middle."
     )
     keys = join(
         tag("kbd", "↑"),
@@ -84,7 +84,14 @@ def draw(runs: Sequence[Run]) -> Markup:
     )
     seen = tag(
         "figure",
-        tag("canvas", id="seen", width=28, height=28, role="img", aria_label="What the network sees: nothing yet"),
+        tag(
+            "canvas",
+            id="seen",
+            width=28,
+            height=28,
+            role="img",
+            aria_label="What the network sees",
+        ),
         tag("figcaption", "what it sees"),
         class_="seen",
     )
@@ -109,9 +116,9 @@ def inside() -> Markup:
     return join(
         tag(
             "p",
-            "Choose an image. Each column is one channel: on top the kernel that was learned, below it what the "
-            "convolution makes of the image, what pooling leaves of that, and what dropout lets through in "
-            "training, at the rate that is set below.",
+            "Choose an image. Each column is one channel: on top the kernel that was learned, below it what "
+            "the convolution makes of the image, what pooling leaves of that, and what dropout lets through "
+            "in training, at the rate that is set below.",
         ),
         tag("div", id="examples", class_="examples", role="radiogroup", aria_label="Example"),
         tag("ul", tag("li", "positive"), tag("li", "negative", class_="cold"), class_="key swatches"),
@@ -130,9 +137,9 @@ def dropout() -> Markup:
         tag(
             "p",
             "In training, every value that leaves the last pooling is dropped with a probability, the rate, "
-            "and the others are divided by 1 − rate. Move the slider: more and more values vanish, what is "  # noqa: RUF001
-            "left becomes stronger, and the mean stays where it was. So nothing needs to change at test time: "
-            "that is what “inverted” means.",
+            f"and the others are divided by 1 {MINUS} rate. Move the slider: more and more values vanish, "
+            "what is left becomes stronger, and the mean stays where it was. So nothing needs to change at "
+            "test time: that is what “inverted” means.",
         ),
         tag(
             "div",
@@ -154,7 +161,7 @@ def dropout() -> Markup:
             tag("figcaption", "The mean of all values, at every rate"),
             tag(
                 "ul",
-                tag("li", "kept and divided by 1 − rate", class_="c0"),  # noqa: RUF001
+                tag("li", f"kept and divided by 1 {MINUS} rate", class_="c0"),
                 tag("li", "only dropped, not divided", class_="c1"),
                 tag("li", "where 95% of masks lie", class_="c0 wide"),
                 class_="key swatches",

@@ -11,8 +11,9 @@ from cnnjax.html_report import mistakes
 from cnnjax.html_report.charts import Line, chart, key
 from cnnjax.html_report.markup import Markup, facts, join, table, tag
 from cnnjax.html_report.subjects import CLASSES, Run
-from cnnjax.html_report.words import DATASETS, interval, number, percent, several
+from cnnjax.html_report.words import DASH, DATASETS, interval, number, percent, several
 from cnnjax.models import parameter_count
+from cnnjax.plots_dropout import t_interval
 from cnnjax.programs import confusion
 from cnnjax.published import published_history
 from cnnjax.results import Predictions
@@ -64,9 +65,11 @@ def learned(run: Run) -> Markup:
         ]
         return ours + theirs
 
-    best = min(run.history, key=lambda row: row["val_loss"])
+    best, last = min(run.history, key=lambda row: row["val_loss"]), run.history[-1]
     told = f"The validation loss is lowest after epoch {best['epoch']:.0f}, at {best['val_loss']:.4f}"
-    told += f", and {run.history[-1]['val_loss']:.4f} at the end." if best != run.history[-1] else ", the last."
+    told += (
+        f", and {run.history[-1]['val_loss']:.4f} at the end." if best != run.history[-1] else ", the last."
+    )
     heads = ["epoch", "loss", "accuracy", "validation loss", "validation accuracy", "seconds"]
     rows: list[list[object]] = [
         [
@@ -82,7 +85,12 @@ def learned(run: Run) -> Markup:
     return join(
         tag("p", told),
         key(lines("loss")),
-        tag("div", chart(lines("loss"), "Loss", from_zero=True), chart(lines("accuracy"), "Accuracy"), class_="pair-of-charts"),
+        tag(
+            "div",
+            chart(lines("loss"), "Loss", from_zero=True),
+            chart(lines("accuracy"), "Accuracy"),
+            class_="pair-of-charts",
+        ),
         _final(run),
         tag("details", tag("summary", "Every epoch"), table(heads, rows, class_="cards numbers")),
     )
@@ -92,7 +100,7 @@ def _final(run: Run) -> Markup:
     last, n = run.history[-1], len(run.test.labels)
     seen = round(last["val_accuracy"] * run.val_images)
     rows: list[list[object]] = [
-        ["training", f"{run.train_images:,}", number(last["loss"]), percent(last["accuracy"]), "–"],
+        ["training", f"{run.train_images:,}", number(last["loss"]), percent(last["accuracy"]), DASH],
         [
             "validation",
             f"{run.val_images:,}",
@@ -103,8 +111,8 @@ def _final(run: Run) -> Markup:
         ["test", f"{n:,}", number(run.tested.loss), percent(run.tested.accuracy), _wilson(_right(run), n)],
     ]
     note = (
-        "The interval says what other images might show. What another seed might show, it cannot say: that takes "
-        "more runs. Training figures are means over the last epoch, with dropout on and weights still moving."
+        "The interval says what other images might show. What another seed might show, it cannot say: that "
+        "takes more runs. Training figures are means over the last epoch, with dropout on and weights still moving."
     )
     heads = ["images", "how many", "loss", "accuracy", "95% interval"]
     return join(table(heads, rows, "After the last epoch", "cards"), tag("p", note, class_="note"))
@@ -115,8 +123,8 @@ def confused(run: Run) -> Markup:
     said, classes = Predictions.of(run.tested.logits[None]), CLASSES[run.config.dataset]
     wrong = len(run.test.labels) - _right(run)
     told = (
-        f"{several(wrong, 'test image')} of {len(run.test.labels):,} {'is' if wrong == 1 else 'are'} taken for "
-        "something else. Below each image: what it is, what it is taken for, and how probable that seems."
+        f"{several(wrong, 'test image')} of {len(run.test.labels):,} {'is' if wrong == 1 else 'are'} taken "
+        "for something else. Below each image: what it is, what it is taken for, and how probable that seems."
     )
     return join(
         tag("p", told),
@@ -161,13 +169,15 @@ def compared(runs: Sequence[Run]) -> Markup:
         for run in runs
     ]
     return join(
-        key(lines("val_loss")), tag("div", *charts, class_="pair-of-charts"), table(heads, rows, "Test images", "cards"), _over_seeds(runs)
+        key(lines("val_loss")),
+        tag("div", *charts, class_="pair-of-charts"),
+        table(heads, rows, "Test images", "cards"),
+        _over_seeds(runs),
     )
 
 
 def _over_seeds(runs: Sequence[Run]) -> Markup | None:
     """Mean test accuracies of configurations that differ in nothing but the seed, where there are several."""
-    from cnnjax.plots_dropout import t_interval
 
     def same(run: Run) -> str:
         return str({**asdict(run.config), "seed": None, "epochs": len(run.history)})
@@ -185,7 +195,7 @@ def _over_seeds(runs: Sequence[Run]) -> Markup | None:
                 f"{config.model}, dropout rate {config.dropout_rate:g}",
                 len(members),
                 f"{100 * mean:.2f} ± {100 * values.std(ddof=1):.2f}%",
-                f"{interval(100 * (mean - half), 100 * (mean + half), 2)}%",
+                f"{interval(max(0, 100 * (mean - half)), min(100, 100 * (mean + half)), 2)}%",
             ]
         )
     heads = ["runs that differ in the seed alone", "seeds", "mean ± sd", "95% t interval of the mean"]

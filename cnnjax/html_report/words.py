@@ -3,26 +3,27 @@
 import math
 from collections.abc import Iterable
 
+DASH = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"
 DATASETS = {"mnist": "MNIST", "fashion_mnist": "Fashion-MNIST", "kmnist": "KMNIST"}
 
 
 def percent(share: float, digits: int = 2) -> str:
     """A share of 1 in percent; a dash where it is not defined."""
-    return f"{100 * share:.{digits}f}%" if math.isfinite(share) else "–"
+    return f"{100 * share:.{digits}f}%" if math.isfinite(share) else DASH
 
 
 def number(value: float | None, digits: int = 4, sign: bool = False) -> str:
     """With a real minus sign; a dash where it is not defined."""
     if value is None or not math.isfinite(value):
-        return "–"
+        return DASH
     return f"{value:{'+' if sign else ''}.{digits}f}".replace("-", MINUS)
 
 
 def interval(low: float | None, high: float | None, digits: int = 4, sign: bool = False) -> str:
     """ "low to high"; a dash where it is not defined."""
     if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
-        return "–"
+        return DASH
     return f"{number(low, digits, sign)} to {number(high, digits, sign)}"
 
 

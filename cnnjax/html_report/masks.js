@@ -1,0 +1,106 @@
+// Dropout by hand: a rate and a mask, what they let through, and the mean at every rate.
+
+/** Channels beside and below one another, with a line of nothing between them. */
+function mosaic(canvas, shape, values, most) {
+  const [high, wide, channels] = shape;
+  const across = Math.ceil(channels / 2);
+  const [width, height] = [across * (wide + 1) - 1, Math.ceil(channels / across) * (high + 1) - 1];
+  const image = new Float32Array(width * height);
+  values.forEach((value, i) => {
+    const [c, x, y] = [i % channels, Math.floor(i / channels) % wide, Math.floor(i / channels / wide)];
+    image[(Math.floor(c / across) * (high + 1) + y) * width + (c % across) * (wide + 1) + x] = value;
+  });
+  paint(canvas, image, width, height, most);
+}
+
+let counting = 0;
+function showDropout() {
+  const { network, rate } = state;
+  const { at, shape, values } = dropoutSite(network, chosenImage());
+  if (at < 0) return;
+  const u = uniforms(state.seed, values.length);
+  const after = invertedDropout(values, u, rate);
+  const mask = Float32Array.from(u, (v) => (v < rate ? 0 : 1));
+  const kept = mask.reduce((a, b) => a + b, 0);
+  mosaic($("before"), shape, values, largest(values));
+  mosaic($("mask"), shape, mask, 1);
+  mosaic($("after"), shape, after, largest(values));
+  const [whole, left] = [mean(values), mean(after)];
+  $("rate-told").textContent = rate.toFixed(2);
+  $("before-told").textContent = `${values.length.toLocaleString("en")} values, mean ${whole.toFixed(3)}`;
+  $("mask-told").textContent = `${kept.toLocaleString("en")} kept, ${percent(kept / values.length)}`;
+  $("after-told").textContent = `times ${(1 / (1 - rate)).toFixed(2)}, mean ${left.toFixed(3)}`;
+  $("rate").setAttribute("aria-valuetext", `${rate.toFixed(2)}: ${kept} values kept, mean ${left.toFixed(3)}`);
+  showMeans(values, u);
+  clearTimeout(counting);
+  counting = setTimeout(() => showAnswers(at, values), 120);
+}
+
+function showMeans(values, u) {
+  const [width, height, left, bottom] = [360, 210, 46, 40];
+  const whole = mean(values);
+  const top = Math.max(2 * whole, 1e-9);
+  const x = (rate) => left + ((width - left - 10) * rate) / 0.95;
+  const y = (value) => (height - bottom) * (1 - Math.min(1, Math.max(0, value / top)));
+  const path = (points, attributes) =>
+    element("svg:path", { d: `M${points.map(([a, b]) => `${x(a).toFixed(1)} ${y(b).toFixed(1)}`).join("L")}`, ...attributes });
+  const text = (told, at, line, anchor) => element("svg:text", { x: at, y: line, "text-anchor": anchor }, told);
+  const kept = (rate) => values.reduce((sum, value, i) => sum + (u[i] < rate ? 0 : value), 0) / values.length;
+  const spread = (rate) => 1.96 * deviationOfMean(values, rate);
+  const drops = RATES.map((rate) => [rate, kept(rate)]);
+  const inverted = drops.map(([rate, value]) => [rate, value / (1 - rate)]);
+  const band = [...RATES.map((r) => [r, whole + spread(r)]), ...RATES.map((r) => [r, whole - spread(r)]).reverse()];
+  const now = kept(state.rate);
+  const ring = (value, style) =>
+    element("svg:circle", { cx: x(state.rate), cy: y(value), r: 5, class: `line ${style} dot` });
+  const svg = element(
+    "svg:svg",
+    { viewBox: `0 0 ${width} ${height}`, role: "img" },
+    ...[0, 0.25, 0.5, 0.75].map((r) => text(String(r), x(r), height - bottom + 17, "middle")),
+    text("dropout rate", width - 10, height - 5, "end"),
+    ...[0, whole].map((v) => text(v.toFixed(v ? 3 : 0), left - 7, y(v) + 4, "end")),
+    element("svg:path", { d: `M${left} ${y(whole)}H${width - 10}`, class: "grid" }),
+    element("svg:path", { d: `M${left} ${y(0)}H${width - 10}`, class: "axis" }),
+    path(band, { class: "band c0" }),
+    path(drops, { class: "line c1" }),
+    path(inverted, { class: "line c0" }),
+    ring(now, "c1"),
+    ring(now / (1 - state.rate), "c0"),
+  );
+  const told = `At rate ${state.rate.toFixed(2)}: ${(now / (1 - state.rate)).toFixed(3)} divided, ${now.toFixed(3)} not`;
+  svg.setAttribute("aria-label", told);
+  $("means").replaceChildren(svg);
+}
+
+/** What the layers after dropout answer under this mask, and under many. */
+function showAnswers(at, values) {
+  const { network, rate, seed } = state;
+  const rest = network.layers.slice(at + 1);
+  const under = (number) => {
+    const masked = invertedDropout(values, uniforms(number, values.length), rate);
+    const said = rest.length ? activations(rest, { shape: [values.length], values: masked }).at(-1).values : masked;
+    return softmax(said);
+  };
+  const best = (shares) => shares.indexOf(Math.max(...shares));
+  const whole = best(logitsAfter(rest, values));
+  const mine = under(seed);
+  const same = Array.from({ length: MASKS }, (_, i) => best(under(seed + i)) === whole).filter(Boolean).length;
+  const name = (i) => network.classes[i];
+  $("under-masks").textContent =
+    `Without dropout the network answers ${name(whole)}. Under this mask it answers ${name(best(mine))}, with ` +
+    `${percent(Math.max(...mine))}; of ${MASKS} masks at this rate, ${same} leave the answer as it is.`;
+}
+
+const logitsAfter = (layers, values) => activations(layers, { shape: [values.length], values }).at(-1).values;
+
+$("rate").addEventListener("input", () => {
+  state.rate = Number($("rate").value);
+  showLayers();
+  showDropout();
+});
+$("remask").addEventListener("click", () => {
+  state.seed += MASKS;
+  showLayers();
+  showDropout();
+});
+
