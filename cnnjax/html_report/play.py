@@ -44,8 +44,8 @@ def draw(runs: Sequence[Run]) -> Markup:
     )
     told = (
         "The weights of this network are in this page, and it answers while you draw. As the makers of MNIST "
-        "did, the page first fits your strokes into 20 \N{MULTIPLICATION SIGN} 20 pixels and puts their centre "
-        "of mass in the middle."
+        "did, the page first fits your strokes into 20 \N{MULTIPLICATION SIGN} 20 pixels and puts their "
+        "centre of mass in the middle."
     )
     keys = join(
         tag("kbd", "↑"),

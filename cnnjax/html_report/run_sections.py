@@ -67,9 +67,7 @@ def learned(run: Run) -> Markup:
 
     best, last = min(run.history, key=lambda row: row["val_loss"]), run.history[-1]
     told = f"The validation loss is lowest after epoch {best['epoch']:.0f}, at {best['val_loss']:.4f}"
-    told += (
-        f", and {run.history[-1]['val_loss']:.4f} at the end." if best != run.history[-1] else ", the last."
-    )
+    told += ", the last." if best == last else f", and {last['val_loss']:.4f} at the end."
     heads = ["epoch", "loss", "accuracy", "validation loss", "validation accuracy", "seconds"]
     rows: list[list[object]] = [
         [
@@ -112,7 +110,8 @@ def _final(run: Run) -> Markup:
     ]
     note = (
         "The interval says what other images might show. What another seed might show, it cannot say: that "
-        "takes more runs. Training figures are means over the last epoch, with dropout on and weights still moving."
+        "takes more runs. Training figures are means over the last epoch, with dropout on and "
+        "weights still moving."
     )
     heads = ["images", "how many", "loss", "accuracy", "95% interval"]
     return join(table(heads, rows, "After the last epoch", "cards"), tag("p", note, class_="note"))
