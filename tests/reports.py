@@ -1,0 +1,105 @@
+"""What the tests of reports share: pages taken apart, and runs and experiments made without training."""
+
+import csv
+import io
+import json
+from dataclasses import dataclass, field
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from runs import TINY
+
+from cnnjax.config import TrainConfig
+from cnnjax.data import Dataset, load
+from cnnjax.html_report.subjects import Run
+from cnnjax.models import ConvNet
+from cnnjax.programs import Evaluation
+from cnnjax.stats import summarise
+
+VOID = {"meta", "img", "input", "br"}
+
+
+@dataclass
+class Page(HTMLParser):
+    """Elements with their attributes, and the text in each; fails where elements do not nest."""
+
+    html: str
+    elements: list[tuple[str, dict[str, str | None]]] = field(default_factory=list)
+    texts: dict[str, list[str]] = field(default_factory=dict)
+    open_: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self.feed(self.html)
+        self.close()
+        assert not self.open_, self.open_
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        names = [name for name, _ in attrs]
+        assert len(set(names)) == len(names), (tag, names)
+        self.elements.append((tag, dict(attrs)))
+        self.texts.setdefault(tag, [])
+        if tag not in VOID:
+            self.open_.append(tag)
+            self.texts[tag].append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open_.pop() == tag, tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open_:
+            self.texts[self.open_[-1]][-1] += data
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+    def text(self) -> str:
+        return "\n".join(text for texts in self.texts.values() for text in texts)
+
+    def data(self) -> dict[str, Any]:
+        """The JSON block."""
+        blocks = zip(self.all("script"), self.texts["script"], strict=True)
+        (record,) = (json.loads(text) for attributes, text in blocks if attributes.get("id"))
+        return record
+
+
+def tiny_test() -> Dataset:
+    return load("fashion_mnist", TINY, announce=lambda _: None).test
+
+
+def made_run(model: ConvNet, name: str = "made", seed: int = 0) -> Run:
+    """A run of a network that has not been trained; its biases are not zero."""
+    test = tiny_test()
+    params: Any = model.init(jax.random.key(seed), jnp.zeros((1, 28, 28, 1)))["params"]
+    params = jax.tree.map(
+        lambda leaf: leaf if leaf.ndim > 1 else jax.random.normal(jax.random.key(1), leaf.shape), params
+    )
+    logits = np.asarray(model.apply({"params": params}, jnp.float32(test.images) / 255))
+    row = {"epoch": 1.0, "loss": 2.3, "accuracy": 0.1, "val_loss": 2.2, "val_accuracy": 0.12, "seconds": 0.1}
+    config = TrainConfig(dataset="fashion_mnist", epochs=1)
+    tested = Evaluation(2.0, float(np.mean(logits.argmax(axis=1) == test.labels)), logits)
+    return Run(name, config, [row], None, model, params, 800, 200, test, tested)
+
+
+def make_experiment(out: Path, arms: tuple[str, ...], *, seeds: int = 4, finished: bool = True) -> np.ndarray:
+    """The files of an experiment of three epochs; returns the final accuracies [arms, seeds]."""
+    out.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    accuracy = rng.uniform(0.9, 1.0, (len(arms), seeds, 3))
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(("arm", "seed", "epoch", "val_loss", "val_accuracy"))
+    for (arm, seed, epoch), value in np.ndenumerate(accuracy):
+        if finished or seed < seeds - 1 or epoch < 1:
+            writer.writerow((arms[arm], seed, epoch + 1, 1 - value, value))
+    (out / "results.csv").write_text(text.getvalue())
+    (out / "protocol.json").write_text(json.dumps({"epochs": 3, "dataset": "fashion_mnist"}))
+    if finished:
+        found = summarise(accuracy[:, :, -1], arms).as_dict()
+        record = {"protocol": "a protocol", "val_accuracy": found, "conclusion": "a conclusion"}
+        (out / "summary.json").write_text(json.dumps(record))
+    return accuracy[:, :, -1]

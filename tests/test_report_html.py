@@ -1,0 +1,297 @@
+"""`report` writes one whole page that asks for nothing, holds the network, and escapes what it is told."""
+
+import base64
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from reports import Page, made_run, make_experiment
+from runs import TINY, compiled_once, contents, fails, succeeds, train
+
+from cnnjax.errors import UserError
+from cnnjax.html_report.charts import Line, chart, forest, key
+from cnnjax.html_report.markup import Markup, data_block, join, tag
+from cnnjax.html_report.network import exported
+from cnnjax.html_report.page import page
+from cnnjax.html_report.words import digits_for, interval, number, percent
+from cnnjax.models import MODELS, ConvNet
+from cnnjax.predict import trained
+from cnnjax.stats import wilson_interval
+
+HOSTILE = """<img src=x onerror=alert(1)>"'&</script><!--"""
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    out = tmp_path_factory.mktemp("report") / "a run"
+    with compiled_once(tmp_path_factory.mktemp("programs")):
+        succeeds(*train(out, "--epochs", "2"))
+        yield out
+
+
+@pytest.fixture(scope="module")
+def whole(run: Path) -> Page:
+    assert str(run / "report.html") in succeeds("report", str(run))
+    return Page((run / "report.html").read_text())
+
+
+def weights(record: dict[str, Any]) -> np.ndarray:
+    return np.frombuffer(base64.b64decode(record["weights"]), "<f4")
+
+
+def asks_for_nothing(whole: Page) -> None:
+    """No address but that of SVG's names, and none in an attribute that fetches."""
+    assert set(re.findall(r"https?://[^\s\"'<>)]*", whole.html)) <= {"http://www.w3.org/2000/svg"}
+    assert "url(" not in whole.html and "@import" not in whole.html
+    for name, attributes in whole.elements:
+        assert name not in ("link", "iframe", "object", "base")
+        for attribute in ("src", "href", "srcset", "action", "data"):
+            value = attributes.get(attribute) or "#"
+            assert value.startswith(("#", "data:image/png;base64,")), (name, value)
+
+
+def test_the_page_is_whole_and_asks_for_nothing(whole: Page) -> None:
+    asks_for_nothing(whole)
+    ids = [attributes["id"] for _, attributes in whole.elements if "id" in attributes]
+    assert len(set(ids)) == len(ids)
+    links = [attributes["href"] for attributes in whole.all("a")]
+    assert links and {link.removeprefix("#") for link in links if link} <= set(ids)
+    assert all(attributes.get("alt") for attributes in whole.all("img"))
+    assert [attributes["lang"] for attributes in whole.all("html")] == ["en"]
+    assert whole.texts["h1"] == ["keras-cnn on Fashion-MNIST"]
+    labelled = {attributes["for"] for attributes in whole.all("label")}
+    assert {"network", "rate"} <= labelled
+
+
+def test_only_the_scripts_and_styles_that_were_written_may_run(whole: Page) -> None:
+    (policy,) = (a["content"] for a in whole.all("meta") if a.get("http-equiv"))
+    assert policy and policy.startswith("default-src 'none'; img-src data:;")
+    assert "unsafe" not in policy
+    code = [t for a, t in zip(whole.all("script"), whole.texts["script"], strict=True) if "type" not in a]
+    for text in (*code, *whole.texts["style"]):
+        assert base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() in policy
+    assert not any("style" in attributes for _, attributes in whole.elements)
+    assert not any(name.startswith("on") for _, attributes in whole.elements for name in attributes)
+
+
+def test_the_page_holds_the_weights_to_the_bit(run: Path, whole: Page) -> None:
+    (record,) = whole.data()["networks"]
+    params = trained(run, announce=lambda _: None).params
+    layers = ("Conv_0", "Dense_0", "Dense_1")
+    told = np.concatenate([np.ravel(params[name][part]) for name in layers for part in ("kernel", "bias")])
+    np.testing.assert_array_equal(weights(record), told)
+    kinds = [layer["kind"] for layer in record["layers"]]
+    assert kinds == ["conv", "pool", "flatten", "dropout", "dense", "dense"]
+    assert len(record["examples"]) == len(record["logits"]) == len(record["classes"]) == 10
+
+
+def test_the_numbers_are_those_of_the_run(run: Path, whole: Page) -> None:
+    result = json.loads((run / "result.json").read_text())
+    accuracy = result["test"]["accuracy"]
+    assert percent(accuracy) in whole.text()
+    low, high = wilson_interval(round(200 * accuracy), 200)
+    assert f"{interval(100 * low, 100 * high, 2)}%" in whole.text()
+    history = (run / "history.csv").read_text().splitlines()
+    assert number(float(history[-1].split(",")[3])) in whole.text()
+    assert result["versions"]["jax"] in whole.text()
+    wrong = 200 - round(200 * accuracy)
+    assert f"{wrong} test images of 200 are taken" in whole.text()
+
+
+def test_several_subjects_share_a_page(run: Path, tmp_path: Path) -> None:
+    again, ablation = tmp_path / "again", tmp_path / "ablation"
+    shutil.copytree(run, again)
+    make_experiment(ablation, ("rate 0", "rate 0.5"))
+    out = tmp_path / "both.html"
+    succeeds("report", str(run), str(again), str(ablation), "--out", str(out))
+    both = Page(out.read_text())
+    assert len(both.data()["networks"]) == 2
+    ids = [attributes["id"] for _, attributes in both.elements if "id" in attributes]
+    assert len(set(ids)) == len(ids)
+    assert "Side by side" in both.texts["h2"]
+    asks_for_nothing(both)
+
+
+def test_an_experiment_has_its_table_and_no_script(tmp_path: Path) -> None:
+    final = make_experiment(tmp_path / "my_ablation", ("rate 0", "rate 0.5"), seeds=7)
+    succeeds("report", str(tmp_path / "my_ablation"))
+    found = Page((tmp_path / "my_ablation/report.html").read_text())
+    assert "script" not in found.texts
+    text = found.text()
+    assert {"my ablation"} == set(found.texts["h1"]) and "a conclusion" in text
+    means = 100 * final.mean(axis=1)
+    assert all(f"{mean:.2f} ± " in text for mean in means)
+    assert number(means[1] - means[0], 2, sign=True) in text
+    asks_for_nothing(found)
+
+
+def test_an_unfinished_experiment_tells_what_is_complete(tmp_path: Path) -> None:
+    final = make_experiment(tmp_path / "half", ("a", "b"), seeds=3, finished=False)
+    succeeds("report", str(tmp_path / "half"))
+    text = Page((tmp_path / "half/report.html").read_text()).text()
+    assert "Not finished" in text
+    assert f"{100 * final[0, :2].mean():.2f} ± " in text
+    assert "a (n = 2)" in text
+
+
+def test_hostile_names_stay_text(tmp_path: Path) -> None:
+    directory = tmp_path / HOSTILE.replace("/", "_")
+    make_experiment(directory, (HOSTILE, "b"))
+    summary = json.loads((directory / "summary.json").read_text())
+    summary |= {"conclusion": HOSTILE, "answers": {HOSTILE: HOSTILE}}
+    (directory / "summary.json").write_text(json.dumps(summary))
+    succeeds("report", str(directory), "--out", str(tmp_path / "out.html"))
+    found = Page((tmp_path / "out.html").read_text())
+    assert "img" not in found.texts and not found.all("img")
+    assert "script" not in found.texts
+    assert HOSTILE in found.text() and directory.name.replace("_", " ") in found.texts["h1"][0]
+    made = Page(page([made_run(ConvNet(), HOSTILE)]))
+    assert made.data()["networks"][0]["name"] == HOSTILE
+    assert not any("onerror" in attributes for _, attributes in made.elements)
+
+
+@given(st.text(), st.text())
+def test_text_comes_back_from_markup_as_it_was(text: str, value: str) -> None:
+    made = tag("p", text, title=value)
+    read = Page(made)
+    assert read.elements == [("p", {"title": value})] and read.texts == {"p": [text]}
+    assert join(Markup(made), text).startswith(made)
+    block = data_block({"text": text, "value": value})
+    inner = block.removeprefix('<script type="application/json">').removesuffix("</script>")
+    assert "<" not in inner and json.loads(inner) == {"text": text, "value": value}
+
+
+FLOATS = st.floats(-1e6, 1e6) | st.just(float("nan")) | st.just(float("inf"))
+
+
+@given(st.lists(FLOATS, max_size=8), st.booleans())
+def test_a_chart_has_finite_places_within_its_frame(values: list[float], from_zero: bool) -> None:
+    line = Line("a", range(1, len(values) + 1), values)
+    Page(key([line]))
+    drawn = Page(chart([line], "b", from_zero=from_zero))
+    (viewed,) = (a["viewbox"] for a in drawn.all("svg"))
+    assert viewed
+    width, height = map(float, viewed.split()[2:])
+    paths = [str(a["d"]) for a in drawn.all("path")]
+    assert not re.search("nan|inf", " ".join(paths))
+    for path in paths:
+        for x, y in re.findall(r"(-?[\d.]+) (-?[\d.]+)", path):
+            assert -1 <= float(x) <= width + 1 and -1 <= float(y) <= height + 1
+
+
+def test_a_forest_tells_what_is_not_defined() -> None:
+    from cnnjax.html_report.charts import Estimate
+
+    drawn = Page(forest([Estimate("a", 1.0, None, None, "+1"), Estimate("b", None, None, None, "-")], "t"))
+    assert len(drawn.all("circle")) == 1
+
+
+def test_numbers_are_told_with_the_digits_that_matter() -> None:
+    assert number(-0.12345, 3) == "\N{MINUS SIGN}0.123" and number(None) == number(float("nan"))
+    assert digits_for([0.0034]) == 4 and digits_for([]) == 2 and digits_for([25.0, 0.001]) == 2
+
+
+@given(st.integers(0, 500), st.integers(0, 500))
+def test_the_wilson_interval_solves_its_equation(right: int, wrong: int) -> None:
+    n = right + wrong
+    low, high = wilson_interval(right, n)
+    if n == 0:
+        assert np.isnan(low) and np.isnan(high)
+        return
+    share = right / n
+    assert 0 <= low <= share + 1e-12 and share - 1e-12 <= high <= 1
+    for bound in (low, high):
+        # |share - p| = z sqrt(p (1 - p) / n), by definition; at 0 and 1 both sides vanish.
+        assert abs(share - bound) == pytest.approx(1.959964 * np.sqrt(bound * (1 - bound) / n), abs=1e-6)
+
+
+def test_networks_that_the_page_cannot_compute_are_refused() -> None:
+    import flax.linen as nn
+
+    for model in (ConvNet(activation=nn.gelu), ConvNet(dropout="classic")):
+        run = made_run(model)
+        with pytest.raises(UserError, match="relu or swish"):
+            exported(run.model, run.params)
+
+
+@pytest.mark.parametrize("name", list(MODELS))
+def test_every_network_by_name_is_exported(name: str) -> None:
+    run = made_run(MODELS[name])
+    record = exported(run.model, run.params)
+    sizes = [
+        np.prod(layer["kernel"]) + layer["kernel"][-1] for layer in record["layers"] if "kernel" in layer
+    ]
+    assert len(weights(record)) == sum(sizes)
+
+
+def test_mistakes_are_one_line_and_leave_nothing(run: Path, tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert "neither a run nor an experiment" in fails(2, "report", str(empty))
+    assert "neither a run nor an experiment" in fails(2, "report", str(tmp_path / "none"))
+    fails(2, "report")
+    assert "is a directory" in fails(1, "report", str(run), "--out", str(empty))
+    assert "cannot write" in fails(1, "report", str(run), "--out", str(tmp_path / "no" / "x.html"))
+    assert list(tmp_path.iterdir()) == [empty] and not list(empty.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "word"),
+    [
+        ("history.csv", "epoch,loss\n1,2\n", "damaged"),
+        ("history.csv", "", "damaged"),
+        ("history.csv", None, "cannot read"),
+        ("result.json", "{", "damaged"),
+    ],
+)
+def test_a_damaged_run_is_one_line(
+    run: Path, tmp_path: Path, file: str, content: str | None, word: str
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy, ignore=shutil.ignore_patterns("report.html"))
+    (copy / file).unlink()
+    if content is not None:
+        (copy / file).write_text(content)
+    before = contents(copy)
+    assert word in fails(1, "report", str(copy))
+    assert contents(copy) == before
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("results.csv", "arm,seed,epoch,val_loss\na,zero,1,2\n"),
+        ("results.csv", b"\xff\xfe\x00arm"),
+        ("summary.json", '{"x": {"arms": [{"name": 1}], "contrasts": []}}'),
+        ("summary.json", '{"x": {"arms": [], "contrasts": [{"arm": "a", "difference": "b"}]}}'),
+        ("summary.json", "[1]"),
+        ("protocol.json", "{"),
+    ],
+)
+def test_a_damaged_experiment_is_one_line(tmp_path: Path, file: str, content: str | bytes) -> None:
+    make_experiment(tmp_path / "x", ("a", "b"))
+    (tmp_path / "x" / file).write_bytes(content.encode() if isinstance(content, str) else content)
+    before = contents(tmp_path)
+    assert file in fails(1, "report", str(tmp_path / "x"))
+    assert contents(tmp_path) == before
+
+
+def test_predictions_of_other_images_are_refused(tmp_path: Path) -> None:
+    make_experiment(tmp_path / "x", ("a", "b"))
+    (tmp_path / "x/predictions").mkdir()
+    few = {"labels": np.zeros(7, np.uint8), "probability": np.ones(7, np.float32)}
+    np.savez_compressed(tmp_path / "x/predictions/a, seed 0.npz", **few)
+    assert "--data-dir" in fails(2, "report", str(tmp_path / "x"), "--data-dir", str(TINY))
+    said = {"labels": np.zeros(200, np.uint8), "probability": np.ones(200, np.float32)}
+    np.savez_compressed(tmp_path / "x/predictions/a, seed 0.npz", **said)
+    succeeds("report", str(tmp_path / "x"), "--data-dir", str(TINY))
+    found = Page((tmp_path / "x/report.html").read_text())
+    assert len(found.all("img")) > 5 and "What is mistaken" in found.texts["h2"]
