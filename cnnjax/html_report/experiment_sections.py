@@ -165,7 +165,7 @@ def _finding(finding: Finding) -> Markup:
             ]
         )
     estimates = [
-        Estimate(c["arm"], *map(scaled, (c["difference"], c["low"], c["high"])), told(c))
+        Estimate(c["arm"], scaled(c["difference"]), scaled(c["low"]), scaled(c["high"]), told(c))
         for c in finding.contrasts
     ]
     what = title(name)

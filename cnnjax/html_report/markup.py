@@ -4,6 +4,7 @@ import base64
 import html
 import io
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -61,7 +62,7 @@ def table(heads: list[str], rows: list[list[object]], caption: str = "", class_:
     )
 
 
-def facts(pairs: dict[str, object]) -> Markup:
+def facts(pairs: Mapping[str, object]) -> Markup:
     """A list of names and what they are."""
     return tag(
         "dl",
