@@ -12,7 +12,7 @@ comma := ,
 READY := $(VENV)/.ready-$(VERSION)$(subst $(comma),-,$(addprefix -,$(EXTRAS)))
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-slow test-all lint type format bench reproduce clean
+.PHONY: help train lesson test test-slow test-all lint type format bench reproduce clean
 
 help: ## Show this list
 	@echo 'cnnjax: conv / pool / dropout networks in JAX, with evidence. Targets:'
@@ -61,6 +61,16 @@ $(PEERS)/%/.ready: experiments/peers/requirements-%.txt
 
 reproduce: $(READY) ## Run both tutorials with many seeds beside their published logs
 	@$(BIN)/python experiments/reproduce_tutorials.py $(ARGS)
+
+lesson: $(VENV)/.lesson ## Run docs/lesson.py cell by cell and keep it as docs/lesson.ipynb (minutes; on MNIST)
+	@$(BIN)/jupytext --quiet --to ipynb --output docs/.lesson.ipynb docs/lesson.py
+	@cd docs && "$(abspath $(BIN))/jupyter-execute" --inplace .lesson.ipynb
+	@mv docs/.lesson.ipynb docs/lesson.ipynb
+
+$(VENV)/.lesson: $(READY)
+	@echo 'Adding what runs notebooks to $(VENV) (once) ...'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[lesson]'
+	@touch $@
 
 clean: ## Remove the environment and caches; runs and results stay
 	@rm -rf $(VENV) $(PEERS) .pytest_cache .ruff_cache .hypothesis build dist *.egg-info

@@ -1,0 +1,415 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: py:percent,ipynb
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # From Keras to JAX, one layer at a time
+#
+# For someone who has built a small convolutional network in Keras and wonders what JAX would change. Two
+# networks for handwritten digits are built here: one with a single convolution, pooling, dropout and two
+# dense layers, and a smaller one with two convolutions and `swish`. Each step has Keras's line first and
+# ours below it. Four things will come up that Keras keeps out of sight: **keys** for everything random,
+# **`grad`** for derivatives of any function, **`jit`** to compile it, and **`vmap`** to run it many times
+# at once.
+#
+# Ten minutes to read, less than five to run on two cores. Every result below is computed by the cell above
+# it. The notebook is made from `docs/lesson.py` by `make lesson`.
+
+# %%
+import os
+from pathlib import Path
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import matplotlib.pyplot as plt
+import numpy as np
+
+from cnnjax.config import HParams
+from cnnjax.data import Dataset, load, split
+from cnnjax.dense import dense
+from cnnjax.dropout import classic_dropout, inverted_dropout
+from cnnjax.metrics import means
+from cnnjax.models import MODELS, Conv, ConvNet, parameter_count
+from cnnjax.optimizers import adam, rmsprop
+from cnnjax.pooling import POOLING
+from cnnjax.programs import to_device
+from cnnjax.stats import conclusion, summarise
+from cnnjax.summary import layers
+from cnnjax.train import train_run
+
+np.set_printoptions(precision=3, suppress=True, linewidth=100)
+
+# %% [markdown]
+# What this lesson runs on. For a first, faster round take fewer images, epochs or seeds.
+
+# %% tags=["parameters"]
+DATASET = os.environ.get("CNNJAX_LESSON_DATASET", "mnist")
+DATA_DIR = os.environ.get("CNNJAX_LESSON_DATA_DIR")  # the four IDX files, if they are here already
+IMAGES = int(os.environ.get("CNNJAX_LESSON_IMAGES", "6000"))
+EPOCHS = int(os.environ.get("CNNJAX_LESSON_EPOCHS", "12"))
+SEEDS = int(os.environ.get("CNNJAX_LESSON_SEEDS", "6"))
+
+# %% [markdown]
+# ## The data
+#
+# ```python
+# (x, y), (x_test, y_test) = keras.datasets.mnist.load_data()
+# x = x.reshape(60000, 28, 28, 1) / 255
+# ```
+#
+# A data set here is two arrays, images and labels. The images stay bytes: a batch is turned into numbers
+# between 0 and 1 when its turn comes, on the device.
+
+# %%
+loaded = load(DATASET, Path(DATA_DIR) if DATA_DIR else None, announce=print)
+train, val = split(loaded.train)
+train, val = (Dataset(*(part[:IMAGES] for part in whole)) for whole in (train, val))
+for name, part in (("train", train), ("validation", val), ("test", loaded.test)):
+    print(f"{name:10}  images {part.images.shape} {part.images.dtype}  labels {part.labels.shape}")
+
+images = jnp.asarray(train.images[:8], jnp.float32) / 255
+figure, axes = plt.subplots(1, 8, figsize=(9, 1.5))
+for axis, image, label in zip(axes, images, train.labels, strict=False):
+    axis.imshow(image[..., 0], cmap="gray_r")
+    axis.set_title(str(label))
+    axis.axis("off")
+plt.show()
+
+# %% [markdown]
+# ## Convolution
+#
+# ```python
+# Conv2D(10, (3, 3), activation="relu", padding="same", input_shape=(28, 28, 1))
+# ```
+#
+# The numbers mean the same: ten kernels of 3 x 3, and an output as large as the input. The difference is
+# where the weights are. A Keras layer owns them; here a layer is only a recipe. `init` makes weights from a
+# **key**, `apply` uses the weights that it is given, and neither changes anything.
+
+# %%
+layer = Conv(features=10, kernel_size=3, padding="SAME", activation=nn.relu, pooling="none")
+weights = layer.init(jax.random.key(0), images)["params"]
+maps = layer.apply({"params": weights}, images)
+print("weights", jax.tree.map(jnp.shape, weights))
+print("maps   ", maps.shape)
+
+# %% [markdown]
+# A value of a map is the sum of nine pixels, each times the kernel's number at its place, plus a bias, and
+# zero where that is negative. By hand, for one place of one image:
+
+# %%
+row, column, channel = 14, 14, 3
+patch = images[0, row - 1 : row + 2, column - 1 : column + 2, 0]
+by_hand = nn.relu(jnp.sum(patch * weights["kernel"][:, :, 0, channel]) + weights["bias"][channel])
+print(f"by hand {by_hand:.6f}, by the layer {maps[0, row, column, channel]:.6f}")
+
+figure, axes = plt.subplots(2, 10, figsize=(10, 2.2))
+for k in range(10):
+    axes[0, k].imshow(weights["kernel"][:, :, 0, k], cmap="RdBu_r", vmin=-0.5, vmax=0.5)
+    axes[1, k].imshow(maps[0, ..., k], cmap="gray_r")
+for axis in axes.ravel():
+    axis.axis("off")
+plt.show()
+
+# %% [markdown]
+# ## Pooling
+#
+# ```python
+# MaxPooling2D((2, 2))
+# ```
+#
+# A window of 2 x 2 becomes one value. Which one is a choice: Keras has the maximum and the average, and
+# readers of such lessons like to ask about the median. Pooling has no weights, so it is a plain function.
+
+# %%
+square = jnp.array([[1.0, 2, 0, 0], [3, 9, 0, 4], [5, 5, 1, 1], [5, 5, 1, 7]])
+for name in ("max", "average", "median"):
+    print(f"{name:8}", POOLING[name](square[None, ..., None])[0, ..., 0].tolist())
+
+pooled = POOLING["max"](maps)
+print(maps.shape, "->", pooled.shape)
+
+# %% [markdown]
+# ## Flatten, and the dense layers
+#
+# ```python
+# Flatten()
+# Dense(100, activation="relu")
+# ```
+#
+# Flattening only forgets the shape. A dense layer is a product with a matrix, plus a bias.
+
+# %%
+flat = pooled.reshape(len(pooled), -1)
+kernel = nn.initializers.glorot_uniform()(jax.random.key(1), (flat.shape[1], 100))
+hidden = nn.relu(dense(flat, kernel, jnp.zeros(100)))
+print(pooled.shape, "->", flat.shape, "->", hidden.shape)
+print(f"{kernel.size + 100:,} weights in the dense layer, {parameter_count(weights):,} in the convolution")
+
+# %% [markdown]
+# ## The network
+#
+# ```python
+# model = Sequential([Conv2D(...), MaxPooling2D(...), Flatten(), Dropout(0.5),
+#                     Dense(100, ...), Dense(10, activation="softmax")])
+# model.summary()
+# ```
+#
+# `ConvNet` puts these layers one after the other, and its fields are what one may want to change. Its
+# output are logits; the softmax is left to the loss, where it is exact.
+
+# %%
+model = ConvNet(features=(10,), kernel_size=3, padding="SAME", pooling="max", hidden=(100,))
+assert model == MODELS["keras-cnn"]
+for row_ in layers(model):
+    print(f"{row_.name:15} {row_.kind:13} {row_.shape!s:13} {row_.parameters:8,}")
+
+# %% [markdown]
+# ## Dropout, and keys you can see
+#
+# ```python
+# Dropout(0.5)
+# ```
+#
+# Dropout switches off some of the values, at random, in training only, so that no part of the network can
+# lean on any single one. Random: in Keras the layer keeps a hidden generator. In JAX nothing is hidden, so
+# a function that needs chance takes a **key**, and the same key always gives the same mask.
+
+# %%
+x = jnp.arange(1.0, 9.0)[None]
+key, other = jax.random.split(jax.random.key(0))
+print("x        ", x[0])
+print("key      ", inverted_dropout(key, x, 0.5)[0])
+print("key again", inverted_dropout(key, x, 0.5)[0])
+print("other    ", inverted_dropout(other, x, 0.5)[0])
+
+# %% [markdown]
+# What was kept has been doubled. With half of the values gone, a sum over them would be half as large in
+# training as at test time, and the layers behind it would meet numbers that they never saw. There are two
+# cures. The **classic** one makes everything smaller at test time. The **inverted** one, Keras's and
+# everyone's now, makes what is kept larger in training, and then there is nothing left to do at test time.
+# Averaged over many keys, either gives in training what it gives at test time; forgetting the cure does
+# not.
+
+# %%
+keys = jax.random.split(jax.random.key(2), 10_000)
+rate = 0.5
+values = hidden[:1]
+for name, drop in (("inverted", inverted_dropout), ("classic", classic_dropout)):
+    in_training = jnp.mean(jax.vmap(lambda k, drop=drop: drop(k, values, rate))(keys))
+    at_test = jnp.mean(drop(key, values, rate, deterministic=True))
+    print(f"{name:8}  mean in training {in_training:.4f}, at test time {at_test:.4f}")
+forgotten = jnp.mean(jax.vmap(lambda k: classic_dropout(k, values, rate))(keys))
+print(f"no cure   mean in training {forgotten:.4f}, at test time {jnp.mean(values):.4f}")
+
+# %% [markdown]
+# That was **`vmap`** for the first time: a function of one key, run for ten thousand keys at once, with no
+# loop and no extra axis in the function itself.
+#
+# A step of training gets its key from the step's number, `fold_in(key, step)`. So a mask can be had again
+# at any time, a run that was interrupted goes on with the masks it would have had, and the same values are
+# the first to go at every rate:
+
+# %%
+step_key = jax.random.fold_in(key, 7)
+for rate_ in (0.2, 0.4, 0.6):
+    print(f"rate {rate_}:", inverted_dropout(step_key, x, rate_)[0])
+
+# %% [markdown]
+# ## Training, and its history
+#
+# ```python
+# model.compile(optimizer="adam", loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+# history = model.fit(x, y, epochs=12, validation_data=(x_val, y_val))
+# ```
+#
+# In Keras `fit` changes the model. Here training is a function: from a key and hyperparameters to the state
+# after the last epoch and the numbers on the way. Its initial weights, the order of the images and all
+# masks come from that one key. **`jit`** compiles the whole of it, all epochs, into one program.
+
+# %%
+device_train, device_val = to_device(train), to_device(val)
+
+
+def fit(key, dropout_rate):
+    """A run: parameters, training history and validation history, a value an epoch."""
+    hparams = HParams(learning_rate=1e-3, dropout_rate=dropout_rate)
+    state, seen, validated = train_run(
+        model, adam, key, hparams, device_train, device_val, epochs=EPOCHS, batch_size=32
+    )
+    return state.params, means(seen), means(validated)
+
+
+params, history, val_history = jax.jit(fit)(jax.random.key(0), 0.5)
+for epoch in range(EPOCHS):
+    print(
+        f"epoch {epoch + 1}: loss {history['loss'][epoch]:.4f}  accuracy {history['accuracy'][epoch]:.4f}"
+        f"  val_loss {val_history['loss'][epoch]:.4f}  val_accuracy {val_history['accuracy'][epoch]:.4f}"
+    )
+
+# %% [markdown]
+# ## Does dropout help? Many seeds at once
+#
+# With Keras one would now set the rate to 0, run again, and compare two numbers. But another seed gives
+# other numbers, so how much of the difference is chance? Since training is a function of the key,
+# **`vmap`** runs it for many keys, and, once more, for two rates. Networks of one seed start from the same
+# weights and see the same batches, so they can be compared in pairs.
+
+# %%
+seeds = jax.vmap(jax.random.key)(jnp.arange(SEEDS))
+rates = jnp.array([0.0, 0.5])
+many = jax.jit(jax.vmap(jax.vmap(fit, in_axes=(0, None)), in_axes=(None, 0)))
+_, seen, validated = jax.device_get(many(seeds, rates))
+print("val_accuracy has shape (rates, seeds, epochs):", validated["accuracy"].shape)
+
+figure, axes = plt.subplots(1, 2, figsize=(10, 3.2), sharey=True)
+for axis, rate_, training, validation in zip(axes, rates, seen["loss"], validated["loss"], strict=True):
+    axis.plot(np.arange(1, EPOCHS + 1), training.T, color="tab:orange", linestyle=":")
+    axis.plot(np.arange(1, EPOCHS + 1), validation.T, color="tab:blue")
+    axis.set(title=f"dropout rate {rate_}: a line for each of {SEEDS} seeds", xlabel="epoch")
+axes[0].set_ylabel("loss (dotted: training)")
+plt.show()
+
+# %%
+final = validated["accuracy"][:, :, -1]
+for rate_, accuracies in zip(rates, final, strict=True):
+    print(f"rate {rate_}: {100 * accuracies.mean():.2f}% +- {100 * accuracies.std(ddof=1):.2f}")
+print(conclusion(summarise(final, ["rate 0", "rate 0.5"]), "validation accuracy", accuracy=True))
+
+# %% [markdown]
+# The sentence says what these few images and epochs can show, and no more. With all images, twenty epochs
+# and more rates, the same question is `python experiments/dropout_ablation.py`.
+#
+# ## `grad`: derivatives of any function
+#
+# `fit` in Keras finds the gradient of the loss with respect to the weights and keeps it to itself.
+# **`grad`** turns a function into its derivative, whatever the function and whichever the argument. With
+# respect to a weight, checked against what a small change of that weight does:
+
+# %%
+val_images = jnp.asarray(val.images[:256], jnp.float32) / 255
+val_labels = jnp.asarray(val.labels[:256])
+
+
+def loss(params):
+    """Mean cross-entropy of validation images, without dropout."""
+    log_probability = nn.log_softmax(model.apply({"params": params}, val_images))
+    return -jnp.mean(log_probability[jnp.arange(len(val_labels)), val_labels])
+
+
+def moved(by):
+    """The loss with the bias of the first logit changed."""
+    bias = params["Dense_1"]["bias"].at[0].add(by)
+    return loss(params | {"Dense_1": params["Dense_1"] | {"bias": bias}})
+
+
+gradient = jax.grad(loss)(params)
+print(f"grad {gradient['Dense_1']['bias'][0]:.6f}, a small change {(moved(0.05) - moved(-0.05)) / 0.1:.6f}")
+
+# %% [markdown]
+# And with respect to the image: which pixels speak for the answer (red) and which against it (blue)?
+
+
+# %%
+def evidence(image, answer):
+    """The logit of `answer`."""
+    return model.apply({"params": params}, image[None])[0, answer]
+
+
+speaks = jax.jit(jax.vmap(jax.grad(evidence)))(images, jnp.asarray(train.labels[:8]))
+figure, axes = plt.subplots(1, 8, figsize=(9, 1.4))
+for axis, image, pixels in zip(axes, images, speaks, strict=True):
+    most = float(jnp.abs(pixels).max())
+    axis.imshow(image[..., 0], cmap="gray_r")
+    axis.imshow(pixels[..., 0], cmap="RdBu_r", vmin=-most, vmax=most, alpha=0.6)
+    axis.axis("off")
+plt.show()
+
+# %% [markdown]
+# ## Prediction
+#
+# ```python
+# model.predict(x_test[0:5]).round(2)
+# ```
+#
+# The function, the weights, the images, and a softmax. No key: without `train=True` nothing is dropped.
+
+# %%
+test_images = jnp.asarray(loaded.test.images[:5], jnp.float32) / 255
+probabilities = nn.softmax(model.apply({"params": params}, test_images))
+print(np.asarray(probabilities).round(2))
+print("predicted", probabilities.argmax(axis=1).tolist(), " labels", loaded.test.labels[:5].tolist())
+
+# %% [markdown]
+# ## The second network
+#
+# ```python
+# X = Input(shape=[28, 28, 1])
+# H = Conv2D(3, kernel_size=5, activation="swish")(X)
+# H = MaxPool2D()(H)
+# H = Conv2D(6, kernel_size=5, activation="swish")(H)
+# H = MaxPool2D()(H)
+# H = Flatten()(H)
+# H = Dense(84, activation="swish")(H)
+# Y = Dense(10, activation="softmax")(H)
+# ```
+#
+# Two convolutions without padding, so each map loses four pixels a side before pooling halves it, and a
+# network with far fewer weights. The optimizer is RMSprop, Keras's default.
+
+# %%
+lenet = ConvNet(
+    features=(3, 6), kernel_size=5, padding="VALID", activation=nn.swish, hidden=(84,), dropout="none"
+)
+for row_ in layers(lenet):
+    print(f"{row_.name:15} {row_.kind:13} {row_.shape!s:13} {row_.parameters:8,}")
+
+
+# %% [markdown]
+# A question that readers ask at this point: why the maximum, and not the average? The kind of pooling is
+# part of the network, so it gets a program of its own; the seeds go through `vmap` as before.
+
+
+# %%
+def accuracies(pooling):
+    """Validation accuracy of every seed after the last epoch."""
+
+    def run(key):
+        network = lenet.clone(pooling=pooling)
+        arguments = (key, HParams(1e-3, 0.0), device_train, device_val)
+        _, _, validated = train_run(network, rmsprop, *arguments, epochs=EPOCHS, batch_size=32)
+        return means(validated)["accuracy"][-1]
+
+    return np.asarray(jax.jit(jax.vmap(run))(seeds))
+
+
+arms = ("max", "average")
+outcome = np.stack([accuracies(pooling) for pooling in arms])
+for pooling, values in zip(arms, outcome, strict=True):
+    print(f"{pooling:8} {100 * values.mean():.2f}% +- {100 * values.std(ddof=1):.2f}")
+print(conclusion(summarise(outcome, arms), "validation accuracy", accuracy=True))
+
+# %% [markdown]
+# ## What JAX added
+#
+# | Keras | here |
+# |---|---|
+# | a layer owns its weights | weights are arrays that go in and come out |
+# | a hidden generator | a key, which you can see, split and use again |
+# | `fit` changes the model | training is a function; `jit` compiles all of it |
+# | the gradient stays inside | `grad` of any function, with respect to anything |
+# | a loop over seeds | `vmap` |
+#
+# From here: `make train` trains the first network on all images and keeps a record; `python -m cnnjax
+# report RUN` makes a page of it on which you can draw digits for the network; `experiments/` asks the
+# questions above in earnest.
