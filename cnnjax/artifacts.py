@@ -184,8 +184,11 @@ def write_history(run: Path, rows: Sequence[Row]) -> None:
     write_bytes(run / "history.csv", text.getvalue().encode())
 
 
-def provenance() -> dict[str, Any]:
-    """Versions and device: what a figure needs beside it to be believed."""
+def provenance(devices: int | None = None) -> dict[str, Any]:
+    """Versions and device: what a figure needs beside it to be believed.
+
+    `devices` says how many were at work, if not all.
+    """
     device = jax.devices()[0]
     return {
         "python": platform.python_version(),
@@ -196,7 +199,7 @@ def provenance() -> dict[str, Any]:
         "device": {
             "platform": device.platform,
             "kind": device.device_kind,
-            "count": jax.device_count(),
+            "count": devices or jax.device_count(),
         },
         "host": {"system": platform.platform(), "cpus": os.cpu_count()},
         "mask_scheme": MASK_SCHEME,

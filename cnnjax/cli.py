@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 from rich.console import Console
@@ -72,6 +72,9 @@ class Summary:
             console.print(f"{label} params: {number:,}", highlight=False)
 
 
+_DEVICES = "(default: all there are; of a CPU, 1)"
+
+
 def _default(name: str) -> object:
     """How --help shows a flag whose default is `TrainConfig`'s, or with --resume the run's own."""
     value = getattr(TrainConfig, name)
@@ -105,6 +108,10 @@ class Train:
     images."""
     pixel_scale: Annotated[float | None, _default("pixel_scale")] = None
     """Factor on the pixels, which are in [0, 1]; 255 trains on raw ones, as the second tutorial does."""
+    devices: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint=_DEVICES)] = None
+    """Devices that every batch is divided over; a CPU is as many as are asked for."""
+    parallel: Literal["jit", "pmap"] = "jit"
+    """How the division is compiled; the result is the same."""
     out: Annotated[
         Path | None,
         tyro.conf.arg(metavar="DIR", help_behavior_hint="(default: runs/<model>-seed<seed>)"),
@@ -120,6 +127,7 @@ class Train:
     def __call__(self) -> None:
         """Train, with a line an epoch, and say where the files are."""
         from cnnjax import resumption, run
+        from cnnjax.parallel import layout
 
         values = {field.name: getattr(self, field.name) for field in fields(TrainConfig)}
         given = {name: value for name, value in values.items() if value is not None}
@@ -135,6 +143,7 @@ class Train:
             overwrite=self.overwrite,
             resume=self.resume,
             checkpoint_every=self.checkpoint_every,
+            layout=layout(self.devices, self.parallel),
         )
 
 
