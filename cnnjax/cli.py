@@ -14,6 +14,7 @@ from cnnjax import command
 from cnnjax.cli_predict import Predict
 from cnnjax.config import TrainConfig
 from cnnjax.errors import ArgumentError
+from cnnjax.processes import Processes, leads
 
 if TYPE_CHECKING:
     from cnnjax.models import ConvNet
@@ -123,12 +124,16 @@ class Train:
     """Replace the run that --out holds."""
     checkpoint_every: int = 1
     """Epochs from one checkpoint to the next."""
+    processes: Annotated[Processes, tyro.conf.arg(name="")] = Processes()
 
     def __call__(self) -> None:
         """Train, with a line an epoch, and say where the files are."""
-        from cnnjax import resumption, run
+        from cnnjax import following, resumption, run
         from cnnjax.parallel import layout
 
+        over = layout(self.devices, self.parallel)
+        if not leads():
+            return following.follow(over, self.data_dir)
         values = {field.name: getattr(self, field.name) for field in fields(TrainConfig)}
         given = {name: value for name, value in values.items() if value is not None}
         asked = TrainConfig(**given)
@@ -143,7 +148,7 @@ class Train:
             overwrite=self.overwrite,
             resume=self.resume,
             checkpoint_every=self.checkpoint_every,
-            layout=layout(self.devices, self.parallel),
+            layout=over,
         )
 
 

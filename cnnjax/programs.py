@@ -1,7 +1,8 @@
 """The compiled programs of one run: built once, one transfer to the host an epoch."""
 
+import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple, Protocol
@@ -160,6 +161,11 @@ def epochs(
             },
             state,
         )
+
+
+def finite(row: Mapping[str, float]) -> bool:
+    """Whether an epoch's losses are; if not, training diverged."""
+    return math.isfinite(row["loss"]) and math.isfinite(row["val_loss"])
 
 
 def evaluate_on(config: TrainConfig, params: Any, dataset: Dataset) -> Evaluation:

@@ -1,6 +1,5 @@
 """One run from configuration to run directory: `train` loads, trains, writes and tells."""
 
-import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -8,11 +7,12 @@ from typing import Any
 
 import jax
 
-from cnnjax import artifacts, checkpoints, plots, programs, resumption
+from cnnjax import artifacts, checkpoints, plots, processes, programs, resumption
 from cnnjax.checkpoints import Checkpoint, Manifest
 from cnnjax.config import TrainConfig
 from cnnjax.data import Dataset, Loaded, load, training_split
 from cnnjax.errors import ArgumentError, UserError
+from cnnjax.following import Order, common_state
 from cnnjax.models import parameter_count
 from cnnjax.parallel import Layout, one_device, refuse_undivided
 from cnnjax.programs import Program
@@ -37,7 +37,7 @@ def train(
 
     A resumed run goes on after its last whole checkpoint, and ends as if it had never been interrupted, to
     the bit, on the same machine and versions. One that is finished is left as it is; one that has not begun
-    begins.
+    begins. Where there are several processes, this is process 0's part, and `cnnjax.following` the others'.
 
     Args:
         config: of a resumed run, what it was started with; only `epochs` may differ.
@@ -74,6 +74,7 @@ def train(
         resumption.refuse_another_config(config, known[0], run)
         if (record := artifacts.finished(run, config.epochs)) is not None:
             announce(f"{run} is finished, all {config.epochs} epochs: nothing to do; --epochs N goes on to N")
+            processes.from_leader(None)
             return record
 
     with artifacts.claimed(run):
@@ -93,14 +94,16 @@ def train(
                 f"({len(train_set.labels)} images)"
             )
         about = _begin(config, run, start, loaded, data_dir, layout, announce)
+        processes.from_leader(Order(config, data_dir, loaded.sha256, len(about.history)))
         saver = Saver(run / artifacts.CHECKPOINTS, checkpoint_every, announce, saved=len(about.history))
         try:
             with saver:
                 program = _compiled(config, train_set, val_set, layout, announce)
                 state = program.start
                 if start is not None:
-                    state = layout.replicate(checkpoints.restore(start.path, program.start))
+                    state = checkpoints.restore(start.path, program.start)
                     announce(f"resumed after epoch {saver.saved} of {config.epochs}")
+                state = common_state(state, layout)
                 state, rows = _epochs(program, state, config.epochs, run, saver, about, began)
             test = programs.evaluate_on(config, jax.device_get(state.params), loaded.test)
             _draw(config, run, rows, programs.confusion(loaded.test.labels, test.logits))
@@ -197,7 +200,7 @@ def _epochs(
         for end in programs.epochs(program, state, numbers, screen.progress if screen.live else None):
             state = end.state
             rows.append(end.row)
-            finite = math.isfinite(end.row["loss"]) and math.isfinite(end.row["val_loss"])
+            finite = programs.finite(end.row)
             if finite:
                 seconds = about.seconds + time.perf_counter() - began
                 saver.take(state, about._replace(history=list(rows), seconds=seconds))
