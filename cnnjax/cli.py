@@ -14,7 +14,7 @@ from cnnjax import command
 from cnnjax.cli_predict import Predict
 from cnnjax.config import TrainConfig
 from cnnjax.errors import ArgumentError
-from cnnjax.processes import Processes, leads
+from cnnjax.processes import ALONE, Processes, leads
 
 if TYPE_CHECKING:
     from cnnjax.models import ConvNet
@@ -124,7 +124,7 @@ class Train:
     """Replace the run that --out holds."""
     checkpoint_every: int = 1
     """Epochs from one checkpoint to the next."""
-    processes: Annotated[Processes, tyro.conf.arg(name="")] = Processes()
+    processes: Annotated[Processes, tyro.conf.arg(name="")] = ALONE
 
     def __call__(self) -> None:
         """Train, with a line an epoch, and say where the files are."""

@@ -14,7 +14,7 @@ import tyro
 
 from cnnjax import interrupts, processes
 from cnnjax.errors import ArgumentError, UserError
-from cnnjax.processes import Processes
+from cnnjax.processes import ALONE
 
 Command = Callable[[], None]
 
@@ -43,7 +43,7 @@ def run(
     try:
         with interrupts.as_exceptions():
             job = _parse(command, description, [word for word in given if word != "--debug"], prog)
-            with processes.joined(getattr(job, "processes", Processes())):
+            with processes.joined(getattr(job, "processes", ALONE)):
                 job()
         return 0
     except KeyboardInterrupt as stop:

@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import AxisType, Mesh, NamedSharding, Sharding
 from jax.sharding import PartitionSpec as P
 
 from cnnjax.errors import ArgumentError
@@ -117,8 +117,8 @@ def by_jit(mesh: Mesh) -> Layout:
         count=mesh.size,
         axis_name=AXIS,
         options=_options(),
-        replicate=partial(jax.tree.map, partial(_place, NamedSharding(mesh, P()))),
-        divide=partial(_place, NamedSharding(mesh, P(None, AXIS))),
+        replicate=partial(jax.tree.map, partial(place, NamedSharding(mesh, P()))),
+        divide=partial(place, NamedSharding(mesh, P(None, AXIS))),
         epoch=epoch,
         evaluation=evaluation,
     )
@@ -130,7 +130,7 @@ def by_pmap(mesh: Mesh) -> Layout:
 
     def divide(plan: Any) -> jax.Array:
         parts = np.asarray(plan).reshape(len(plan), mesh.size, -1)
-        return _place(NamedSharding(mesh, P(None, AXIS)), parts)
+        return place(NamedSharding(mesh, P(None, AXIS)), parts)
 
     def epoch(run: Callable[..., Any]) -> Any:
         axes = (None, None, 1, None)
@@ -144,10 +144,10 @@ def _options() -> Mapping[str, Any]:
     return {"xla_cpu_multi_thread_eigen": False} if jax.default_backend() == "cpu" else {}
 
 
-def _place(sharding: NamedSharding, value: Any) -> jax.Array:
-    """An array of which every process has the whole, of which each device gets its part."""
+def place(sharding: Sharding, value: Any) -> jax.Array:
+    """An array of which every process has the whole, its parts on the devices that `sharding` names."""
     if jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
-        data = _place(sharding, jax.random.key_data(value))
+        data = place(sharding, jax.random.key_data(value))
         return jax.random.wrap_key_data(data, impl=str(jax.random.key_impl(value)))
     host = np.asarray(value)
     # Copies, because JAX may use the memory it is given, and a state is donated.

@@ -3,9 +3,9 @@
 Process 0 leads: it alone reads the run directory, writes and prints, and hands the others what they need. All
 of them load the data and train, each feeding its own devices their share of every batch.
 
-A process that dies is noticed by JAX's heartbeats, whereupon the C++ code below it ends every other one on the
-spot. So that this too ends with a line that says what happened, each process has a helper beside it that has
-the line ready, and prints it when the process disappears without having taken it back.
+A process that dies is noticed by JAX's heartbeats, whereupon the C++ code below JAX ends every other one on
+the spot. So that this too ends with a line that says what happened, each process has a helper beside it that
+has the line ready, and prints it when the process disappears without having taken it back.
 """
 
 import os
@@ -78,6 +78,9 @@ class Processes:
         return self.distributed or self.process_id is not None
 
 
+ALONE = Processes()
+
+
 @contextmanager
 def joined(asked: Processes) -> Iterator[None]:
     """Within this context, which comes before JAX's first computation, the processes are one.
@@ -93,8 +96,8 @@ def joined(asked: Processes) -> Iterator[None]:
         return
     with _last_words() as say:
         say(
-            f"the processes of this run did not all meet within {START_SECONDS} s: start every one of them, and "
-            "see that --coordinator-address is process 0's, on a free port that the others can reach"
+            f"the processes of this run did not all meet within {START_SECONDS} s: start every one of them, "
+            "and see that --coordinator-address is process 0's, on a free port that the others can reach"
         )
         _initialize(asked)
         say(
@@ -164,7 +167,7 @@ def fetch(tree: Any) -> Any:
 def silence_followers() -> None:
     """Let process 0 alone print."""
     if not leads():
-        sys.stdout = open(os.devnull, "w")
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (open to the end)
 
 
 def leave(code: int) -> None:
