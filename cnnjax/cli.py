@@ -110,7 +110,7 @@ class Train:
     pixel_scale: Annotated[float | None, _default("pixel_scale")] = None
     """Factor on the pixels, which are in [0, 1]; 255 trains on raw ones, as the second tutorial does."""
     devices: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint=_DEVICES)] = None
-    """Devices that every batch is divided over; a CPU is as many as are asked for."""
+    """Devices, of every process, that each batch is divided over; a CPU is as many as are asked for."""
     parallel: Literal["jit", "pmap"] = "jit"
     """How the division is compiled; the result is the same."""
     out: Annotated[

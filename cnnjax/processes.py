@@ -107,10 +107,11 @@ def joined(asked: Processes) -> Iterator[None]:
         try:
             yield
             jax.distributed.shutdown()
-        except jax.errors.JaxRuntimeError as error:
-            first = str(error).partition("\n")[0]
+        except RuntimeError as error:  # JAX's own are of this kind
+            first = " ".join(str(error).split())[:200]
             raise UserError(
-                f"another process of this run is lost, or a device failed ({first}); {_GO_ON}"
+                "another process of this run is lost, and what that one printed says why, or a device failed "
+                f"({first}); {_GO_ON}"
             ) from error
 
 
