@@ -6,7 +6,7 @@
     RUN/curves.png, RUN/confusion_matrix.png
     RUN/checkpoints/epoch-N/   the state after epoch N (cnnjax.checkpoints)
 
-Every file appears under its name complete or not at all.
+Every file appears under its name complete or not at all. Of several processes, the one that leads writes.
 """
 
 import csv
@@ -29,6 +29,7 @@ import jax
 from cnnjax import __version__
 from cnnjax.dropout import MASK_SCHEME
 from cnnjax.errors import ArgumentError, UserError
+from cnnjax.processes import leads
 
 COLUMNS = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "seconds")
 CHECKPOINTS = "checkpoints"
@@ -50,6 +51,13 @@ def explained(path: Path) -> Iterator[None]:
         else:
             advice = "choose another --out"
         raise UserError(f"cannot write {path}: {error.strerror or error}; {advice}") from error
+
+
+def make_directory(path: Path) -> None:
+    """Make a directory and those above it, unless they are there."""
+    if leads():
+        with explained(path):
+            path.mkdir(parents=True, exist_ok=True)
 
 
 @contextmanager
@@ -155,6 +163,8 @@ def finished(run: Path, epochs: int) -> dict[str, Any] | None:
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write beside the target and rename, so that no reader ever sees half a file."""
+    if not leads():
+        return
     with explained(path):
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
         try:
@@ -184,8 +194,11 @@ def write_history(run: Path, rows: Sequence[Row]) -> None:
     write_bytes(run / "history.csv", text.getvalue().encode())
 
 
-def provenance() -> dict[str, Any]:
-    """Versions and device: what a figure needs beside it to be believed."""
+def provenance(devices: int | None = None) -> dict[str, Any]:
+    """Versions and device: what a figure needs beside it to be believed.
+
+    `devices` says how many were at work, if not all.
+    """
     device = jax.devices()[0]
     return {
         "python": platform.python_version(),
@@ -196,7 +209,7 @@ def provenance() -> dict[str, Any]:
         "device": {
             "platform": device.platform,
             "kind": device.device_kind,
-            "count": jax.device_count(),
+            "count": devices or jax.device_count(),
         },
         "host": {"system": platform.platform(), "cpus": os.cpu_count()},
         "mask_scheme": MASK_SCHEME,

@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from cnnjax import processes
 from cnnjax.errors import UserError
 from cnnjax.state import TrainState
 
@@ -150,6 +151,11 @@ def restore(path: Path, like: TrainState) -> TrainState:
         tree = checkpointer.restore(path.absolute(), args=args.StandardRestore(target))
     except Exception as error:
         raise UserError(f"cannot restore {path}: {_reason(error)}") from error
+    return from_host_tree(tree, like)
+
+
+def from_host_tree(tree: dict[str, Any], like: TrainState) -> TrainState:
+    """The inverse of `host_tree`; `like` knows the kind of key."""
     # A copy: JAX would otherwise alias host arrays that it does not own, and the state is donated.
     tree = jax.tree.map(lambda leaf: jax.numpy.array(leaf, copy=True), tree)
     key = jax.random.wrap_key_data(tree["key_data"], impl=str(jax.random.key_impl(like.key)))
@@ -172,7 +178,12 @@ def _orbax() -> tuple[Any, Any]:
     import orbax.checkpoint as ocp
 
     logging.getLogger("absl").setLevel(logging.CRITICAL)  # what it reports is raised anyway
-    return ocp.args, ocp.Checkpointer(ocp.StandardCheckpointHandler())
+    # Of several processes one is here; Orbax would wait for the others.
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=0, active_processes={0}, barrier_sync_key_prefix="cnnjax"
+    )
+    options = {"multiprocessing_options": alone} if processes.several() else {}
+    return ocp.args, ocp.Checkpointer(ocp.StandardCheckpointHandler(**options), **options)
 
 
 def _plain(state: TrainState) -> dict[str, Any]:

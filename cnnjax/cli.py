@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 from rich.console import Console
@@ -15,6 +15,7 @@ from cnnjax.cli_predict import Predict
 from cnnjax.cli_report import Report
 from cnnjax.config import TrainConfig
 from cnnjax.errors import ArgumentError
+from cnnjax.processes import ALONE, Processes, leads
 
 if TYPE_CHECKING:
     from cnnjax.models import ConvNet
@@ -73,6 +74,9 @@ class Summary:
             console.print(f"{label} params: {number:,}", highlight=False)
 
 
+_DEVICES = "(default: all there are; of a CPU, 1)"
+
+
 def _default(name: str) -> object:
     """How --help shows a flag whose default is `TrainConfig`'s, or with --resume the run's own."""
     value = getattr(TrainConfig, name)
@@ -106,6 +110,10 @@ class Train:
     images."""
     pixel_scale: Annotated[float | None, _default("pixel_scale")] = None
     """Factor on the pixels, which are in [0, 1]; 255 trains on raw ones, as the second tutorial does."""
+    devices: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint=_DEVICES)] = None
+    """Devices, of every process, that each batch is divided over; a CPU is as many as are asked for."""
+    parallel: Literal["jit", "pmap"] = "jit"
+    """How the division is compiled; the result is the same."""
     out: Annotated[
         Path | None,
         tyro.conf.arg(metavar="DIR", help_behavior_hint="(default: runs/<model>-seed<seed>)"),
@@ -117,11 +125,16 @@ class Train:
     """Replace the run that --out holds."""
     checkpoint_every: int = 1
     """Epochs from one checkpoint to the next."""
+    processes: Annotated[Processes, tyro.conf.arg(name="")] = ALONE
 
     def __call__(self) -> None:
         """Train, with a line an epoch, and say where the files are."""
-        from cnnjax import resumption, run
+        from cnnjax import following, resumption, run
+        from cnnjax.parallel import layout
 
+        over = layout(self.devices, self.parallel)
+        if not leads():
+            return following.follow(over, self.data_dir)
         values = {field.name: getattr(self, field.name) for field in fields(TrainConfig)}
         given = {name: value for name, value in values.items() if value is not None}
         asked = TrainConfig(**given)
@@ -136,6 +149,7 @@ class Train:
             overwrite=self.overwrite,
             resume=self.resume,
             checkpoint_every=self.checkpoint_every,
+            layout=over,
         )
 
 

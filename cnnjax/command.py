@@ -12,8 +12,9 @@ from typing import Any
 
 import tyro
 
-from cnnjax import interrupts
+from cnnjax import interrupts, processes
 from cnnjax.errors import ArgumentError, UserError
+from cnnjax.processes import ALONE
 
 Command = Callable[[], None]
 
@@ -41,7 +42,9 @@ def run(
     debug = "--debug" in given
     try:
         with interrupts.as_exceptions():
-            _parse(command, description, [word for word in given if word != "--debug"], prog)()
+            job = _parse(command, description, [word for word in given if word != "--debug"], prog)
+            with processes.joined(getattr(job, "processes", ALONE)):
+                job()
         return 0
     except KeyboardInterrupt as stop:
         if debug:
@@ -60,7 +63,9 @@ def run(
         if not isinstance(error, UserError):
             message = f"{type(error).__name__}: {message} (--debug shows where)"
         print(f"cnnjax: error: {message}", file=sys.stderr)
-        return 2 if isinstance(error, ArgumentError) else 1
+        code = 2 if isinstance(error, ArgumentError) else 1
+        processes.leave(code)
+        return code
 
 
 def _parse(command: Any, description: str, arguments: list[str], prog: str) -> Command:

@@ -5,7 +5,6 @@ results = run(arms, Protocol(epochs=5, seeds=6), Path("results/mine"))
 print(conclusion(summarise(results.final("val_accuracy"), results.arms), "accuracy", accuracy=True))
 """
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from cnnjax.artifacts import explained
+from cnnjax.artifacts import make_directory
 from cnnjax.config import HParams
 from cnnjax.data import Dataset, load, split, training_split
 from cnnjax.dropout import MASK_SCHEME
@@ -22,7 +21,9 @@ from cnnjax.errors import ArgumentError, UserError
 from cnnjax.metrics import means
 from cnnjax.models import ConvNet
 from cnnjax.optimizers import OPTIMIZERS
+from cnnjax.parallel import cores
 from cnnjax.population import PopulationProgram, default_chunk, make_population, stack
+from cnnjax.processes import fetch, silence_followers
 from cnnjax.programs import to_device
 from cnnjax.results import Predictions, Results, Store
 from cnnjax.train import Arrays
@@ -78,11 +79,11 @@ class Splits:
 def use_every_core() -> None:
     """Make a CPU as many devices as it has cores; to be called before JAX's first computation.
 
-    Members of a population are independent: a core each beats all cores on one.
+    Members of a population are independent: a core each beats all cores on one. Of several processes, the one
+    that leads prints from here on.
     """
-    # macOS knows no affinity.
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    jax.config.update("jax_num_cpu_devices", cores)
+    jax.config.update("jax_num_cpu_devices", cores())
+    silence_followers()
 
 
 def prepare(
@@ -139,8 +140,7 @@ def run(
         ArgumentError: `out` holds results of another protocol.
         UserError: `out` cannot be written; or a network diverged and `on_nan` is "stop".
     """
-    with explained(out):
-        out.mkdir(parents=True, exist_ok=True)
+    make_directory(out)
     store = Store(out, _identity(arms, protocol, splits))
     train, val, test = (to_device(part) for part in (splits.train, splits.val, splits.test))
     last = {"test": test} | {name: to_device(probe) for name, probe in (probes or {}).items()}
@@ -231,10 +231,10 @@ def _train_block(
             for name, data in last.items():
                 measured[f"{name}_"], logits = program.evaluate(population, data)
                 if name == "test":
-                    said = Predictions.of(jax.device_get(logits))
+                    said = Predictions.of(fetch(logits))
                     for i, (arm, seed) in enumerate(block):
                         store.keep(arm.name, seed, Predictions(said.labels[i], said.probability[i]))
-        fetched = {prefix: means(jax.device_get(part)) for prefix, part in measured.items()}
+        fetched = {prefix: means(fetch(part)) for prefix, part in measured.items()}
         for i, (arm, seed) in enumerate(block):
             store.rows[arm.name, seed, number + 1] = {
                 # A network whose logits are NaN still predicts some class: its accuracy means nothing.
@@ -249,7 +249,7 @@ def _train_block(
 
 def _finite(sums: Any) -> np.ndarray:
     """bool[members]: whether all these sums of a member are."""
-    return np.all([np.isfinite(leaf) for leaf in jax.tree.leaves(jax.device_get(sums))], axis=0)
+    return np.all([np.isfinite(leaf) for leaf in jax.tree.leaves(fetch(sums))], axis=0)
 
 
 def _identity(arms: Sequence[Arm], protocol: Protocol, splits: Splits) -> dict[str, Any]:

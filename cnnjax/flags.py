@@ -2,8 +2,12 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+import tyro
 
 from cnnjax.experiment import OnNan, Protocol
+from cnnjax.processes import ALONE, Processes
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,7 @@ class Flags:
     """Networks to vmap at a time; chosen for the backend unless given."""
     on_nan: OnNan = "stop"
     """What to do when a network's loss is not finite: stop, or continue and count it as diverged."""
+    processes: Annotated[Processes, tyro.conf.arg(name="")] = ALONE
 
     def protocol(self, optimizer: str = "adam") -> Protocol:
         """What the arms share."""

@@ -19,6 +19,7 @@ from jax.sharding import PartitionSpec as P
 from cnnjax.config import HParams
 from cnnjax.keys import Streams, streams
 from cnnjax.metrics import MetricSums
+from cnnjax.parallel import place
 from cnnjax.state import MakeOptimizer, TrainState, init_state
 from cnnjax.train import Arrays, epoch_plan, evaluate, make_eval_step, make_train_step, train_epoch
 
@@ -84,7 +85,7 @@ def make_population(
     examples = train.labels.shape[0]
     mesh = jax.make_mesh((jax.device_count(),), ("members",), axis_types=(AxisType.Auto,))
     shape = (1, *train.images.shape[1:])
-    train, val = jax.device_put((train, val), NamedSharding(mesh, P()))
+    train, val = jax.tree.map(partial(place, NamedSharding(mesh, P())), (train, val))
 
     def spread(one: Callable[..., Any]) -> Callable[..., Any]:
         """Map `one(member, *shared)` over the members: a part of them on each device, chunk by chunk."""

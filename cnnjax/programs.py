@@ -1,11 +1,13 @@
 """The compiled programs of one run: built once, one transfer to the host an epoch."""
 
+import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,11 +18,13 @@ from cnnjax.keys import Streams, streams
 from cnnjax.metrics import MetricSums, means
 from cnnjax.models import MODELS, ConvNet
 from cnnjax.optimizers import OPTIMIZERS
+from cnnjax.parallel import Layout, one_device
 from cnnjax.state import TrainState, init_state
 from cnnjax.train import (
     Arrays,
     epoch_plan,
     evaluate,
+    evaluate_shared,
     make_eval_step,
     make_train_step,
     train_epoch,
@@ -60,7 +64,8 @@ class Program:
     start: TrainState
     plan: Callable[[int], list[jax.Array]]  # the parts of an epoch's index plan
     epoch: Callable[..., tuple[TrainState, MetricSums]]
-    evaluate: Callable[..., tuple[MetricSums, jax.Array]]
+    evaluate: Callable[..., tuple[MetricSums, Any]]  # (params, data); on one device with logits
+    layout: Layout
     train: Arrays
     val: Arrays
     compile_seconds: float
@@ -76,14 +81,18 @@ def network(config: TrainConfig) -> ConvNet:
     return MODELS[config.model].clone(pixel_scale=config.pixel_scale)
 
 
-def build(config: TrainConfig, train: Dataset, val: Dataset) -> Program:
-    """Compile a run before its first step, so that compiling and training are timed apart."""
+def build(config: TrainConfig, train: Dataset, val: Dataset, layout: Layout | None = None) -> Program:
+    """Compile a run before its first step, so that compiling and training are timed apart.
+
+    On one device unless `layout` says otherwise.
+    """
     began = time.perf_counter()
+    layout = layout or one_device()
     model, make_optimizer = network(config), OPTIMIZERS[config.optimizer]
     hparams = jax.tree.map(jnp.float32, config.hparams)
     keys = streams(jax.random.key(config.seed))
-    step, eval_step = make_train_step(model, make_optimizer), make_eval_step(model, config.dropout_rate)
-    train_arrays, val_arrays = to_device(train), to_device(val)
+    step = make_train_step(model, make_optimizer, layout.axis_name)
+    train_arrays, val_arrays, shared = layout.replicate((Arrays(*train), Arrays(*val), hparams))
     examples = train.labels.shape[0]
     steps = -(-examples // config.batch_size)
     parts = max(n for n in range(1, SEGMENTS + 1) if steps % n == 0)
@@ -98,16 +107,19 @@ def build(config: TrainConfig, train: Dataset, val: Dataset) -> Program:
         rows = epoch_plan(keys.shuffle, number, examples, config.batch_size)
         return jnp.split(rows, parts)
 
-    state = start(keys)
-    epoch = jax.jit(partial(train_epoch, step), donate_argnums=0)
-    first = jax.eval_shape(plan, jnp.int32(0))[0]
-    compiled_epoch = epoch.lower(state, train_arrays, first, hparams).compile()
-    compiled_evaluate = jax.jit(partial(evaluate, eval_step)).lower(state.params, val_arrays).compile()
+    def compiled(program: Any, *arguments: Any) -> Callable[..., Any]:
+        return program.lower(*arguments).compile(compiler_options=dict(layout.options) or None)
+
+    state = layout.replicate(start(keys))
+    first = layout.divide(plan(jnp.int32(0))[0])
+    epoch = compiled(layout.epoch(partial(train_epoch, step)), state, train_arrays, first, shared)
+    validate = layout.evaluation(_evaluation(model, config.dropout_rate, layout.axis_name))
     return Program(
         start=state,
-        plan=lambda number: plan(jnp.int32(number)),
-        epoch=lambda state, part: compiled_epoch(state, train_arrays, part, hparams),
-        evaluate=compiled_evaluate,
+        plan=lambda number: list(map(layout.divide, plan(jnp.int32(number)))),
+        epoch=lambda state, part: epoch(state, train_arrays, part, shared),
+        evaluate=compiled(validate, state.params, val_arrays),
+        layout=layout,
         train=train_arrays,
         val=val_arrays,
         compile_seconds=time.perf_counter() - began,
@@ -151,6 +163,11 @@ def epochs(
         )
 
 
+def finite(row: Mapping[str, float]) -> bool:
+    """Whether an epoch's losses are; if not, training diverged."""
+    return math.isfinite(row["loss"]) and math.isfinite(row["val_loss"])
+
+
 def evaluate_on(config: TrainConfig, params: Any, dataset: Dataset) -> Evaluation:
     """Loss, accuracy and logits of `params` over a whole data set."""
     run = jax.jit(partial(evaluate, make_eval_step(network(config), config.dropout_rate)))
@@ -164,6 +181,15 @@ def confusion(labels: np.ndarray, logits: np.ndarray) -> np.ndarray:
     classes = logits.shape[1]
     pairs = labels.astype(np.int64) * classes + np.argmax(logits, axis=1)
     return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
+
+
+def _evaluation(
+    model: nn.Module, dropout_rate: float, axis_name: str | None
+) -> Callable[[Any, Arrays], tuple[MetricSums, Any]]:
+    eval_step = make_eval_step(model, dropout_rate)
+    if axis_name is None:
+        return partial(evaluate, eval_step)
+    return lambda params, data: (evaluate_shared(eval_step, params, data, axis_name), None)
 
 
 def _watch(epoch: int, sums: list[Any], progress: Progress | None) -> None:

@@ -13,8 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cnnjax.artifacts import explained, write_bytes, write_json
+from cnnjax.artifacts import make_directory, write_bytes, write_json
 from cnnjax.errors import ArgumentError, UserError
+from cnnjax.parallel import place
+from cnnjax.processes import fetch, from_leader, leads
 
 METRICS = (
     "loss",
@@ -81,7 +83,7 @@ class Store:
     """`results.csv`, `protocol.json`, predictions and the state of members in training, in one directory."""
 
     def __init__(self, out: Path, protocol: dict[str, Any]) -> None:
-        """Open the directory, with the rows it holds.
+        """Open the directory, with the rows it holds; of several processes, the one that leads opens it.
 
         Raises:
             ArgumentError: it holds the results of another protocol.
@@ -89,6 +91,12 @@ class Store:
         """
         self.out = out
         self.rows: dict[Cell, Row] = {}
+        if leads():
+            self._open(protocol)
+        self.rows = from_leader(self.rows)
+
+    def _open(self, protocol: dict[str, Any]) -> None:
+        out = self.out
         told = json.loads(json.dumps(protocol))
         try:
             known = json.loads((out / "protocol.json").read_text())
@@ -127,18 +135,19 @@ class Store:
     def keep(self, arm: str, seed: int, predictions: Predictions) -> None:
         """Put the predictions of one member, u8[n] and f32[n], on disk."""
         path = _predictions(self.out, arm, seed)
-        with explained(path.parent):
-            path.parent.mkdir(exist_ok=True)
+        make_directory(path.parent)
         content = io.BytesIO()
         np.savez_compressed(content, **predictions._asdict())
         write_bytes(path, content.getvalue())
 
     def save(self, tree: Any, members: Sequence[tuple[str, int]], epoch: int) -> None:
         """Keep the state of the members in training, so that an interrupted experiment can go on."""
-        leaves = [jax.random.key_data(leaf) if _is_key(leaf) else leaf for leaf in jax.tree.leaves(tree)]
+        leaves = fetch(
+            [jax.random.key_data(leaf) if _is_key(leaf) else leaf for leaf in jax.tree.leaves(tree)]
+        )
         content = io.BytesIO()
         header = np.array(json.dumps({"members": members, "epoch": epoch}))
-        np.savez(content, header, *jax.device_get(leaves))
+        np.savez(content, header, *leaves)
         write_bytes(self.out / STATE, content.getvalue())
 
     def restore(self, like: Any, members: Sequence[tuple[str, int]]) -> tuple[Any, int]:
@@ -148,7 +157,7 @@ class Store:
             return like, 0
         leaves, structure = jax.tree.flatten(like)
         filled = [
-            jax.random.wrap_key_data(jnp.asarray(new)) if _is_key(old) else jax.device_put(new, old.sharding)
+            jax.random.wrap_key_data(place(old.sharding, new)) if _is_key(old) else place(old.sharding, new)
             for old, new in zip(leaves, kept[2], strict=True)
         ]
         return jax.tree.unflatten(structure, filled), kept[1]
@@ -159,6 +168,9 @@ class Store:
         return kept[0] if kept else []
 
     def _state(self) -> tuple[list[tuple[str, int]], int, list[np.ndarray]] | None:
+        return from_leader(self._read_state() if leads() else None)
+
+    def _read_state(self) -> tuple[list[tuple[str, int]], int, list[np.ndarray]] | None:
         try:
             with np.load(self.out / STATE, allow_pickle=False) as file:
                 header, *leaves = (file[name] for name in file.files)

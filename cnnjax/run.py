@@ -1,6 +1,5 @@
 """One run from configuration to run directory: `train` loads, trains, writes and tells."""
 
-import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -8,12 +7,14 @@ from typing import Any
 
 import jax
 
-from cnnjax import artifacts, checkpoints, plots, programs, resumption
+from cnnjax import artifacts, checkpoints, plots, processes, programs, resumption
 from cnnjax.checkpoints import Checkpoint, Manifest
 from cnnjax.config import TrainConfig
 from cnnjax.data import Dataset, Loaded, load, training_split
 from cnnjax.errors import ArgumentError, UserError
+from cnnjax.following import Order, common_state
 from cnnjax.models import parameter_count
+from cnnjax.parallel import Layout, one_device, refuse_undivided
 from cnnjax.programs import Program
 from cnnjax.published import published_history
 from cnnjax.saver import Saver
@@ -29,13 +30,14 @@ def train(
     overwrite: bool = False,
     resume: bool = False,
     checkpoint_every: int = 1,
+    layout: Layout | None = None,
     announce: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """Train as `config` says and leave everything in the directory `run`.
 
     A resumed run goes on after its last whole checkpoint, and ends as if it had never been interrupted, to
     the bit, on the same machine and versions. One that is finished is left as it is; one that has not begun
-    begins.
+    begins. Where there are several processes, this is process 0's part, and `cnnjax.following` the others'.
 
     Args:
         config: of a resumed run, what it was started with; only `epochs` may differ.
@@ -44,6 +46,8 @@ def train(
         overwrite: replace the run that `run` holds.
         resume: go on with the run that `run` holds.
         checkpoint_every: epochs between two checkpoints; the last epoch always has one.
+        layout: the devices to train on; one unless given. Another number of them than the run began with
+            changes last digits alone.
         announce: called with every line that is not an epoch's.
 
     Returns:
@@ -51,7 +55,7 @@ def train(
 
     Raises:
         ArgumentError: `run` holds a run already, or one with another configuration, or one with more epochs;
-            or the batch is larger than the training split.
+            or the batch is larger than the training split, or cannot be divided over the devices.
         UserError: the data cannot be had, or are not those the run began with; the directory cannot be
             written, or another process has it; no checkpoint is whole; the loss is not finite.
         KeyboardInterrupt: Ctrl-C or SIGTERM; what is finished is saved, and the message says how to go on.
@@ -59,6 +63,8 @@ def train(
     began = time.perf_counter()
     if checkpoint_every < 1:
         raise ArgumentError(f"--checkpoint-every {checkpoint_every} must be at least 1")
+    layout = layout or one_device()
+    refuse_undivided(config.batch_size, layout)
     if resume and overwrite:
         raise ArgumentError("--resume goes on with a run and --overwrite replaces it: give one of them")
     known = resumption.recorded(run, announce) if resume else None
@@ -68,6 +74,7 @@ def train(
         resumption.refuse_another_config(config, known[0], run)
         if (record := artifacts.finished(run, config.epochs)) is not None:
             announce(f"{run} is finished, all {config.epochs} epochs: nothing to do; --epochs N goes on to N")
+            processes.from_leader(None)
             return record
 
     with artifacts.claimed(run):
@@ -86,17 +93,19 @@ def train(
                 f"--batch-size {config.batch_size} is larger than the training split "
                 f"({len(train_set.labels)} images)"
             )
-        about = _begin(config, run, start, loaded, data_dir, announce)
+        about = _begin(config, run, start, loaded, data_dir, layout, announce)
+        processes.from_leader(Order(config, data_dir, loaded.sha256, len(about.history)))
         saver = Saver(run / artifacts.CHECKPOINTS, checkpoint_every, announce, saved=len(about.history))
         try:
             with saver:
-                program = _compiled(config, train_set, val_set, announce)
+                program = _compiled(config, train_set, val_set, layout, announce)
                 state = program.start
                 if start is not None:
                     state = checkpoints.restore(start.path, program.start)
                     announce(f"resumed after epoch {saver.saved} of {config.epochs}")
+                state = common_state(state, layout)
                 state, rows = _epochs(program, state, config.epochs, run, saver, about, began)
-            test = programs.evaluate_on(config, state.params, loaded.test)
+            test = programs.evaluate_on(config, jax.device_get(state.params), loaded.test)
             _draw(config, run, rows, programs.confusion(loaded.test.labels, test.logits))
             record = {
                 "validation": {"loss": rows[-1]["val_loss"], "accuracy": rows[-1]["val_accuracy"]},
@@ -109,7 +118,7 @@ def train(
                     "total": round(about.seconds + time.perf_counter() - began, 3),
                 },
                 "data": {"name": loaded.name, "source": loaded.source, "sha256": loaded.sha256},
-                **artifacts.provenance(),
+                **artifacts.provenance(layout.count),
             }
             artifacts.write_json(run / "result.json", record)
         except KeyboardInterrupt as stop:
@@ -128,10 +137,11 @@ def _begin(
     start: Checkpoint | None,
     loaded: Loaded,
     data_dir: Path | None,
+    layout: Layout,
     announce: Callable[[str], None],
 ) -> Manifest:
     """Make the directory that of this run; returns what is known of the run so far."""
-    origin = artifacts.provenance()
+    origin = artifacts.provenance(layout.count)
     about = Manifest(
         config=resumption.record_of(config, data_dir),
         data={"name": loaded.name, "sha256": loaded.sha256},
@@ -156,14 +166,19 @@ def _begin(
 
 
 def _compiled(
-    config: TrainConfig, train_set: Dataset, val_set: Dataset, announce: Callable[[str], None]
+    config: TrainConfig,
+    train_set: Dataset,
+    val_set: Dataset,
+    layout: Layout,
+    announce: Callable[[str], None],
 ) -> Program:
     kind = " test images" if config.train_split == "all" else ""
+    devices = f"{layout.count} x " * (layout.count > 1) + jax.devices()[0].device_kind
     announce(
         f"{config.model}, dropout rate {config.dropout_rate:g}, {len(train_set.labels):,} images to train "
-        f"and {len(val_set.labels):,}{kind} to validate on {jax.devices()[0].device_kind}; compiling"
+        f"and {len(val_set.labels):,}{kind} to validate on {devices}; compiling"
     )
-    program = programs.build(config, train_set, val_set)
+    program = programs.build(config, train_set, val_set, layout)
     parameters = parameter_count(program.start.params)
     announce(f"{parameters:,} parameters; compiled in {program.compile_seconds:.1f} s")
     return program
@@ -185,7 +200,7 @@ def _epochs(
         for end in programs.epochs(program, state, numbers, screen.progress if screen.live else None):
             state = end.state
             rows.append(end.row)
-            finite = math.isfinite(end.row["loss"]) and math.isfinite(end.row["val_loss"])
+            finite = programs.finite(end.row)
             if finite:
                 seconds = about.seconds + time.perf_counter() - began
                 saver.take(state, about._replace(history=list(rows), seconds=seconds))

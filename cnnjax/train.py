@@ -128,6 +128,19 @@ def evaluate(eval_step: EvalStep, params: Params, data: Arrays) -> tuple[MetricS
     return total(sums), logits.reshape(-1, logits.shape[-1])[:examples]
 
 
+def evaluate_shared(eval_step: EvalStep, params: Params, data: Arrays, axis_name: str) -> MetricSums:
+    """Metric sums over all of `data`, to which each device along a mapped axis adds its share."""
+    examples, devices = data.labels.shape[0], jax.lax.axis_size(axis_name)
+    width = -(-min(EVAL_BATCH, examples) // devices)
+    plan = sequential_plan(examples, devices * width).reshape(-1, devices, width)
+
+    def body(_: None, row: jax.Array) -> tuple[None, MetricSums]:
+        return None, eval_step(params, take_batch(data.images, data.labels, row))[0]
+
+    _, sums = jax.lax.scan(body, None, plan[:, jax.lax.axis_index(axis_name)])
+    return jax.lax.psum(total(sums), axis_name)
+
+
 def epoch_plan(key: jax.Array, epoch: jax.Array | int, examples: int, batch_size: int) -> jax.Array:
     """The index plan of an epoch (counted from 0) of the run whose shuffle stream is `key`."""
     return shuffled_plan(jax.random.fold_in(key, epoch), examples, batch_size)

@@ -29,6 +29,7 @@ from cnnjax.experiment import Arm
 from cnnjax.flags import Flags
 from cnnjax.models import MODELS
 from cnnjax.optimizers import OPTIMIZERS
+from cnnjax.processes import leads
 from cnnjax.programs import to_device
 from cnnjax.published import published_history
 from cnnjax.reproduction import Comparison, compare, prediction_interval
@@ -103,8 +104,9 @@ class ReproduceTutorials(Flags):
                 )
                 record[arm.name] = self._report(results, arm, told, 1000 * step / self.batch_size, out)
             record[arms[0].name] |= report.tell_confusions(results.predictions, splits.test)
-            rows = (kept / "results.csv").read_text().splitlines(keepends=True)
-            merged += rows[len(merged) > 0 :]
+            if leads():
+                rows = (kept / "results.csv").read_text().splitlines(keepends=True)
+                merged += rows[len(merged) > 0 :]
         write_bytes(out / "results.csv", "".join(merged).encode())
         write_json(out / "summary.json", record)
         if not exact:

@@ -1,0 +1,142 @@
+"""A run on many devices is the run on one: same batches, same masks, and sums in another order.
+
+Each of the 75 steps below reorders sums of 32 float32 terms, an error of a few 2^-24 each, which Adam passes
+on to the next step; 1e-4 of a loss is far above what that becomes, and far below what one wrong mask or a
+batch out of place does: they change the third digit.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache, partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from runs import fails, new_process, train
+
+from cnnjax import parallel, programs
+from cnnjax.batches import shuffled_plan
+from cnnjax.config import HParams, TrainConfig
+from cnnjax.data import Dataset, load, split
+from cnnjax.keys import streams
+from cnnjax.models import ConvNet
+from cnnjax.optimizers import adam
+from cnnjax.parallel import Mapper
+from cnnjax.state import init_state
+from cnnjax.train import Arrays, evaluate_shared, make_eval_step, make_train_step, train_epoch
+
+CONFIG = TrainConfig(model="lenet-swish", dropout_rate=0.4, epochs=3)
+Rows = list[dict[str, float]]
+
+
+@pytest.fixture(scope="module")
+def sets() -> tuple[Dataset, Dataset]:
+    loaded = load("fashion_mnist", Path(__file__).parent / "data", announce=lambda _: None)
+    return split(loaded.train)
+
+
+@pytest.fixture(scope="module")
+def trained(sets: tuple[Dataset, Dataset]) -> Callable[..., Rows]:
+    @cache
+    def run(devices: int, by: Mapper = "jit", seed: int = 0) -> Rows:
+        program = programs.build(replace(CONFIG, seed=seed), *sets, parallel.layout(devices, by))
+        assert program.layout.count == devices
+        rows = [end.row for end in programs.epochs(program, program.start, range(CONFIG.epochs))]
+        return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
+
+    return run
+
+
+def assert_same(rows: Rows, others: Rows) -> None:
+    for ours, theirs in zip(rows, others, strict=True):
+        for name, value in ours.items():
+            # An image whose two likeliest classes are equal to the last digits may change sides.
+            tolerance = {"rtol": 0, "atol": 1.1 / 200} if "accuracy" in name else {"rtol": 1e-4}
+            np.testing.assert_allclose(value, theirs[name], err_msg=name, **tolerance)
+
+
+@pytest.mark.parametrize("devices", [4, *(pytest.param(n, marks=pytest.mark.slow) for n in (2, 8))])
+def test_the_history_does_not_depend_on_the_number_of_devices(
+    devices: int, trained: Callable[..., Rows]
+) -> None:
+    assert_same(trained(devices), trained(1))
+
+
+@pytest.mark.slow
+def test_the_tolerance_has_teeth(trained: Callable[..., Rows]) -> None:
+    with pytest.raises(AssertionError):
+        assert_same(trained(1, seed=1), trained(1))
+
+
+def test_pmap_gives_what_jit_gives_bit_for_bit(trained: Callable[..., Rows]) -> None:
+    assert trained(4, "pmap") == trained(4)
+
+
+def collectives(program: jax.stages.Compiled) -> list[str]:
+    kinds = "all-reduce|all-gather|all-to-all|reduce-scatter|collective-permute|collective-broadcast"
+    return re.findall(rf" ({kinds})(?:-start)?\(", program.as_text() or "")
+
+
+@pytest.mark.parametrize("by", ["jit", pytest.param("pmap", marks=pytest.mark.slow)])
+def test_devices_exchange_nothing_but_one_sum_a_step(by: Mapper) -> None:
+    """Above all not the patches of the convolution, which are larger than everything else."""
+    model, layout = ConvNet(features=(2, 3), hidden=(4,), dropout_sites="blocks"), parallel.layout(4, by)
+    hparams, keys = HParams(jnp.float32(1e-3), jnp.float32(0.5)), streams(jax.random.key(0))
+    images = jnp.zeros((1, 12, 12, 1))
+    state = layout.replicate(jax.jit(lambda: init_state(model, adam, keys, images, hparams))())
+    data = layout.replicate(Arrays(np.zeros((40, 12, 12, 1), np.uint8), np.zeros(40, np.int32)))
+    plan = layout.divide(shuffled_plan(keys.shuffle, 40, 16))
+    epoch = layout.epoch(partial(train_epoch, make_train_step(model, adam, layout.axis_name)))
+    assert collectives(epoch.lower(state, data, plan, layout.replicate(hparams)).compile()) == ["all-reduce"]
+    share = partial(evaluate_shared, make_eval_step(model), axis_name=parallel.AXIS)
+    assert collectives(layout.evaluation(share).lower(state.params, data).compile()) == ["all-reduce"]
+
+
+@pytest.mark.parametrize("examples", [1, 3, 7, 501, 1300])
+def test_a_shared_evaluation_sees_every_example_once(examples: int) -> None:
+    layout = parallel.layout(4)
+    data = Arrays(np.arange(4 * examples, dtype=np.uint8).reshape(-1, 2, 2, 1), np.ones(examples, np.int32))
+    table = jnp.eye(3)
+    sums = layout.evaluation(
+        lambda params, data: evaluate_shared(
+            lambda params, batch: (
+                programs.MetricSums(
+                    jnp.sum(params[0, 0] * batch.weight * batch.images[:, 0, 0, 0]),
+                    jnp.sum(batch.weight * batch.labels.astype(jnp.float32)),
+                    jnp.sum(batch.weight),
+                ),
+                batch.weight,
+            ),
+            params,
+            data,
+            parallel.AXIS,
+        )
+    )(layout.replicate(table), layout.replicate(data))
+    assert (sums.correct, sums.examples) == (examples, examples)
+    np.testing.assert_allclose(sums.loss, data.images[:, 0, 0, 0].astype(np.float64).sum() / 255, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (("--devices", "3"), "give a multiple of 3, or 2 devices"),
+        (("--devices", "4", "--batch-size", "30"), "give a multiple of 4, or 3 devices"),
+        (("--devices", "9", "--batch-size", "9"), "more than there are: 8"),
+        (("--devices", "1000000"), "more than there are: 8"),
+        (("--devices", "0"), "--devices 0 must be at least 1"),
+        (("--devices", "two"), "two"),
+        (("--parallel", "xmap"), "pmap"),
+    ],
+)
+def test_devices_that_cannot_be_had_are_one_line(flags: tuple[str, ...], told: str, tmp_path: Path) -> None:
+    assert told in fails(2, *train(tmp_path / "run", *flags))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_a_cpu_is_as_many_devices_as_are_asked_for(tmp_path: Path) -> None:
+    ended = new_process(*train(tmp_path / "run", "--devices", "2", "--epochs", "1"))
+    assert ended.code == 0 and "to validate on 2 x cpu" in ended.out, ended

@@ -1,0 +1,233 @@
+"""Several processes are one run; one that is lost takes the others with it, in words and in bounded time."""
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from runs import FILES, TINY, assert_same_run, fails, history, main, new_process, train
+
+from cnnjax import processes
+from cnnjax.errors import ArgumentError
+from cnnjax.processes import Processes
+
+EPOCHS = 4
+ROOT = Path(__file__).parents[1]
+BOUND = processes.SILENCE_SECONDS + 60  # to notice, and to start and compile on a slow machine
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
+
+
+class Ended(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def together(*command: str, preludes: tuple[str, str] = ("", "")) -> list[Ended]:
+    """Start a command in two processes of one run, and wait for both.
+
+    `command` is a module or a script and its arguments; a prelude is run first in its process.
+    """
+    address = f"127.0.0.1:{free_port()}"
+    started = []
+    for number, prelude in enumerate(preludes):
+        flags = ["--coordinator-address", address, "--num-processes", "2", "--process-id", str(number)]
+        code = f"{prelude}\nimport runpy, sys; sys.argv = sys.argv[1:]\n"
+        code += (
+            "runpy.run_path(sys.argv[0], run_name='__main__')"
+            if command[0].endswith(".py")
+            else "runpy.run_module(sys.argv[0], run_name='__main__')"
+        )
+        started.append(
+            subprocess.Popen(
+                [sys.executable, "-c", code, *command, *flags],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                env=ENVIRONMENT,
+                cwd=ROOT,
+            )
+        )
+    try:
+        said = [process.communicate(timeout=600) for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    return [Ended(process.returncode, *words) for process, words in zip(started, said, strict=True)]
+
+
+def train_together(out: Path, *more: str, preludes: tuple[str, str] = ("", "")) -> list[Ended]:
+    return together("cnnjax", *train(out, "--devices", "2", *more), preludes=preludes)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two processes of two devices each, which nothing disturbed."""
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    first, second = train_together(out, "--epochs", str(EPOCHS))
+    assert (first.code, second.code) == (0, 0), (first, second)
+    assert "to validate on 4 x cpu" in first.out and f"epoch {EPOCHS}/{EPOCHS}" in first.out
+    assert "epoch" not in second.out, "process 0 alone prints"
+    return out
+
+
+@pytest.mark.slow
+def test_two_processes_of_two_devices_are_one_of_four(whole: Path, tmp_path: Path) -> None:
+    """Only the order of sums differs, between devices that share memory and those that do not."""
+    assert main(*train(tmp_path / "run", "--devices", "4", "--epochs", str(EPOCHS))).code == 0
+    assert {path.name for path in whole.iterdir()} == FILES
+    for ours, theirs in zip(history(whole)[1:], history(tmp_path / "run")[1:], strict=True):
+        np.testing.assert_allclose([float(x) for x in ours], [float(x) for x in theirs], rtol=1e-5)
+    config = (whole / "config.json").read_bytes()
+    assert config == (tmp_path / "run/config.json").read_bytes(), "it does not matter where a run is trained"
+
+
+DIES = """
+import os, signal
+from cnnjax import following, programs
+epochs = programs.epochs
+def until_killed(*arguments):
+    for number, end in enumerate(epochs(*arguments), 1):
+        yield end
+        if number == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+programs.epochs = until_killed
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_lost_process_ends_the_other_and_the_run_can_go_on(
+    victim: int, whole: Path, tmp_path: Path
+) -> None:
+    began = time.monotonic()
+    preludes = ("", DIES) if victim else (DIES, "")
+    ended = train_together(tmp_path / "run", "--epochs", str(EPOCHS), preludes=preludes)
+    assert time.monotonic() - began < BOUND
+    other = ended[1 - victim]
+    assert ended[victim].code == -9 and other.code != 0, ended
+    assert other.err.splitlines()[-1].startswith("cnnjax: error: "), other.err
+    assert "--resume" in other.err.splitlines()[-1]
+    assert not (tmp_path / "run/result.json").exists()
+    first, second = train_together(tmp_path / "run", "--resume", "--epochs", str(EPOCHS))
+    assert (first.code, second.code) == (0, 0), (first, second)
+    assert re.search("resumed after epoch [123] of 4", first.out), first.out
+    assert_same_run(tmp_path / "run", whole)
+
+
+@pytest.mark.slow
+def test_a_mistake_that_one_process_sees_ends_the_other(whole: Path, tmp_path: Path) -> None:
+    out = shutil.copytree(whole, tmp_path / "run")
+    first, second = train_together(out, "--epochs", str(EPOCHS))
+    assert first.code == 2 and "already holds a run" in first.err
+    assert second.code != 0 and "what that one printed says why" in second.err.splitlines()[-1]
+    assert history(out) == history(whole)
+
+
+@pytest.mark.slow
+def test_a_finished_run_is_left_as_it_is(whole: Path) -> None:
+    first, second = train_together(whole, "--resume")
+    assert (first.code, second.code) == (0, 0) and "nothing to do" in first.out
+
+
+@pytest.mark.slow
+def test_an_experiment_in_two_processes_is_that_of_one(tmp_path: Path) -> None:
+    """Members have a device each, and exchange nothing: the results are equal to the bit."""
+    script = str(ROOT / "experiments/dropout_ablation.py")
+    data = ("--dataset", "fashion_mnist", "--data-dir", str(TINY))
+    flags = (*data, "--epochs", "1", "--seeds", "2", "--rates", "0", "0.5")
+    alone = [sys.executable, script, *flags, "--out", str(tmp_path / "one")]
+    subprocess.run(alone, check=True, env=ENVIRONMENT, capture_output=True, timeout=600)
+    first, second = together(script, *flags, "--out", str(tmp_path / "two"))
+    assert (first.code, second.code) == (0, 0), (first, second)
+    for name in ("results.csv", "protocol.json"):
+        assert (tmp_path / "two" / name).read_bytes() == (tmp_path / "one" / name).read_bytes()
+    files = [{path.name for path in (tmp_path / name).rglob("*")} for name in ("one", "two")]
+    assert files[0] == files[1]
+    assert "val accuracy" in first.out and "val accuracy" not in second.out
+
+
+ABSENT = ["--coordinator-address", "127.0.0.1:9", "--num-processes", "2", "--process-id", "1"]
+
+
+@pytest.mark.slow
+def test_a_process_that_waits_in_vain_says_so(tmp_path: Path) -> None:
+    prelude = "from cnnjax import processes; processes.START_SECONDS = 5"
+    ended = new_process(*train(tmp_path / "run", *ABSENT), prelude=prelude)
+    assert ended.code != 0 and not (tmp_path / "run").exists()
+    assert "did not all meet within 5 s" in ended.err.splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_without_a_cluster_there_is_nothing_to_join(tmp_path: Path) -> None:
+    ended = new_process(*train(tmp_path / "run", "--distributed"))
+    assert ended.code == 2 and "--distributed finds no SLURM" in ended.err and ended.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (("--process-id", "0"), "are given together"),
+        (("--coordinator-address", "host:1", "--num-processes", "2"), "are given together"),
+        (("--coordinator-address", "host", "--num-processes", "2", "--process-id", "0"), "HOST:PORT"),
+        (("--coordinator-address", "host:x", "--num-processes", "2", "--process-id", "0"), "HOST:PORT"),
+        (("--coordinator-address", ":80", "--num-processes", "2", "--process-id", "0"), "HOST:PORT"),
+        (("--coordinator-address", "host:80", "--num-processes", "2", "--process-id", "2"), "--process-id 2"),
+        (
+            ("--coordinator-address", "host:80", "--num-processes", "0", "--process-id", "0"),
+            "--num-processes 0",
+        ),
+    ],
+)
+def test_wrong_flags_are_one_line(flags: tuple[str, ...], told: str, tmp_path: Path) -> None:
+    assert told in fails(2, *train(tmp_path / "run", *flags))
+    assert not list(tmp_path.iterdir())
+
+
+def test_flags_name_a_process() -> None:
+    assert not Processes().asked_for
+    assert Processes(distributed=True).asked_for
+    assert Processes(False, "[::1]:80", 2, 1).asked_for
+    with pytest.raises(ArgumentError):
+        Processes(num_processes=2)
+
+
+def test_alone_everything_is_ones_own() -> None:
+    assert processes.leads() and not processes.several()
+    tree = {"a": np.arange(3), "b": "text"}
+    assert processes.from_leader(tree) is tree
+    np.testing.assert_array_equal(processes.fetch(np.arange(3)), np.arange(3))
+    processes.leave(3)
+
+
+WORDS = "cnnjax: error: gone\n"
+
+
+@pytest.mark.parametrize(
+    ("end", "heard"),
+    [
+        ("os.abort()", WORDS),
+        pytest.param("os.kill(os.getpid(), 9)", WORDS, marks=pytest.mark.slow),
+        pytest.param("say('went'); os._exit(0)", WORDS.replace("gone", "went"), marks=pytest.mark.slow),
+        pytest.param("sys.exit(3)", "", marks=pytest.mark.slow),
+        pytest.param("", "", marks=pytest.mark.slow),
+    ],
+)
+def test_last_words_are_heard_where_a_process_disappears(end: str, heard: str) -> None:
+    code = "import os, sys; from cnnjax.processes import _last_words\n"
+    code += f"with _last_words() as say:\n    say('gone')\n    {end or 'pass'}"
+    done = subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.stderr == heard
