@@ -120,6 +120,7 @@ def test_a_run_is_not_overwritten_without_being_asked(done: tuple[Path, str], tm
     assert (out / "notes.txt").read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_the_second_tutorials_protocol_is_its_member_of_the_reproduction(tmp_path: Path) -> None:
     flags = ("--optimizer", "rmsprop", "--train-split", "all", "--pixel-scale", "255", "--dropout-rate", "0")
     printed = succeeds(*train(tmp_path / "run", "--model", "lenet-swish", *flags, "--epochs", "2"))

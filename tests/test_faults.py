@@ -413,7 +413,7 @@ def test_an_interrupt_that_python_drops_is_raised_again() -> None:
 
 
 def test_an_interrupt_waits_for_the_end_of_an_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    lines = ("import signal, time", "signal.raise_signal(signal.SIGINT)", "time.sleep(0.2)", "done = True")
+    lines = ("import signal, time", "signal.raise_signal(signal.SIGTERM)", "time.sleep(0.2)", "done = True")
     (tmp_path / "imported_under_fire.py").write_text("\n".join(lines))
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(KeyboardInterrupt), interrupts.as_exceptions():
