@@ -71,5 +71,5 @@ def test_the_lesson_runs_from_top_to_bottom(tmp_path: Path) -> None:
     assert hand and float(hand[1]) == pytest.approx(float(hand[2]), abs=2e-6)
     slope = re.search(r"grad (-?[\d.]+), a small change (-?[\d.]+)", done.stdout)
     assert slope and float(slope[1]) == pytest.approx(float(slope[2]), abs=2e-3)
-    assert done.stdout.count("paired seeds") == 2
+    assert done.stdout.count("Against ") == 2
     assert not list(tmp_path.iterdir())
