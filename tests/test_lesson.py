@@ -1,0 +1,75 @@
+"""The lesson runs from top to bottom, and the notebook is the same lesson, with its results."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from runs import TINY
+
+DOCS = TINY.parents[1] / "docs"
+
+
+def cells(source: str) -> list[tuple[str, str]]:
+    """Kind and text of the cells of a script in the percent format."""
+    _, *parts = source.split("\n# %%")
+    found = []
+    for part in parts:
+        head, _, text = part.partition("\n")
+        if "[markdown]" in head:
+            lines = (line.removeprefix("#").removeprefix(" ") for line in text.strip().split("\n"))
+            found.append(("markdown", "\n".join(lines)))
+        else:
+            found.append(("code", text.strip()))
+    return found
+
+
+def test_the_notebook_is_the_lesson_with_its_results() -> None:
+    notebook = json.loads((DOCS / "lesson.ipynb").read_text())
+    kept = [(cell["cell_type"], "".join(cell["source"])) for cell in notebook["cells"]]
+    assert kept == cells((DOCS / "lesson.py").read_text()), "make lesson writes the notebook anew"
+    code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert all(cell["execution_count"] for cell in code)
+    outputs = [output for cell in code for output in cell["outputs"]]
+    assert {output["output_type"] for output in outputs} <= {"stream", "display_data"}
+    assert all(output.get("name") != "stderr" for output in outputs)
+    assert sum("image/png" in output.get("data", {}) for output in outputs) >= 4
+
+
+def test_keras_stands_beside_every_step() -> None:
+    text = "\n".join(text for kind, text in cells((DOCS / "lesson.py").read_text()) if kind == "markdown")
+    for call in ("Conv2D(", "MaxPooling2D(", "Flatten(", "Dense(", "Dropout(", "model.fit(", "predict("):
+        assert call in text
+    for word in ("`jit`", "`grad`", "`vmap`", "**key", "inverted"):
+        assert word in text
+
+
+@pytest.mark.slow
+def test_the_lesson_runs_from_top_to_bottom(tmp_path: Path) -> None:
+    settings = {
+        "DATASET": "fashion_mnist",
+        "DATA_DIR": str(TINY),
+        "IMAGES": "400",
+        "EPOCHS": "2",
+        "SEEDS": "2",
+    }
+    environment = {
+        **os.environ,
+        **{f"CNNJAX_LESSON_{name}": value for name, value in settings.items()},
+        "PYTHONPATH": str(DOCS.parent),
+        "MPLBACKEND": "agg",
+    }
+    command = [sys.executable, str(DOCS / "lesson.py")]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=900, env=environment, cwd=tmp_path, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    hand = re.search(r"by hand ([\d.]+), by the layer ([\d.]+)", done.stdout)
+    assert hand and float(hand[1]) == pytest.approx(float(hand[2]), abs=2e-6)
+    slope = re.search(r"grad (-?[\d.]+), a small change (-?[\d.]+)", done.stdout)
+    assert slope and float(slope[1]) == pytest.approx(float(slope[2]), abs=2e-3)
+    assert done.stdout.count("Against ") == 2
+    assert not list(tmp_path.iterdir())
