@@ -178,12 +178,11 @@ def _orbax() -> tuple[Any, Any]:
     import orbax.checkpoint as ocp
 
     logging.getLogger("absl").setLevel(logging.CRITICAL)  # what it reports is raised anyway
-    # Of several processes one is here; Orbax would wait for the others.
-    alone = ocp.options.MultiprocessingOptions(
-        primary_host=0, active_processes={0}, barrier_sync_key_prefix="cnnjax"
-    )
-    options = {"multiprocessing_options": alone} if processes.several() else {}
-    return ocp.args, ocp.Checkpointer(ocp.StandardCheckpointHandler(**options), **options)
+    options = ocp.options.MultiprocessingOptions()
+    if processes.several():  # one of them is here, and Orbax would wait for the others
+        options = ocp.options.MultiprocessingOptions(0, {0}, "cnnjax")
+    handler = ocp.StandardCheckpointHandler(multiprocessing_options=options)
+    return ocp.args, ocp.Checkpointer(handler, multiprocessing_options=options)
 
 
 def _plain(state: TrainState) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,13 +22,12 @@ from cnnjax.errors import ArgumentError
 
 AXIS = "data"
 Mapper = Literal["jit", "pmap"]
-T = TypeVar("T")
 
 
 class Layout(NamedTuple):
     """Devices, and what a run does differently on them."""
 
-    count: int  # devices, those of all processes together
+    size: int  # devices, those of all processes together
     axis_name: str | None  # the mapped axis that divides a batch
     options: Mapping[str, Any]  # of XLA's compiler
     replicate: Callable[[Any], Any]  # a tree of host arrays or local ones -> the same on every device
@@ -84,18 +83,18 @@ def layout(devices: int | None = None, by: Mapper = "jit") -> Layout:
 
 def refuse_undivided(batch_size: int, over: Layout) -> None:
     """Raise `ArgumentError` unless every device gets as many examples of a batch."""
-    if batch_size % over.count:
-        fits = max(n for n in range(1, over.count) if batch_size % n == 0)
+    if batch_size % over.size:
+        fits = max(n for n in range(1, over.size) if batch_size % n == 0)
         raise ArgumentError(
-            f"--batch-size {batch_size} cannot be divided over {over.count} devices; give a multiple of "
-            f"{over.count}, or {fits} devices"
+            f"--batch-size {batch_size} cannot be divided over {over.size} devices; give a multiple of "
+            f"{over.size}, or {fits} devices"
         )
 
 
 def one_device() -> Layout:
     """The first device, without any division."""
     return Layout(
-        count=1,
+        size=1,
         axis_name=None,
         options={},
         replicate=partial(jax.tree.map, jnp.asarray),
@@ -119,7 +118,7 @@ def by_jit(mesh: Mesh) -> Layout:
         return jax.jit(jax.shard_map(run, mesh=mesh, in_specs=P(), out_specs=P()))
 
     return Layout(
-        count=mesh.size,
+        size=mesh.size,
         axis_name=AXIS,
         options=_options(),
         replicate=partial(jax.tree.map, partial(place, NamedSharding(mesh, P()))),

@@ -92,7 +92,8 @@ def build(config: TrainConfig, train: Dataset, val: Dataset, layout: Layout | No
     hparams = jax.tree.map(jnp.float32, config.hparams)
     keys = streams(jax.random.key(config.seed))
     step = make_train_step(model, make_optimizer, layout.axis_name)
-    train_arrays, val_arrays, shared = layout.replicate((Arrays(*train), Arrays(*val), hparams))
+    train_arrays, val_arrays = (Arrays(*layout.replicate(tuple(part))) for part in (train, val))
+    shared = layout.replicate(hparams)
     examples = train.labels.shape[0]
     steps = -(-examples // config.batch_size)
     parts = max(n for n in range(1, SEGMENTS + 1) if steps % n == 0)

@@ -118,7 +118,7 @@ def train(
                     "total": round(about.seconds + time.perf_counter() - began, 3),
                 },
                 "data": {"name": loaded.name, "source": loaded.source, "sha256": loaded.sha256},
-                **artifacts.provenance(layout.count),
+                **artifacts.provenance(layout.size),
             }
             artifacts.write_json(run / "result.json", record)
         except KeyboardInterrupt as stop:
@@ -141,7 +141,7 @@ def _begin(
     announce: Callable[[str], None],
 ) -> Manifest:
     """Make the directory that of this run; returns what is known of the run so far."""
-    origin = artifacts.provenance(layout.count)
+    origin = artifacts.provenance(layout.size)
     about = Manifest(
         config=resumption.record_of(config, data_dir),
         data={"name": loaded.name, "sha256": loaded.sha256},
@@ -173,7 +173,7 @@ def _compiled(
     announce: Callable[[str], None],
 ) -> Program:
     kind = " test images" if config.train_split == "all" else ""
-    devices = f"{layout.count} x " * (layout.count > 1) + jax.devices()[0].device_kind
+    devices = f"{layout.size} x " * (layout.size > 1) + jax.devices()[0].device_kind
     announce(
         f"{config.model}, dropout rate {config.dropout_rate:g}, {len(train_set.labels):,} images to train "
         f"and {len(val_set.labels):,}{kind} to validate on {devices}; compiling"
