@@ -110,6 +110,8 @@ class Train:
     images."""
     pixel_scale: Annotated[float | None, _default("pixel_scale")] = None
     """Factor on the pixels, which are in [0, 1]; 255 trains on raw ones, as the second tutorial does."""
+    compute_dtype: Annotated[str | None, _default("compute_dtype")] = None
+    """float32 or bfloat16, of activations and gradients; parameters and optimizer keep to float32."""
     devices: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint=_DEVICES)] = None
     """Devices, of every process, that each batch is divided over; a CPU is as many as are asked for."""
     parallel: Literal["jit", "pmap"] = "jit"

@@ -9,6 +9,7 @@ from cnnjax.errors import ArgumentError
 
 OPTIMIZER_NAMES = ("adam", "rmsprop")
 TRAIN_SPLITS = ("part", "all")
+COMPUTE_DTYPES = ("float32", "bfloat16")
 
 
 class HParams(NamedTuple):
@@ -39,6 +40,7 @@ class TrainConfig:
     optimizer: str = "adam"
     train_split: str = "part"
     pixel_scale: float = 1.0
+    compute_dtype: str = "float32"
 
     def __post_init__(self) -> None:
         """Refuse values outside their domain, before any work is done."""
@@ -55,6 +57,7 @@ class TrainConfig:
         for flag, value, choices in (
             ("--optimizer", self.optimizer, OPTIMIZER_NAMES),
             ("--train-split", self.train_split, TRAIN_SPLITS),
+            ("--compute-dtype", self.compute_dtype, COMPUTE_DTYPES),
         ):
             if value not in choices:
                 raise ArgumentError(f"{flag} {value} is none of {', '.join(choices)}")

@@ -260,7 +260,13 @@ def _identity(arms: Sequence[Arm], protocol: Protocol, splits: Splits) -> dict[s
         "data": splits.sha256,
         "mask_scheme": MASK_SCHEME,
         **{
-            f"arm {arm.name}": " ".join(filter(None, (repr(arm.model), repr(arm.hparams), arm.optimizer)))
+            f"arm {arm.name}": " ".join(
+                filter(None, (repr(arm.model), _dtype(arm.model), repr(arm.hparams), arm.optimizer))
+            )
             for arm in arms
         },
     }
+
+
+def _dtype(model: ConvNet) -> str:
+    return "" if model.dtype == "float32" else model.dtype

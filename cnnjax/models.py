@@ -2,11 +2,13 @@
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import field
 from types import MappingProxyType
 from typing import Literal
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from cnnjax.convolution import conv_pool, conv_pool_reference
 from cnnjax.dense import dense
@@ -31,6 +33,7 @@ class Conv(nn.Module):
     pooling: PoolingName
     window: int = 2
     reference: bool = False
+    dtype: str = "float32"
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -41,8 +44,8 @@ class Conv(nn.Module):
         layer = conv_pool_reference if self.reference else conv_pool
         return layer(
             x,
-            kernel,
-            bias,
+            kernel.astype(self.dtype),
+            bias.astype(self.dtype),
             padding=self.padding,
             activation=self.activation,
             pooling=self.pooling,
@@ -54,13 +57,14 @@ class Dense(nn.Module):
     """Dense layer with the parameters of `nn.Dense` and Keras's initialisers: Glorot uniform and zeros."""
 
     features: int
+    dtype: str = "float32"
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """f[n, in] -> f[n, features]."""
         kernel = self.param("kernel", nn.initializers.glorot_uniform(), (x.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        return dense(x, kernel, bias)
+        return dense(x, kernel.astype(self.dtype), bias.astype(self.dtype))
 
 
 class ConvNet(nn.Module):
@@ -82,6 +86,7 @@ class ConvNet(nn.Module):
         pixel_scale: factor on the images first of all; 255 undoes the division by 255, for a network that is
             to see raw pixels, as the second tutorial's.
         reference: True computes the convolutions through XLA's own, slower on the CPU.
+        dtype: of all that is computed, "float32" or "bfloat16"; parameters and logits are float32.
     """
 
     features: tuple[int, ...] = (10,)
@@ -95,6 +100,8 @@ class ConvNet(nn.Module):
     dropout_sites: Literal["flatten", "blocks"] = "flatten"
     pixel_scale: float = 1.0
     reference: bool = False
+    # Not in repr(), by which experiments know the arms of directories that are older than it.
+    dtype: str = field(default="float32", repr=False)
 
     @nn.compact
     def __call__(
@@ -129,6 +136,7 @@ class ConvNet(nn.Module):
             return layer(x, dropout_rate, key, deterministic=not train, axis_name=axis_name)
 
         x = images if self.pixel_scale == 1.0 else images * self.pixel_scale
+        x = x.astype(self.dtype)
         last = len(self.features) - 1
         for block, features in enumerate(self.features):
             x = Conv(
@@ -138,14 +146,16 @@ class ConvNet(nn.Module):
                 self.activation,
                 self.pooling,
                 reference=self.reference,
+                dtype=self.dtype,
                 name=f"Conv_{block}",
             )(x)
             if self.dropout_sites == "blocks" or block == last:
                 x = drop(x, block if self.dropout_sites == "blocks" else 0)
         x = x.reshape(x.shape[0], -1)
         for layer, width in enumerate(self.hidden):
-            x = self.activation(Dense(width, name=f"Dense_{layer}")(x))
-        return Dense(self.classes, name=f"Dense_{len(self.hidden)}")(x)
+            x = self.activation(Dense(width, self.dtype, name=f"Dense_{layer}")(x))
+        logits = Dense(self.classes, self.dtype, name=f"Dense_{len(self.hidden)}")(x)
+        return logits.astype(jnp.float32)
 
 
 MODELS: Mapping[str, ConvNet] = MappingProxyType(

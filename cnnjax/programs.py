@@ -78,7 +78,7 @@ def to_device(dataset: Dataset) -> Arrays:
 
 def network(config: TrainConfig) -> ConvNet:
     """The model that a configuration names."""
-    return MODELS[config.model].clone(pixel_scale=config.pixel_scale)
+    return MODELS[config.model].clone(pixel_scale=config.pixel_scale, dtype=config.compute_dtype)
 
 
 def build(config: TrainConfig, train: Dataset, val: Dataset, layout: Layout | None = None) -> Program:

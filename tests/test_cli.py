@@ -47,6 +47,7 @@ def test_a_run_directory_is_complete(done: tuple[Path, str]) -> None:
         "optimizer": "adam",
         "train_split": "part",
         "pixel_scale": 1.0,
+        "compute_dtype": "float32",
         "data_dir": str(TINY),
     }
     rows = [line.split(",") for line in (out / "history.csv").read_text().splitlines()]
