@@ -1,6 +1,6 @@
 """cnnjax as a peer: the functions that a user's `train` is made of, an epoch as one donated program.
 
-`train` fixes Adam; here each network has its tutorial's optimizer, as the other peers have.
+Each network has its tutorial's optimizer, as the other peers have.
 """
 
 from functools import partial
