@@ -50,29 +50,58 @@ def cost(model: ConvNet, shape: tuple[int, ...] = (28, 28, 1)) -> Cost:
     """
     activation = ACTIVATION_FLOPS[model.activation]
     rows = layers(model, shape)
-    flops, flat = 0, 0
-    stride = 2 if model.pooling == "strided" else 1
+    flops = sum(products(model, shape))
     for row in rows:
         values = math.prod(row.shape)
-        if row.kind == "Conv2D":
-            taps = [_taps(size, model.kernel_size, model.padding, stride) for size in shape[:2]]
-            flops += 2 * math.prod(taps) * shape[2] * row.shape[2] + values * (1 + activation)
-            shape = row.shape
-        elif row.kind.endswith("Pooling2D"):
+        if row.kind.endswith("Pooling2D"):
             flops += values * POOLING_FLOPS[model.pooling]
-            shape = row.shape
-        elif row.kind == "Flatten":
-            flat = values
-        elif row.kind == "Dense":
-            last = row is rows[-1]
-            flops += values * (2 * flat + 1 + (0 if last else activation))
-            flat = values
+        elif row.kind in ("Conv2D", "Dense"):
+            flops += values * (1 if row is rows[-1] else 1 + activation)
     stored = sum(
         math.prod(row.shape)
         for row in rows
         if row.kind in ("Conv2D", "Dense") or row.kind.endswith("Pooling2D")
     )
     return Cost(sum(row.parameters for row in rows), flops, 4 * stored)
+
+
+def products(model: ConvNet, shape: tuple[int, ...] = (28, 28, 1)) -> list[int]:
+    """Operations in the product of each convolution and dense layer, of one image going forward."""
+    counted, flat = [], 0
+    stride = 2 if model.pooling == "strided" else 1
+    for row in layers(model, shape):
+        values = math.prod(row.shape)
+        if row.kind == "Conv2D":
+            taps = [_taps(size, model.kernel_size, model.padding, stride) for size in shape[:2]]
+            counted.append(2 * math.prod(taps) * shape[2] * row.shape[2])
+        elif row.kind == "Dense":
+            counted.append(2 * values * flat)
+        if row.kind == "Conv2D" or row.kind.endswith("Pooling2D"):
+            shape = row.shape
+        flat = values
+    return counted
+
+
+class StepCost(NamedTuple):
+    """Of one training step: what it cannot do without."""
+
+    flops: int  # of its products
+    bytes: int  # read from and written to memory
+
+
+def step_cost(model: ConvNet, batch_size: int, shape: tuple[int, ...] = (28, 28, 1)) -> StepCost:
+    """Count a step of Adam on a batch of images of `shape`, float32.
+
+    Products: forward, and the same again for the gradient of the weights and for that of the input, which
+    the first layer does not need. Bytes, as if nothing stayed in a cache from one pass to the next: the
+    parameters are read forward, backward and by the update, the gradient is written and read, each of Adam's
+    two moments too, and the parameters are written: 10 times 4 bytes each. An activation is written and read
+    forward, read backward, and its gradient written and read.
+    """
+    forward, of_image = products(model, shape), cost(model, shape)
+    flops = batch_size * (3 * sum(forward) - forward[0])
+    stored = math.prod(shape) + 5 * of_image.activation_bytes
+    return StepCost(flops, 40 * of_image.parameters + batch_size * stored)
 
 
 def narrowed(model: ConvNet, parameters: int) -> ConvNet:
@@ -101,7 +130,7 @@ def milliseconds_per_step(
     runs = []
     for model, hparams in models:
         traced = jax.tree.map(jnp.float32, hparams)
-        state = _some_state(model, make_optimizer, train, traced)
+        state = some_state(model, make_optimizer, train, traced)
         epoch = jax.jit(partial(train_epoch, make_train_step(model, make_optimizer)))
         run = partial(epoch, state, train, plan, traced)
         jax.block_until_ready(run())
@@ -115,7 +144,7 @@ def milliseconds_per_step(
     return [statistics.median(seen) for seen in times]
 
 
-def _some_state(model: ConvNet, make_optimizer: MakeOptimizer, data: Arrays, hparams: HParams) -> TrainState:
+def some_state(model: ConvNet, make_optimizer: MakeOptimizer, data: Arrays, hparams: HParams) -> TrainState:
     """A state with random weights, which takes seconds less than to compile the true initialisers."""
     sample = jax.ShapeDtypeStruct((1, *data.images.shape[1:]), jnp.float32)
     shapes = jax.eval_shape(model.init, jax.random.key(0), sample)["params"]

@@ -1,0 +1,134 @@
+"""What scaling.py says follows from what it measured."""
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cnnjax import plots, plots_scaling
+from cnnjax.costs import StepCost, cost, products, step_cost
+from cnnjax.models import MODELS
+from cnnjax.scaling import Ceilings, fit, least_seconds
+
+
+def script(name: str) -> ModuleType:
+    path = Path(__file__).parents[1] / "experiments" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+scaling = script("scaling")
+BATCHES = (32, 256, 2048)
+MODEL = MODELS["keras-cnn"]
+
+
+@given(fixed=st.floats(0, 1), image=st.floats(1e-6, 1))
+def test_a_fit_finds_what_the_times_were_made_of(fixed: float, image: float) -> None:
+    found = fit(BATCHES, [fixed + image * batch for batch in BATCHES])
+    np.testing.assert_allclose(found, (fixed, image), rtol=1e-6, atol=1e-9 + 1e-6 * fixed)
+
+
+def test_no_part_of_a_fit_is_negative() -> None:
+    assert fit(BATCHES, [1e-3, 1e-1, 10.0]).fixed == 0
+    assert fit(BATCHES, [3e-3, 2e-3, 1e-3]).image == 0
+
+
+def test_the_cost_of_a_step_by_hand() -> None:
+    """The first tutorial's network: 9 taps of which the edge lacks some, 1,960 x 100 and 100 x 10."""
+    taps = (3 * 28 - 2) ** 2
+    assert products(MODEL) == [2 * 10 * taps, 2 * 1960 * 100, 2 * 100 * 10]
+    assert step_cost(MODEL, 7).flops == 7 * (2 * 2 * 10 * taps + 3 * 2 * (1960 * 100 + 100 * 10))
+    assert step_cost(MODEL, 0).bytes == 40 * 197_210
+    each = step_cost(MODEL, 1).bytes - step_cost(MODEL, 0).bytes
+    assert each == 784 + 5 * cost(MODEL).activation_bytes
+
+
+def test_the_ceiling_is_the_slower_of_the_two() -> None:
+    best = Ceilings(flops=1e9, bandwidth=1e6)
+    assert least_seconds(StepCost(2_000_000_000, 1), best) == 2
+    assert least_seconds(StepCost(1, 3_000_000), best) == 3
+
+
+def found(image: float = 1e-5, bend: float = 1.0) -> Any:
+    """As if a step took 1 ms and 10 µs an image, and `bend` times that in the largest batch."""
+    rounds = np.array([1.0, 1.0, 5.0])
+    seconds = {f"batch {batch}": rounds * (1e-3 + image * batch) for batch in BATCHES}
+    seconds["batch 2048"] = seconds["batch 2048"] * bend
+    for batch in (32, 256):
+        whole = float(np.median(seconds[f"batch {batch}"]))
+        for part, share in zip(scaling.PARTS, (0.25, 0.5, 0.75), strict=False):
+            seconds[f"batch {batch}, {part}"] = rounds * whole * share
+    for batch in (256, 2048):
+        seconds[f"batch {batch}, 2 devices"] = seconds[f"batch {batch}"] / 1.6
+    seconds["2 networks"] = 2 * 0.5 * seconds["batch 32"]
+    return scaling.Found(MODEL, BATCHES, [2], [2], seconds, Ceilings(1e11, 1e10))
+
+
+def test_what_is_told_is_what_was_measured(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def twice(model: object, batch: int, hparams: object) -> StepCost:
+        ours = step_cost(MODEL, batch)
+        return StepCost(2 * ours.flops, 3 * ours.bytes)
+
+    monkeypatch.setattr(scaling, "counted_by_xla", twice)
+    record = scaling._report(found(), "told")
+    said = capsys.readouterr().out
+    np.testing.assert_allclose(list(record["fit"].values()), [1e-3, 1e-5])
+    assert "1.000 ms and 10.00 µs an image: they are equal at batch 100" in said
+    assert "Of a step of batch 32: forward 25%, and backward 25%, and Adam 25%, and dropout 25%." in said
+    assert "batch 256 divided over 2 devices: 1.60 times as fast as on one." in said
+    assert "2 networks in one program: 0.660 ms a step and network, 0.50 of what one takes alone." in said
+    assert "2.00 times our operations and 3.00 times our bytes" in said
+    assert "An image is cheapest in the largest batch, of 2,048." in said
+    for batch, share in record["achieved"].items():
+        seconds = 1e-3 + 1e-5 * int(batch)
+        assert share == pytest.approx(least_seconds(step_cost(MODEL, int(batch)), found().best) / seconds)
+    scaling._write(tmp_path, found(), record, "told", 3)
+    assert {path.name for path in tmp_path.iterdir()} == {"results.csv", "summary.json", "scaling.png"}
+    assert len((tmp_path / "results.csv").read_text().splitlines()) == 1 + 3 * len(found().seconds)
+
+
+def test_a_bend_is_told() -> None:
+    bent = found(bend=1.5)
+    said = scaling._said(bent, fit(BATCHES, bent.over_batches), [0.1, 1.2, 0.3])
+    assert any("An image is cheapest in batches of 256" in sentence for sentence in said)
+    assert any("it takes 13% longer" in sentence for sentence in said)
+    assert "More than 100%" in said[-1]
+    assert any("Nearest to the ceiling is batch 256 with 120%" in sentence for sentence in said)
+
+
+def test_one_device_can_be_drawn() -> None:
+    figure = plots_scaling.scaling(
+        BATCHES, np.ones((3, 2)), {"line": [1, 2, 3]}, {"batch 32": ([1], [1.0])}, ([1], [0.1]), 0.1
+    )
+    assert plots.png(figure).startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_it_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scaling.Scaling(
+        batches=(64,),
+        devices=(2,),
+        populations=(1,),
+        model="lenet-swish",
+        compute_dtype="bfloat16",
+        seeds=2,
+        epochs=1,
+        out=tmp_path / "out",
+    )()
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "results.csv",
+        "summary.json",
+        "scaling.png",
+    }
+    assert "batch 64 divided over 2 devices" in capsys.readouterr().out
