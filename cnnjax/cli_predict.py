@@ -1,5 +1,6 @@
 """The command `predict`."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,7 +101,8 @@ class Predict:
             except UserError as error:
                 raise UserError(f"{path}: {error}") from error
         images = np.stack(found)[..., None]
-        names = list(map(str, self.images))
+        # What is no text in a file's name cannot be printed.
+        names = [os.fsencode(path).decode(errors="replace") for path in self.images]
         self._print(network, names, Dataset(images, np.zeros(len(images), np.int32)), "")
         for name, picture in zip(names, read, strict=True):
             if picture.animated:

@@ -2,7 +2,8 @@
 
     images f32[n, 28, 28, 1] in [0, 1], any n  ->  logits f32[n, classes]
 
-What a file computes is compared with the network itself before it is handed over.
+What a file computes is compared with the network itself before it is handed over; both in float32, which the
+parameters are in whatever a run computes in.
 """
 
 from collections.abc import Callable, Mapping
@@ -87,7 +88,7 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
 
 def _logits(network: Trained, reference: bool = False) -> Callable[[jax.Array], jax.Array]:
     """What evaluation computes of images."""
-    model = programs.network(network.config).clone(reference=reference)
+    model = programs.network(network.config).clone(reference=reference, dtype="float32")
     rate = network.config.dropout_rate
 
     def logits(images: jax.Array) -> jax.Array:

@@ -2,8 +2,10 @@
 
 import io
 import json
+import os
 import re
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
@@ -14,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
-from runs import TINY, Ended, compiled_once, succeeds, train
+from runs import TINY, Ended, compiled_once, new_process, succeeds, train
 
 from cnnjax import command, programs
 from cnnjax.cli_predict import Predict
@@ -184,6 +186,14 @@ def test_a_file_that_will_not_do_is_one_line(name: str, word: str, run: Path, dr
     ended = main(str(run), "0.png", name)
     assert ended.code == 1 and word in ended.err and ended.err.startswith(f"cnnjax: error: {name}")
     assert ended.err.count("\n") == 1 and not ended.out, ended
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="names of files are text there")
+def test_a_name_that_is_no_text(as_mnist: Path, drawn: Path, tmp_path: Path) -> None:
+    odd = os.fsencode(tmp_path) + b"/\xff\x1b.png"
+    Path(os.fsdecode(odd)).write_bytes((drawn / "0.png").read_bytes())
+    ended = new_process("predict", str(as_mnist), os.fsdecode(odd), "0.png")
+    assert (ended.code, ended.err) == (0, ""), ended
 
 
 # Monte-Carlo dropout
