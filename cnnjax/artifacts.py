@@ -5,6 +5,7 @@
     RUN/result.json            final metrics, and where they come from
     RUN/curves.png, RUN/confusion_matrix.png
     RUN/checkpoints/epoch-N/   the state after epoch N (cnnjax.checkpoints)
+    RUN/tensorboard/           if asked for (cnnjax.events)
 
 Every file appears under its name complete or not at all. Of several processes, the one that leads writes.
 """
@@ -33,7 +34,9 @@ from cnnjax.processes import leads
 
 COLUMNS = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "seconds")
 CHECKPOINTS = "checkpoints"
+TENSORBOARD = "tensorboard"
 _FILES = ("config.json", "history.csv", "result.json", "curves.png", "confusion_matrix.png")
+_MADE_LATER = ("confused.png", "model.stablehlo", "model.onnx")
 _VERSIONS = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 _LOCK = ".lock"
 
@@ -125,10 +128,11 @@ def holds_run(run: Path) -> bool:
 def clear(run: Path) -> None:
     """Delete the files of a run, and nothing else."""
     with explained(run):
-        for name in _FILES:
+        for name in (*_FILES, *_MADE_LATER):
             (run / name).unlink(missing_ok=True)
-        if (run / CHECKPOINTS).exists():
-            shutil.rmtree(run / CHECKPOINTS)
+        for name in (CHECKPOINTS, TENSORBOARD):
+            if (run / name).exists():
+                shutil.rmtree(run / name)
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from cnnjax import command
+from cnnjax.cli_evaluate import Evaluate
+from cnnjax.cli_export import Export
 from cnnjax.cli_predict import Predict
 from cnnjax.cli_report import Report
 from cnnjax.config import TrainConfig
@@ -23,7 +25,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Data:
-    """Get a data set, check it and show what it holds."""
+    """Get a data set, check it and show what it holds.
+
+    Example: cnnjax data --dataset fashion_mnist
+    """
 
     dataset: str = "mnist"
     """mnist, fashion_mnist or kmnist."""
@@ -52,7 +57,10 @@ class Data:
 
 @dataclass(frozen=True)
 class Summary:
-    """Print a network as Keras does: layer, output shape, parameters."""
+    """Print a network as Keras does: layer, output shape, parameters.
+
+    Example: cnnjax summary --model lenet-swish
+    """
 
     model: str = "keras-cnn"
     """Name of the network."""
@@ -85,7 +93,13 @@ def _default(name: str) -> object:
 
 @dataclass(frozen=True)
 class Train:
-    """Train one network and leave a run directory; the defaults are the first tutorial's."""
+    """Train one network and leave a run directory; the defaults are the first tutorial's.
+
+    Every epoch is a line on the screen and a checkpoint on the disk: what is interrupted goes on with
+    --resume, bit for bit. The same flags give the same run.
+
+    Example: cnnjax train --dropout-rate 0 --epochs 5 --out runs/no-dropout
+    """
 
     model: Annotated[str | None, _default("model")] = None
     """Name of the network: keras-cnn or lenet-swish."""
@@ -127,6 +141,9 @@ class Train:
     """Replace the run that --out holds."""
     checkpoint_every: int = 1
     """Epochs from one checkpoint to the next."""
+    tensorboard: bool = False
+    """Also write event files for TensorBoard, in tensorboard/ of the run directory: epoch_loss and
+    epoch_accuracy, for train and validation, as Keras's callback. Needs the extra cnnjax[tensorboard]."""
     processes: Annotated[Processes, tyro.conf.arg(name="")] = ALONE
 
     def __call__(self) -> None:
@@ -152,21 +169,28 @@ class Train:
             resume=self.resume,
             checkpoint_every=self.checkpoint_every,
             layout=over,
+            tensorboard=self.tensorboard,
         )
 
 
+DESCRIPTION = """Convolution, pooling and dropout in JAX, with evidence.
+
+cnnjax COMMAND --help explains a command. For completion with TAB in bash: eval "$(cnnjax --completion bash)";
+in zsh save the output of cnnjax --completion zsh as _cnnjax in a directory of $fpath."""
 COMMANDS: dict[str, Callable[..., command.Command]] = {
     "train": Train,
+    "evaluate": Evaluate,
+    "predict": Predict,
+    "export": Export,
     "summary": Summary,
     "data": Data,
-    "predict": Predict,
     "report": Report,
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command of `COMMANDS`; returns the exit code of `command.run`."""
-    return command.run(COMMANDS, "Convolution, pooling and dropout in JAX, with evidence.", arguments)
+    return command.run(COMMANDS, DESCRIPTION, arguments)
 
 
 def model_named(name: str) -> "ConvNet":

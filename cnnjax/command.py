@@ -8,15 +8,20 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Union
 
 import tyro
 
-from cnnjax import interrupts, processes
+from cnnjax import completion, interrupts, processes
 from cnnjax.errors import ArgumentError, UserError
 from cnnjax.processes import ALONE
 
 Command = Callable[[], None]
+
+RunDirectory = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+DataDirectory = Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")]
 
 
 def run(
@@ -71,15 +76,32 @@ def run(
 def _parse(command: Any, description: str, arguments: list[str], prog: str) -> Command:
     """The command that the arguments ask for; tyro's framed complaint is an `ArgumentError` of one line."""
     complaint = io.StringIO()
-    options: dict[str, Any] = {"prog": prog, "description": description}
+    config = ()
+    if isinstance(command, Mapping):
+        arguments, config = arguments or ["--help"], (tyro.conf.FlagCreatePairsOff,)
+        command = _choice(command, listed=arguments[0] in ("-h", "--help"))
+        if arguments[0] == "--completion":
+            if len(arguments) != 2 or arguments[1] not in completion.SHELLS:
+                raise ArgumentError(f"--completion takes one of {', '.join(completion.SHELLS)}")
+            return partial(print, completion.script(command, prog, arguments[1]))
     try:
         with contextlib.redirect_stderr(complaint):
-            if isinstance(command, Mapping):
-                choice = dict(command)
-                return tyro.extras.subcommand_cli_from_dict(choice, args=arguments or ["--help"], **options)
-            return tyro.cli(command, args=arguments, **options)
+            return tyro.cli(command, args=arguments, prog=prog, description=description, config=config)
     except SystemExit as end:
         if end.code:
             first = re.split("─{8,}", complaint.getvalue().split("╮", 1)[-1])[0]
             raise ArgumentError(" ".join(re.sub("[│╰╯]", " ", first).split())) from None
         raise
+
+
+def _choice(commands: Mapping[str, Callable[..., Command]], listed: bool) -> Any:
+    """One of the commands, as tyro's type; in a list of them, the first line of a help is enough."""
+
+    def about(constructor: Callable[..., Command]) -> str | None:
+        return (constructor.__doc__ or "").split("\n", 1)[0] if listed else None
+
+    known = tuple(
+        Annotated[Any, tyro.conf.subcommand(name, constructor=made, description=about(made))]
+        for name, made in commands.items()
+    )
+    return Union[(*known, Annotated[None, tyro.conf.Suppress])]

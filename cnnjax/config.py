@@ -10,6 +10,8 @@ from cnnjax.errors import ArgumentError
 OPTIMIZER_NAMES = ("adam", "rmsprop")
 TRAIN_SPLITS = ("part", "all")
 COMPUTE_DTYPES = ("float32", "bfloat16")
+LARGEST = 3.4e38
+"""Above it float32 has nothing finite."""
 
 
 class HParams(NamedTuple):
@@ -50,10 +52,10 @@ class TrainConfig:
             raise ArgumentError(f"--epochs {self.epochs} must be at least 1")
         if self.batch_size < 1:
             raise ArgumentError(f"--batch-size {self.batch_size} must be at least 1")
-        if not 0.0 < self.learning_rate < float("inf"):
-            raise ArgumentError(f"--learning-rate {self.learning_rate} must be positive and finite")
-        if not 0.0 < self.pixel_scale < float("inf"):
-            raise ArgumentError(f"--pixel-scale {self.pixel_scale} must be positive and finite")
+        if not 0.0 < self.learning_rate < LARGEST:
+            raise ArgumentError(f"--learning-rate {self.learning_rate} must lie between 0 and {LARGEST}")
+        if not 0.0 < self.pixel_scale < LARGEST:
+            raise ArgumentError(f"--pixel-scale {self.pixel_scale} must lie between 0 and {LARGEST}")
         for flag, value, choices in (
             ("--optimizer", self.optimizer, OPTIMIZER_NAMES),
             ("--train-split", self.train_split, TRAIN_SPLITS),

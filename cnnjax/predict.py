@@ -1,9 +1,11 @@
 """What a trained run says of images."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,11 +13,14 @@ from scipy.special import softmax
 
 from cnnjax import checkpoints, programs, resumption
 from cnnjax.artifacts import CHECKPOINTS
+from cnnjax.batches import take_batch
 from cnnjax.config import TrainConfig
 from cnnjax.data import Dataset
 from cnnjax.errors import ArgumentError, UserError
+from cnnjax.keys import streams
 from cnnjax.optimizers import OPTIMIZERS
 from cnnjax.state import TrainState
+from cnnjax.train import EVAL_BATCH, Arrays
 
 
 class Trained(NamedTuple):
@@ -25,6 +30,18 @@ class Trained(NamedTuple):
     data_dir: Path | None  # the --data-dir of the run
     params: Any
     epochs: int
+
+
+class Sampled(NamedTuple):
+    """Class probabilities over dropout masks."""
+
+    mean: np.ndarray  # f32[n, classes]
+    spread: np.ndarray  # f32[n, classes], standard deviation over the masks
+
+
+def told(network: Trained) -> str:
+    """The network in a few words: "keras-cnn after 5 epochs"."""
+    return f"{network.config.model} after {network.epochs} epoch{'s' * (network.epochs > 1)}"
 
 
 def trained(run: Path, announce: Callable[[str], None] = print) -> Trained:
@@ -50,6 +67,48 @@ def trained(run: Path, announce: Callable[[str], None] = print) -> Trained:
 def probabilities(network: Trained, dataset: Dataset) -> np.ndarray:
     """Class probabilities f32[n, classes] of the images of `dataset`."""
     return softmax(programs.evaluate_on(network.config, network.params, dataset).logits, axis=1)
+
+
+def sampled(network: Trained, dataset: Dataset, masks: int, seed: int = 0) -> Sampled:
+    """Monte-Carlo dropout (Gal & Ghahramani 2016): class probabilities under `masks` random masks.
+
+    A mask is a function of (seed, its number, the image's row) alone. `masks` is at least 2: the spread has
+    `masks` - 1 degrees of freedom.
+
+    Raises:
+        ArgumentError: there is no mask to draw, because the run's dropout rate is 0 or its model never drops;
+            or at rate 1, where nothing is left.
+    """
+    model, rate = programs.network(network.config), network.config.dropout_rate
+    if model.dropout == "none" or rate == 0:
+        raise ArgumentError(
+            "--mc draws dropout masks, and this run has none (its dropout rate is 0): all answers would agree"
+        )
+    if rate == 1:
+        raise ArgumentError("--mc keeps nothing of the features at the dropout rate of this run, 1")
+    draw = jax.jit(partial(_probabilities_under_masks, model, masks=masks))
+    stream = streams(jax.random.key(seed)).dropout
+    found = []
+    for start in range(0, len(dataset.labels), EVAL_BATCH):
+        arrays = programs.to_device(Dataset(*(part[start : start + EVAL_BATCH] for part in dataset)))
+        key = jax.random.fold_in(stream, start // EVAL_BATCH)
+        drawn = np.asarray(draw(network.params, arrays, jnp.float32(rate), key))
+        found.append((drawn.mean(axis=0), drawn.std(axis=0, ddof=1)))
+    return Sampled(*map(np.concatenate, zip(*found, strict=True)))
+
+
+def _probabilities_under_masks(
+    model: nn.Module, params: Any, data: Arrays, rate: jax.Array, key: jax.Array, masks: int
+) -> jax.Array:
+    """Class probabilities f32[masks, n, classes]."""
+    images = take_batch(data.images, data.labels, jnp.arange(data.labels.shape[0])).images
+
+    def one(mask: jax.Array) -> jax.Array:
+        logits: Any = model.apply({"params": params}, images, True, rate, jax.random.fold_in(key, mask))
+        return jax.nn.softmax(logits)
+
+    # Under vmap, what comes before the masks is computed once for all of them: so five at a time.
+    return jax.lax.map(one, jnp.arange(masks), batch_size=min(5, masks))
 
 
 def _like(config: TrainConfig) -> TrainState:

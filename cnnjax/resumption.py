@@ -8,9 +8,10 @@ from typing import Any
 from cnnjax import artifacts, checkpoints
 from cnnjax.checkpoints import Checkpoint, Manifest
 from cnnjax.config import TrainConfig
-from cnnjax.data import Loaded
+from cnnjax.data import NAMES, Loaded
 from cnnjax.dropout import MASK_SCHEME
 from cnnjax.errors import ArgumentError, UserError
+from cnnjax.models import MODELS
 
 CONFIG = "config.json"
 
@@ -107,6 +108,9 @@ def _parsed(record: dict[str, Any], path: Path) -> tuple[TrainConfig, Path | Non
             raise TypeError("its entries are not those of this version")
         for name, kind in kinds.items():
             if type(record[name]) not in ((int, float) if kind is float else (kind,)):
+                raise TypeError(f"{name} is {record[name]!r}")
+        for name, known in (("model", MODELS), ("dataset", NAMES)):
+            if record[name] not in known:
                 raise TypeError(f"{name} is {record[name]!r}")
         return TrainConfig(**record), None if data_dir is None else Path(data_dir)
     except (TypeError, ArgumentError) as error:

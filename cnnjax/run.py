@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from cnnjax import artifacts, checkpoints, plots, processes, programs, resumption
+from cnnjax import artifacts, checkpoints, events, plots, processes, programs, resumption
 from cnnjax.checkpoints import Checkpoint, Manifest
 from cnnjax.config import TrainConfig
 from cnnjax.data import Dataset, Loaded, load, training_split
@@ -31,6 +31,7 @@ def train(
     resume: bool = False,
     checkpoint_every: int = 1,
     layout: Layout | None = None,
+    tensorboard: bool = False,
     announce: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """Train as `config` says and leave everything in the directory `run`.
@@ -48,6 +49,7 @@ def train(
         checkpoint_every: epochs between two checkpoints; the last epoch always has one.
         layout: the devices to train on; one unless given. Another number of them than the run began with
             changes last digits alone.
+        tensorboard: also leave event files (cnnjax.events).
         announce: called with every line that is not an epoch's.
 
     Returns:
@@ -57,7 +59,8 @@ def train(
         ArgumentError: `run` holds a run already, or one with another configuration, or one with more epochs;
             or the batch is larger than the training split, or cannot be divided over the devices.
         UserError: the data cannot be had, or are not those the run began with; the directory cannot be
-            written, or another process has it; no checkpoint is whole; the loss is not finite.
+            written, or another process has it; no checkpoint is whole; the loss is not finite; the extra
+            that `tensorboard` needs is missing.
         KeyboardInterrupt: Ctrl-C or SIGTERM; what is finished is saved, and the message says how to go on.
     """
     began = time.perf_counter()
@@ -67,6 +70,8 @@ def train(
     refuse_undivided(config.batch_size, layout)
     if resume and overwrite:
         raise ArgumentError("--resume goes on with a run and --overwrite replaces it: give one of them")
+    if tensorboard:
+        events.require()
     known = resumption.recorded(run, announce) if resume else None
     if resume and known is None:
         announce(f"{run} holds no run yet: this begins one")
@@ -94,6 +99,7 @@ def train(
                 f"({len(train_set.labels)} images)"
             )
         about = _begin(config, run, start, loaded, data_dir, layout, announce)
+        log = events.begin(run, about.history) if tensorboard else None
         processes.from_leader(Order(config, data_dir, loaded.sha256, len(about.history)))
         saver = Saver(run / artifacts.CHECKPOINTS, checkpoint_every, announce, saved=len(about.history))
         try:
@@ -104,7 +110,7 @@ def train(
                     state = checkpoints.restore(start.path, program.start)
                     announce(f"resumed after epoch {saver.saved} of {config.epochs}")
                 state = common_state(state, layout)
-                state, rows = _epochs(program, state, config.epochs, run, saver, about, began)
+                state, rows = _epochs(program, state, config.epochs, run, saver, about, began, log)
             test = programs.evaluate_on(config, jax.device_get(state.params), loaded.test)
             _draw(config, run, rows, programs.confusion(loaded.test.labels, test.logits))
             record = {
@@ -192,6 +198,7 @@ def _epochs(
     saver: Saver,
     about: Manifest,
     began: float,
+    log: Callable[[artifacts.Row], None] | None,
 ) -> tuple[TrainState, list[dict[str, float]]]:
     """Train until `count` epochs are done, with a row of history, a line and a checkpoint for each."""
     rows = list(about.history)
@@ -205,6 +212,8 @@ def _epochs(
                 seconds = about.seconds + time.perf_counter() - began
                 saver.take(state, about._replace(history=list(rows), seconds=seconds))
             artifacts.write_history(run, rows)
+            if log is not None:
+                log(end.row)
             screen.epoch(end.row)
             if not finite:
                 good = f"the state after epoch {len(rows) - 1}" if len(rows) > 1 else "no checkpoint"

@@ -1,19 +1,29 @@
 """`predict` shows what the trained network says, with the labels beside."""
 
 import io
+import json
+import os
 import re
+import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
-from runs import TINY, Ended, compiled_once, succeeds, train
+from PIL import Image
+from runs import TINY, Ended, compiled_once, new_process, succeeds, train
 
-from cnnjax import command
+from cnnjax import command, programs
 from cnnjax.cli_predict import Predict
-from cnnjax.data import load
-from cnnjax.predict import probabilities, trained
+from cnnjax.data import Dataset, load
+from cnnjax.errors import ArgumentError
+from cnnjax.keys import streams
+from cnnjax.predict import probabilities, sampled, trained
 
 
 @pytest.fixture(scope="module")
@@ -31,9 +41,10 @@ def main(*arguments: str) -> Ended:
     return Ended(code, out.getvalue(), err.getvalue())
 
 
-def rows(printed: str) -> list[list[str]]:
+def rows(printed: str, width: int = 13) -> list[list[str]]:
+    """The cells of the rows that have so many."""
     cells = ([cell.strip() for cell in line.split("│")[1:-1]] for line in printed.splitlines() if "│" in line)
-    return [row for row in cells if len(row) == 13]
+    return [row for row in cells if len(row) == width]
 
 
 def test_the_table_has_the_first_training_images(run: Path) -> None:
@@ -51,8 +62,6 @@ def test_the_table_has_the_first_training_images(run: Path) -> None:
 
 
 def test_the_probabilities_are_those_that_the_run_ended_with(run: Path) -> None:
-    import json
-
     network = trained(run, announce=lambda _: None)
     test = load("fashion_mnist", TINY, announce=lambda _: None).test
     said = probabilities(network, test)
@@ -73,7 +82,17 @@ def test_mistakes_are_named_and_drawn(run: Path) -> None:
 
 @pytest.mark.parametrize(
     ("flags", "word"),
-    [(("--first", "0"), "at least 1"), (("--first", "100000"), "there are"), (("--split", "all"), "split")],
+    [
+        (("--first", "0"), "at least 1"),
+        (("--first", "100000"), "there are"),
+        (("--split", "all"), "split"),
+        (("--mc", "1"), "--mc"),
+        (("--mc", "10001"), "--mc"),
+        (("--seed", "1"), "--mc"),
+        (("--mc", "5", "--seed", "-1"), "--seed"),
+        (("x.png", "--first", "3"), "--first"),
+        (("x.png", "--mistakes"), "--mistakes"),
+    ],
 )
 def test_a_wrong_argument_is_one_line(flags: tuple[str, ...], word: str, run: Path) -> None:
     ended = main(str(run), *flags)
@@ -90,3 +109,143 @@ def test_a_run_without_a_checkpoint(run: Path, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_bytes((run / "config.json").read_bytes())
     ended = main(str(tmp_path))
     assert ended.code == 1 and "--resume" in ended.err
+
+
+# Picture files
+
+
+@pytest.fixture
+def drawn(made: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(made)
+    return made
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten digits of the test split as dark pictures on light sheets, 0.png to 9.png, and what is none."""
+    directory = tmp_path_factory.mktemp("pictures")
+    images = load("fashion_mnist", TINY).test.images
+    for i, image in enumerate(images[:10, ..., 0]):
+        sheet = np.pad(np.kron(255 - image, np.ones((5, 5), np.uint8)), (30, 90), constant_values=255)
+        Image.fromarray(sheet).convert("RGB").save(directory / f"{i}.png")
+    frames = [Image.fromarray(image) for image in images[:2, ..., 0]]
+    frames[0].save(directory / "two.gif", save_all=True, append_images=frames[1:])
+    filled = np.pad(np.full((40, 40), 255, np.uint8), 9)
+    Image.fromarray(filled).save(directory / "square.png")
+    Image.new("L", (40, 40)).save(directory / "blank.png")
+    (directory / "text.png").write_text("a text")
+    return directory
+
+
+@pytest.fixture(scope="module")
+def as_mnist(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same run under the name mnist, whose digits are 20 pixels high; the tiny set is not all of it."""
+    out = tmp_path_factory.mktemp("renamed") / "run"
+    shutil.copytree(run, out)
+    config = json.loads((out / "config.json").read_text())
+    (out / "config.json").write_text(json.dumps(config | {"dataset": "mnist"}))
+    return out
+
+
+def test_pictures_are_predicted_as_the_images_they_were_made_of(as_mnist: Path, drawn: Path) -> None:
+    files = [f"{i}.png" for i in range(10)]
+    table = rows(main(str(as_mnist), *files).out, width=12)
+    network = trained(as_mnist, announce=lambda _: None)
+    test = load("fashion_mnist", TINY).test
+    said = probabilities(network, Dataset(test.images[:10], test.labels[:10]))
+    assert [int(row[-1]) for row in table] == said.argmax(axis=1).tolist()
+    shares = np.array([[float(cell) for cell in row[1:11]] for row in table])
+    np.testing.assert_allclose(shares, said, atol=0.02)
+
+
+def test_what_is_unlike_the_data_is_named(run: Path, drawn: Path) -> None:
+    names = [f"{i}.png" for i in range(10)]
+    ended = main(str(run), *names, "square.png", "two.gif")
+    assert (ended.code, ended.err) == (0, "")
+    lines = ended.out.splitlines()
+    assert any(line.startswith("square.png is unlike the images of fashion_mnist") for line in lines)
+    assert any(line.startswith("two.gif: the first of its frames") for line in lines)
+
+
+def test_without_the_data_likeness_is_not_known(as_mnist: Path, drawn: Path) -> None:
+    ended = main(str(as_mnist), "0.png")
+    assert ended.code == 0 and len(rows(ended.out, width=12)) == 1
+    assert "is not known" in ended.out and "not the canonical MNIST" in ended.out
+
+
+@pytest.mark.parametrize(
+    ("name", "word"),
+    [
+        ("blank.png", "blank"),
+        ("text.png", "not a picture"),
+        ("none.png", "no such file"),
+        (".", "not a file"),
+    ],
+)
+def test_a_file_that_will_not_do_is_one_line(name: str, word: str, run: Path, drawn: Path) -> None:
+    ended = main(str(run), "0.png", name)
+    assert ended.code == 1 and word in ended.err and ended.err.startswith(f"cnnjax: error: {name}")
+    assert ended.err.count("\n") == 1 and not ended.out, ended
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="names of files are text there")
+def test_a_name_that_is_no_text(as_mnist: Path, drawn: Path, tmp_path: Path) -> None:
+    odd = os.fsencode(tmp_path) + b"/\xff\x1b.png"
+    Path(os.fsdecode(odd)).write_bytes((drawn / "0.png").read_bytes())
+    ended = new_process("predict", str(as_mnist), os.fsdecode(odd), "0.png")
+    assert (ended.code, ended.err) == (0, ""), ended
+
+
+# Monte-Carlo dropout
+
+
+def test_a_mask_is_a_function_of_seed_number_and_row(run: Path) -> None:
+    network = trained(run, announce=lambda _: None)
+    data = load("fashion_mnist", TINY).train
+    model, rate = programs.network(network.config), network.config.dropout_rate
+    images = jnp.asarray(data.images[:4].astype(np.float32) / 255)
+    key = jax.random.fold_in(streams(jax.random.key(3)).dropout, 0)
+
+    def one(mask: int) -> np.ndarray:
+        masked = jax.random.fold_in(key, mask)
+        logits = model.apply({"params": network.params}, images, True, rate, masked)
+        return np.asarray(jax.nn.softmax(logits))
+
+    drawn = np.stack([one(mask) for mask in range(7)])
+    found = sampled(network, Dataset(data.images[:4], data.labels[:4]), 7, seed=3)
+    np.testing.assert_allclose(found.mean, drawn.mean(axis=0), atol=1e-5)
+    np.testing.assert_allclose(found.spread, drawn.std(axis=0, ddof=1), atol=1e-5)
+    # More images than are drawn at a time change nothing for the first ones.
+    more = sampled(network, Dataset(data.images[:503], data.labels[:503]), 7, seed=3)
+    assert more.mean.shape == more.spread.shape == (503, 10)
+    np.testing.assert_allclose(more.mean[:4], found.mean, atol=1e-5)
+
+
+def test_two_seeds_agree_as_well_as_their_spread_says(run: Path) -> None:
+    network = trained(run, announce=lambda _: None)
+    data = load("fashion_mnist", TINY).test
+    one, other = (sampled(network, data, 400, seed) for seed in (0, 1))
+    assert (one.mean != other.mean).any()
+    np.testing.assert_allclose(one.mean.sum(axis=1), 1, atol=1e-5)
+    error = np.sqrt((one.spread**2 + other.spread**2) / 400)
+    clear = one.mean > 0.05  # where the mean of 400 is nearly normal
+    deviation = ((one.mean - other.mean) / error)[clear]
+    assert np.abs(deviation).max() < 5
+    assert 0.9 < deviation.std() < 1.1
+
+
+def test_the_spread_is_below_the_mean(run: Path, drawn: Path) -> None:
+    ended = main(str(run), "0.png", "--mc", "20", "--seed", "1")
+    assert ended.code == 0 and "over 20 masks" in ended.out
+    mean, spread = rows(ended.out, width=12)
+    assert all(re.fullmatch(r"[01]\.\d\d", cell) for cell in mean[1:11])
+    assert all(re.fullmatch(r"±0\.\d\d", cell) for cell in spread[1:11])
+    assert main(str(run), "0.png", "--mc", "20", "--seed", "1").out == ended.out
+
+
+@pytest.mark.parametrize("rate", [0.0, 1.0])
+def test_no_masks_to_draw_is_said(rate: float, run: Path) -> None:
+    network = trained(run, announce=lambda _: None)
+    network = network._replace(config=replace(network.config, dropout_rate=rate))
+    with pytest.raises(ArgumentError, match="--mc"):
+        sampled(network, load("fashion_mnist", TINY).test, 5)

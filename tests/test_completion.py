@@ -1,0 +1,56 @@
+"""TAB in real shells, and help that teaches."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from runs import fails, succeeds
+
+from cnnjax.cli import COMMANDS
+from cnnjax.completion import SHELLS
+
+BASH = shutil.which("bash")
+
+
+def completed(script: Path, *words: str) -> list[str]:
+    """What bash offers for the last word."""
+    program = (
+        'source "$1"; shift; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1))\n'
+        "$(complete -p cnnjax | sed 's/.*-F \\([^ ]*\\).*/\\1/'); printf '%s\\n' \"${COMPREPLY[@]}\""
+    )
+    command = [str(BASH), "-c", program, "bash", str(script), "cnnjax", *words]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=script.parent, timeout=60, check=True)
+    return done.stdout.split("\n")[:-1]
+
+
+@pytest.mark.skipif(BASH is None, reason="bash is not installed")
+def test_tab_completes_commands_flags_values_and_files(tmp_path: Path) -> None:
+    script = tmp_path / "script"
+    script.write_text(succeeds("--completion", "bash"))
+    (tmp_path / "my run").mkdir()
+    assert set(COMMANDS) <= set(completed(script, ""))
+    assert completed(script, "eva") == ["evaluate"]
+    assert completed(script, "train", "--drop") == ["--dropout-rate"]
+    assert completed(script, "evaluate", "--split", "v") == ["validation"]
+    assert completed(script, "predict", "my") == ["my run"]
+    assert completed(script, "predict", "my run", "sc") == ["script"]
+    assert completed(script, "train", "--out", "my") == ["my run"]
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_every_shell_has_a_script(shell: str) -> None:
+    text = succeeds("--completion", shell)
+    assert all(name in text for name in (*COMMANDS, "--dropout-rate"))
+
+
+@pytest.mark.parametrize("words", [["--completion"], ["--completion", "sh"], ["--completion", "bash", "x"]])
+def test_a_shell_that_is_none_is_one_line(words: list[str]) -> None:
+    assert "bash, zsh" in fails(2, *words)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_help_of_a_command_has_an_example(name: str) -> None:
+    text = COMMANDS[name].__doc__ or ""
+    first, _, rest = text.partition("\n")
+    assert first.endswith(".") and f": cnnjax {name} " in rest and "Example" in rest

@@ -1,0 +1,163 @@
+"""A picture of a digit becomes an image like MNIST's; one of MNIST's comes back as it was."""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from runs import TINY
+
+from cnnjax.data import load
+from cnnjax.digits import FAINT, digit
+from cnnjax.errors import UserError
+from cnnjax.likeness import UNLIKE, distances, shares_as_far
+
+# The tiny set that the tests share is drawn from MNIST, whatever it is called.
+IMAGES = load("fashion_mnist", TINY).test.images[..., 0]
+
+
+def distance(a: np.ndarray, b: np.ndarray) -> float:
+    """Mean absolute difference in grey levels."""
+    return float(np.abs(a.astype(float) - b.astype(float)).mean())
+
+
+def crisp(image: np.ndarray) -> bool:
+    """Whether the outermost rows and columns that have any ink have some that is not faint."""
+    drawn, strong = image > 0, image > FAINT * image.max()
+    return all((drawn.any(axis=axis) == strong.any(axis=axis)).all() for axis in (0, 1))
+
+
+CRISP = [image for image in IMAGES if crisp(image)]
+
+
+@pytest.mark.parametrize("times", [1, 2, 7])
+@pytest.mark.parametrize("inverted", [False, True])
+def test_an_image_comes_back(times: int, inverted: bool) -> None:
+    """But for the stretching of its range, 254 or 255 wide, and for faint ink outside of the rest."""
+    apart = []
+    for image in IMAGES:
+        picture = np.kron(image / 255, np.ones((times, times)))
+        back = digit(1 - picture if inverted else picture)
+        apart.append(int(np.abs(back.astype(int) - image).max()))
+    assert np.median(apart) <= 1
+    assert np.mean(np.array(apart) <= 255 * FAINT + 1) > 0.97
+    assert len(CRISP) > 0.8 * len(IMAGES)
+
+
+@given(
+    st.integers(0, len(CRISP) - 1),
+    st.integers(1, 5),
+    st.tuples(*[st.integers(1, 60)] * 4),
+    st.booleans(),
+    st.floats(0.2, 1.0),
+    st.floats(0, 1),
+)
+def test_wherever_it_is_drawn_and_however_faintly(
+    which: int,
+    times: int,
+    around: tuple[int, int, int, int],
+    inverted: bool,
+    contrast: float,
+    level: float,
+) -> None:
+    top, bottom, left, right = around
+    enlarged = np.kron(CRISP[which] / 255, np.ones((times, times)))
+    picture = np.pad(enlarged, ((top, bottom), (left, right)))
+    picture = level * (1 - contrast) + contrast * (1 - picture if inverted else picture)
+    # Half a grey level of the picture is taken for paper.
+    assert np.abs(digit(picture).astype(int) - CRISP[which]).max() <= 0.5 / contrast + 1
+
+
+@pytest.mark.parametrize("name", ["noise", "shade"])
+def test_noise_and_shade_do_little(name: str) -> None:
+    rng = np.random.default_rng(0)
+    apart = []
+    for image in IMAGES[:40]:
+        picture = 0.1 + 0.8 * (1 - np.pad(np.kron(image / 255, np.ones((6, 6))), 40))
+        if name == "noise":
+            picture = picture + rng.normal(0, 0.04, picture.shape)
+        else:
+            picture = picture * np.linspace(0.8, 1, len(picture))[:, None]
+        apart.append(distance(digit(picture), image))
+    # A line is 2 or 3 pixels wide: moved by one pixel, an image is about 25 from itself.
+    assert np.median(apart) < 6
+
+
+@given(
+    hnp.arrays(np.float64, hnp.array_shapes(min_dims=2, max_dims=2, max_side=80), elements=st.floats(0, 1))
+)
+def test_whatever_is_drawn(picture: npt.NDArray[np.float64]) -> None:
+    try:
+        image = digit(picture)
+    except UserError as error:
+        assert "blank" in str(error)
+        return
+    assert image.shape == (28, 28) and image.dtype == np.uint8 and image.max() == 255
+    rows, columns = np.nonzero(image)
+    assert np.ptp(rows) < 20 and np.ptp(columns) < 20
+    framed = np.pad(picture, 1)  # so that it is certain what is paper
+    assert np.abs(digit(1 - framed).astype(int) - digit(framed)).max() <= 1
+
+
+def test_the_longer_side_is_20_and_the_mass_in_the_middle() -> None:
+    picture = np.zeros((300, 200))
+    picture[20:120, 150:175] = 1
+    image = digit(picture)
+    rows, columns = np.nonzero(image)
+    assert (np.ptp(rows) + 1, np.ptp(columns) + 1) == (20, 5)
+    assert abs(rows.mean() - 14) <= 0.5 and abs(columns.mean() - 14) <= 0.5
+    np.testing.assert_array_equal(np.unique(image), [0, 255])
+    assert np.ptp(np.nonzero(digit(picture, box=28))[0]) + 1 == 28
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 50), (50, 1), (200, 200)])
+@pytest.mark.parametrize("level", [0.0, 0.3, 1.0])
+def test_a_blank_picture_is_refused(shape: tuple[int, int], level: float) -> None:
+    with pytest.raises(UserError, match="blank"):
+        digit(np.full(shape, level))
+
+
+def test_noise_alone_is_blank() -> None:
+    with pytest.raises(UserError, match="blank"):
+        digit(np.clip(np.random.default_rng(0).normal(0.9, 0.02, (500, 500)), 0, 1))
+
+
+# Likeness
+
+
+def test_distances_are_euclidean() -> None:
+    known = IMAGES[:50]
+    expected = [min(np.linalg.norm((a / 255.0) - (b / 255.0)) for b in known) for a in IMAGES[50:60]]
+    np.testing.assert_allclose(distances(IMAGES[50:60], known, chunk=7), expected, rtol=1e-4)
+    np.testing.assert_allclose(distances(known, known), 0, atol=0.02)
+
+
+def test_p_values_are_valid_and_tell_squares_from_digits() -> None:
+    """Of true images at most a share p has p or less, but for chance; what is no digit has the least."""
+    data = load("fashion_mnist", TINY)
+    train, rest = data.train, data.test
+    half = len(rest.labels) // 2
+    val = rest._replace(images=rest.images[:half], labels=rest.labels[:half])
+    p = shares_as_far(rest.images[half:], train, val)
+    assert p.min() >= 1 / (half + 1) and p.max() <= 1
+    for level in (0.1, 0.3, 0.6):
+        # Three standard deviations of two samples of `half` images.
+        assert np.mean(p <= level) <= level + 3 * np.sqrt(2 * level * (1 - level) / half)
+    ink = np.zeros((2, 60, 60))
+    ink[0, 5:50, 5:50] = 1
+    ink[1, 5:50, 5:50] = np.random.default_rng(0).integers(0, 2, (45, 45))
+    odd = np.stack([digit(picture) for picture in ink])[..., None]
+    assert (shares_as_far(odd, train, val) <= UNLIKE).all()
+
+
+def test_likeness_does_without_jax() -> None:
+    import subprocess
+    import sys
+
+    code = "import sys, cnnjax.likeness, cnnjax.digits, cnnjax.pictures; print('jax' in sys.modules)"
+    root = Path(__file__).parents[1]
+    out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=root)
+    assert out.stdout.strip() == "False"

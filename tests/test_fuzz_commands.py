@@ -1,0 +1,183 @@
+"""Whatever follows evaluate, predict and export, and whatever config.json holds: an answer or one line."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from runs import TINY, Ended, compiled_once, contents, main, succeeds, train
+
+from cnnjax import artifacts, export, predict, programs, sources
+from cnnjax.data import load
+from cnnjax.errors import UserError
+
+SHARED = [HealthCheck.function_scoped_fixture]
+"""No example changes what the fixtures made."""
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    out = tmp_path_factory.mktemp("fuzz") / "run"
+    with compiled_once(tmp_path_factory.mktemp("programs")):
+        succeeds(*train(out, "--epochs", "1", "--model", "lenet-swish"))
+        yield out
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> dict[Path, bytes]:
+    """No network is run, nothing is downloaded, and files are written into what is returned."""
+    written: dict[Path, bytes] = {}
+
+    def evaluation(config: object, params: object, dataset: Any) -> programs.Evaluation:
+        return programs.Evaluation(0.0, 0.0, np.eye(10, dtype=np.float32)[dataset.labels])
+
+    def sampled(network: object, dataset: Any, masks: int, seed: int) -> predict.Sampled:
+        return predict.Sampled(*np.zeros((2, len(dataset.labels), 10), np.float32))
+
+    def refused(*_: object) -> None:
+        raise UserError("no network here")
+
+    monkeypatch.setattr(programs, "evaluate_on", evaluation)
+    monkeypatch.setattr(predict, "sampled", sampled)
+    monkeypatch.setattr(export, "export", lambda *_: export.Exported(b"file", 0.0))
+    monkeypatch.setattr(artifacts, "write_bytes", written.__setitem__)
+    monkeypatch.setattr(sources, "fetch", refused)
+    return written
+
+
+@pytest.fixture
+def directory(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory: a run, a picture, a text and an empty directory."""
+    (tmp_path / "run").symlink_to(run)
+    image = load("fashion_mnist", TINY).test.images[0, ..., 0]
+    Image.fromarray(image).save(tmp_path / "digit.png")
+    (tmp_path / "text").write_text("a text")
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def assert_answer_or_one_line(ended: Ended) -> None:
+    assert ended.code in (0, 1, 2), ended
+    assert ended.err.count("\n") == (ended.code != 0), ended
+    assert "--debug" not in ended.err and len(ended.err) < 2000, ended
+
+
+# Flags
+
+COMMANDS = st.sampled_from(["evaluate", "predict", "export"])
+NAMES = ["split", "data-dir", "first", "mc", "seed", "mistakes", "format", "out", "model"]
+FLAGS = st.sampled_from([f"--{name}" for name in NAMES])
+PLACES = st.sampled_from(["run", "digit.png", "text", "empty", "nowhere", ".", "", "-", "run/config.json"])
+VALUES = st.sampled_from(["train", "validation", "test", "stablehlo", "onnx", "0", "1", "7", "-1", "None"])
+# No process is given a zero byte.
+TEXTS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=8)
+NUMBERS = st.one_of(st.integers().map(str), st.floats().map(str))
+
+
+@settings(max_examples=150, suppress_health_check=SHARED)
+@given(COMMANDS, st.lists(st.one_of(FLAGS, PLACES, VALUES, TEXTS, NUMBERS), max_size=6))
+@example("predict", ["run", "digit.png", "--mc", "7", "--seed", "1"])
+@example("predict", ["run", "digit.png", "text"])
+@example("evaluate", ["run", "--split", "validation"])
+@example("export", ["run", "--format", "onnx", "--out", "x"])
+def test_whatever_is_typed(quick: dict[Path, bytes], directory: Path, command: str, words: list[str]) -> None:
+    if {"-h", "--help"} & set(words):
+        return
+    before = contents(directory)
+    assert_answer_or_one_line(main(command, *words))
+    assert contents(directory) == before
+
+
+@settings(max_examples=100, suppress_health_check=SHARED)
+@given(COMMANDS, FLAGS, st.one_of(VALUES, NUMBERS, TEXTS, PLACES))
+def test_any_value_of_a_flag(
+    quick: dict[Path, bytes], directory: Path, command: str, flag: str, value: str
+) -> None:
+    assert_answer_or_one_line(main(command, "run", f"{flag}={value}"))
+
+
+# A damaged config.json
+
+JSON = st.recursive(
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(),
+        st.floats(),
+        st.text(max_size=5),
+        st.sampled_from(
+            ["keras-cnn", "lenet-swish", "mnist", "kmnist", "adam", "rmsprop", "all", 0, 0.5, 1e308]
+        ),
+    ),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
+    max_leaves=5,
+)
+KEYS = ["model", "dataset", "dropout_rate", "epochs", "batch_size", "learning_rate", "seed", "optimizer"]
+CHANGES = st.dictionaries(st.sampled_from([*KEYS, "train_split", "compute_dtype", "pixel_scale", "data_dir", "new"]), JSON)
+ASKED = st.sampled_from(
+    [
+        ["evaluate", "RUN"],
+        ["evaluate", "RUN", "--split", "validation"],
+        ["predict", "RUN"],
+        ["predict", "RUN", "--mc", "3"],
+        ["predict", "RUN", "digit.png"],
+        ["export", "RUN", "--out", "x"],
+    ]
+)
+
+
+def damaged(run: Path, directory: Path, content: bytes, checkpoints: bool) -> None:
+    shutil.rmtree(directory / "RUN", ignore_errors=True)
+    shutil.copytree(run, directory / "RUN")
+    (directory / "RUN" / "config.json").write_bytes(content)
+    if not checkpoints:
+        shutil.rmtree(directory / "RUN" / "checkpoints")
+
+
+@settings(max_examples=120, suppress_health_check=SHARED)
+@given(ASKED, CHANGES, st.lists(st.sampled_from(KEYS), max_size=2), st.booleans())
+@example(["predict", "RUN"], {"model": "keras-cnn"}, [], True)
+@example(["predict", "RUN"], {"model": "resnet"}, [], False)
+@example(["evaluate", "RUN"], {"dataset": "mnist", "data_dir": None}, [], True)
+@example(["evaluate", "RUN"], {"pixel_scale": 1e308}, [], True)
+@example(["predict", "RUN", "--mc", "3"], {"dropout_rate": 0.0}, [], True)
+def test_whatever_the_configuration_says(
+    quick: dict[Path, bytes],
+    run: Path,
+    directory: Path,
+    asked: list[str],
+    changes: dict[str, object],
+    missing: list[str],
+    checkpoints: bool,
+) -> None:
+    config = json.loads((run / "config.json").read_text()) | changes
+    for name in missing:
+        config.pop(name, None)
+    damaged(run, directory, json.dumps(config).encode(), checkpoints)
+    before = contents(directory)
+    assert_answer_or_one_line(main(*asked))
+    assert contents(directory) == before
+
+
+@settings(suppress_health_check=SHARED)
+@given(
+    ASKED,
+    st.one_of(st.binary(max_size=40), JSON.map(lambda value: json.dumps(value).encode())),
+    st.booleans(),
+)
+@example(["evaluate", "RUN"], b"[" * 100_000, True)
+@example(["evaluate", "RUN"], b'{"model": ' + b"9" * 5000 + b"}", False)
+def test_whatever_is_in_its_place(
+    quick: dict[Path, bytes], run: Path, directory: Path, asked: list[str], content: bytes, checkpoints: bool
+) -> None:
+    damaged(run, directory, content, checkpoints)
+    assert_answer_or_one_line(main(*asked))
