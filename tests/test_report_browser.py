@@ -134,7 +134,9 @@ def test_everything_can_be_done_with_the_keyboard(shown: Browser) -> None:
     shown.press(" ")
     assert answer(shown)[0] == shown.run("state.network.classes[1]")
     shown.press("ArrowRight", 3)
-    assert shown.run("state.strokes.length") == 1
+    (stroke,) = shown.run("state.strokes")
+    expected = [[0.5, 0.5 + step / 28] for step in range(-8, 9)]
+    np.testing.assert_allclose(stroke, expected, atol=1e-9)
     shown.press("Tab")
     assert shown.run("document.activeElement.id") == "undo"
     shown.press("Enter")

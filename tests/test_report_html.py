@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from reports import Page, made_run, make_experiment
 from runs import TINY, compiled_once, contents, fails, succeeds, train
@@ -158,6 +158,7 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
     assert not any("onerror" in attributes for _, attributes in made.elements)
 
 
+@example(HOSTILE, HOSTILE)
 @given(st.text(), st.text())
 def test_text_comes_back_from_markup_as_it_was(text: str, value: str) -> None:
     made = tag("p", text, title=value)
@@ -263,6 +264,16 @@ def test_a_damaged_run_is_one_line(
     before = contents(copy)
     assert word in fails(1, "report", str(copy))
     assert contents(copy) == before
+
+
+def test_the_data_must_be_those_of_the_run(run: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy, ignore=shutil.ignore_patterns("report.html"))
+    result = json.loads((copy / "result.json").read_text())
+    result["data"]["sha256"]["t10k-images-idx3-ubyte"] = "0" * 64
+    (copy / "result.json").write_text(json.dumps(result))
+    assert "--data-dir" in fails(2, "report", str(copy))
+    assert not (copy / "report.html").exists()
 
 
 @pytest.mark.parametrize(
