@@ -1,0 +1,107 @@
+"""The README's commands run as they stand there, on the tiny set; so does its snippet."""
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from runs import TINY, compiled_once, environment, main
+
+from cnnjax import experiment
+from cnnjax.data import load
+
+ROOT = TINY.parents[1]
+README = (ROOT / "README.md").read_text()
+LINES = [
+    line.split("  #")[0].split(" #")[0].strip()
+    for block in re.findall(r"```sh\n(.*?)```", README, re.S)
+    for line in block.splitlines()
+]
+TABLED = sorted(set(re.findall(r"^\| `(.+?)` \|", README, re.M)) - {"config.py"})
+EXPERIMENTS = sorted(
+    {name for line in [*LINES, *TABLED] for name in re.findall(r"experiments/\w+\.py", line)}
+)
+TARGETS = sorted({name for line in [*LINES, *TABLED] for name in re.findall(r"^make ([a-z-]+)", line)})
+KNOW_DATA = {"train", "evaluate", "predict", "data"}
+
+
+def on_tiny(words: list[str]) -> list[str]:
+    """The arguments of a command, with the tiny set in place of MNIST and two epochs at most."""
+    if "--epochs" in words:
+        place = words.index("--epochs") + 1
+        words[place] = str(min(2, int(words[place])))
+    elif words[0] == "train":
+        words += ["--epochs", "1"]
+    if "--data-dir" in words:
+        words[words.index("--data-dir") + 1] = str(TINY)
+    elif words[0] in KNOW_DATA:
+        words += ["--data-dir", str(TINY)]
+    return words + ["--dataset", "fashion_mnist"] * (words[0] in {"train", "data"})
+
+
+def test_there_are_commands_to_run() -> None:
+    assert {"make train", "make test"} <= set(LINES)
+    assert len([line for line in LINES if line.startswith("cnnjax ")]) >= 7
+    assert len(EXPERIMENTS) >= 5
+
+
+@pytest.mark.slow
+def test_the_commands_run_in_the_order_of_the_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(ROOT / "docs", tmp_path / "docs")
+    monkeypatch.chdir(tmp_path)
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    with compiled_once(tmp_path / "programs"):
+        for line in LINES:
+            words = shlex.split(line)
+            given = dict(word.split("=", 1) for word in words if re.match(r"[A-Z]+=", word))
+            assert set(given.pop("EXTRAS", "").split(",")) - {""} <= extras.keys()
+            if words[:2] == ["make", "train"]:
+                asked = ["train", *shlex.split(given.get("ARGS", ""))]
+                if asked == ["train"] and Path("runs/keras-cnn-seed0").exists():
+                    continue
+                if "DIR" in asked:
+                    asked += ["--out", "runs/offline"]
+            elif words[:1] == ["cnnjax"]:
+                asked = words[1:]
+            else:
+                assert re.match(r"make \w+$|python experiments/|\. \.venv/bin/activate$", line), line
+                continue
+            ended = main(*on_tiny(asked))
+            assert (ended.code, ended.err) == (0, ""), (line, ended)
+    assert Path("report.html").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", EXPERIMENTS)
+def test_the_experiments_are_there(script: str) -> None:
+    """Their own tests run them; here it is their names, and that they start."""
+    ended = subprocess.run(
+        [sys.executable, str(ROOT / script), "--help"], env=environment(TINY), capture_output=True, text=True
+    )
+    assert ended.returncode == 0 and "--quick" in ended.stdout, ended.stderr
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_targets_are_there(target: str) -> None:
+    ended = subprocess.run(["make", "--dry-run", target], cwd=ROOT, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+
+
+@pytest.mark.slow
+def test_the_snippet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (snippet,) = re.findall(r"```python\n(.*?)```", README, re.S)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(experiment, "use_every_core", lambda: None)  # the tests have their devices already
+    tiny = load("fashion_mnist", TINY, announce=lambda _: None)
+    monkeypatch.setattr(experiment, "load", lambda *_, **__: tiny)
+    exec(compile(snippet, "README.md", "exec"), {})
+    assert re.search(
+        r"Against max, in validation accuracy over 6 paired seeds: .*average", capsys.readouterr().out
+    )
+    assert Path("results/mine/results.csv").exists()
