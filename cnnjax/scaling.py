@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -118,7 +118,7 @@ def forward_timer(model: ConvNet, batch_size: int) -> Timer:
     params = some_state(model, adam, data, HParams()).params
 
     @jax.jit
-    def run(params: object, plan: jax.Array) -> jax.Array:
+    def run(params: Any, plan: jax.Array) -> jax.Array:
         def body(total: jax.Array, row: jax.Array) -> tuple[jax.Array, None]:
             images = take_batch(data.images, data.labels, row).images
             # Every step waits for the one before, or all of them would be computed as one.
