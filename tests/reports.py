@@ -78,7 +78,9 @@ def made_run(model: ConvNet, name: str = "made", seed: int = 0) -> Run:
     params = jax.tree.map(
         lambda leaf: leaf if leaf.ndim > 1 else jax.random.normal(jax.random.key(1), leaf.shape), params
     )
-    logits = np.asarray(jax.jit(model.apply)({"params": params}, jnp.float32(test.images) / 255))
+    logits = np.asarray(
+        jax.jit(model.clone(dtype="float32").apply)({"params": params}, jnp.float32(test.images) / 255)
+    )
     row = {"epoch": 1.0, "loss": 2.3, "accuracy": 0.1, "val_loss": 2.2, "val_accuracy": 0.12, "seconds": 0.1}
     config = TrainConfig(dataset="fashion_mnist", epochs=1)
     tested = Evaluation(2.0, float(np.mean(logits.argmax(axis=1) == test.labels)), logits)

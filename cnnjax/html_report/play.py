@@ -3,6 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+
 from cnnjax.html_report.markup import Markup, encoded, join, tag
 from cnnjax.html_report.network import exported
 from cnnjax.html_report.subjects import CLASSES, Run, examples
@@ -14,6 +17,8 @@ NOUNS = {"mnist": "digit", "fashion_mnist": "garment", "kmnist": "character"}
 def data(run: Run) -> dict[str, Any]:
     """What page.js knows of a run: the network, an example of each class, and JAX's logits for it."""
     chosen = examples(run.test)
+    images = jnp.asarray(run.test.images[chosen], jnp.float32) / 255
+    apply: Any = jax.jit(run.model.clone(dtype="float32").apply)  # as the page computes, whatever the run did
     return {
         "name": run.name,
         "dataset": DATASETS[run.config.dataset],
@@ -23,7 +28,7 @@ def data(run: Run) -> dict[str, Any]:
         "examples": [
             {"label": int(run.test.labels[i]), "pixels": encoded(run.test.images[i])} for i in chosen
         ],
-        "logits": run.tested.logits[chosen].tolist(),
+        "logits": apply({"params": run.params}, images).tolist(),
     }
 
 
@@ -138,8 +143,8 @@ def dropout() -> Markup:
             "p",
             "In training, every value that leaves the last pooling is dropped with a probability, the rate, "
             f"and the others are divided by 1 {MINUS} rate. Move the slider: more and more values vanish, "
-            "what is left becomes stronger, and the mean stays where it was. So nothing needs to change at "
-            "test time: that is what “inverted” means.",
+            "what is left becomes stronger, and but for chance the mean stays where it was. So nothing needs "
+            "to change at test time: that is what “inverted” means.",
         ),
         tag(
             "div",

@@ -100,7 +100,7 @@ def _final(run: Run) -> Markup:
     rows: list[list[object]] = [
         ["training", f"{run.train_images:,}", number(last["loss"]), percent(last["accuracy"]), DASH],
         [
-            "validation",
+            "validation" if run.config.train_split == "part" else "validation: the test images",
             f"{run.val_images:,}",
             number(last["val_loss"]),
             percent(last["val_accuracy"]),

@@ -9,9 +9,9 @@ import numpy as np
 
 from cnnjax import artifacts, programs
 from cnnjax.config import TrainConfig
-from cnnjax.data import Dataset, load, split
+from cnnjax.data import Dataset, load, training_split
 from cnnjax.errors import ArgumentError, UserError
-from cnnjax.models import MODELS, ConvNet
+from cnnjax.models import ConvNet
 from cnnjax.predict import trained
 from cnnjax.programs import Evaluation
 from cnnjax.results import PREDICTIONS, Cell, Predictions, Row, read_predictions, read_rows
@@ -105,13 +105,13 @@ def _run(path: Path, data_dir: Path | None, announce: Announce) -> Run:
     result = artifacts.read_json(path / "result.json")
     if result is not None:
         _same_data(path, _entry(result.get("data"), "sha256"), loaded.sha256)
-    train, val = split(loaded.train)
+    train, val = training_split(loaded, config.train_split)
     return Run(
         name=path.resolve().name,
         config=config,
         history=_history(path)[: network.epochs],
         result=result,
-        model=MODELS[config.model],
+        model=programs.network(config),
         params=network.params,
         train_images=len(train.labels),
         val_images=len(val.labels),
