@@ -122,7 +122,9 @@ JSON = st.recursive(
     max_leaves=5,
 )
 KEYS = ["model", "dataset", "dropout_rate", "epochs", "batch_size", "learning_rate", "seed", "optimizer"]
-CHANGES = st.dictionaries(st.sampled_from([*KEYS, "train_split", "compute_dtype", "pixel_scale", "data_dir", "new"]), JSON)
+CHANGES = st.dictionaries(
+    st.sampled_from([*KEYS, "train_split", "compute_dtype", "pixel_scale", "data_dir", "new"]), JSON
+)
 ASKED = st.sampled_from(
     [
         ["evaluate", "RUN"],
