@@ -36,7 +36,7 @@ COLUMNS = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "seconds")
 CHECKPOINTS = "checkpoints"
 TENSORBOARD = "tensorboard"
 _FILES = ("config.json", "history.csv", "result.json", "curves.png", "confusion_matrix.png")
-_MADE_LATER = ("confused.png", "model.stablehlo", "model.onnx")
+_MADE_LATER = ("confused.png", "model.stablehlo", "model.onnx", "report.html")
 _VERSIONS = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 _LOCK = ".lock"
 

@@ -141,7 +141,7 @@ class Predict:
         images = loaded.train if split == "train" else loaded.test
         if first > len(images.labels):
             raise ArgumentError(f"--first {first} is more than the {len(images.labels):,} images there are")
-        images = Dataset(*(part[:first] for part in images))
+        images = Dataset(images.images[:first], images.labels[:first])
         names = list(map(str, range(first)))
         said = self._print(network, names, images, f", {split} images of {config.dataset}", labels=True)
         right = int(np.sum(np.argmax(said, axis=1) == images.labels))

@@ -11,7 +11,10 @@ from cnnjax.errors import ArgumentError
 
 @dataclass(frozen=True)
 class Report:
-    """Write a report as one HTML file, to read and to play with in a browser, away from any network."""
+    """Write a report as one HTML file, to read and to play with in a browser, away from any network.
+
+    Example: cnnjax report runs/keras-cnn-seed0 results/dropout
+    """
 
     directories: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Directories of runs and of experiments: their --out."""

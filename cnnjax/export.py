@@ -6,7 +6,8 @@ What a file computes is compared with the network itself before it is handed ove
 parameters are in whatever a run computes in.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -67,7 +68,8 @@ def stablehlo(network: Trained) -> bytes:
     """
     images = jax.ShapeDtypeStruct(jax.export.symbolic_shape("n, 28, 28, 1"), jnp.float32)
     compute = jax.jit(_logits(network, reference=True))
-    return bytes(jax.export.export(compute, platforms=PLATFORMS)(images).serialize())
+    with _no_locations():
+        return bytes(jax.export.export(compute, platforms=PLATFORMS)(images).serialize())
 
 
 def run_stablehlo(content: bytes, images: np.ndarray) -> np.ndarray:
@@ -84,6 +86,18 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
     {"stablehlo": Format(stablehlo, run_stablehlo), "onnx": Format(onnx, export_onnx.run)}
 )
 """By name, which is also the suffix of a file."""
+
+
+@contextmanager
+def _no_locations() -> Iterator[None]:
+    """Keep the paths of source files, which are the user's own, out of what JAX serializes."""
+    option = "jax_traceback_in_locations_limit"
+    before = getattr(jax.config, option)
+    jax.config.update(option, 0)
+    try:
+        yield
+    finally:
+        jax.config.update(option, before)
 
 
 def _logits(network: Trained, reference: bool = False) -> Callable[[jax.Array], jax.Array]:

@@ -90,7 +90,8 @@ def sampled(network: Trained, dataset: Dataset, masks: int, seed: int = 0) -> Sa
     stream = streams(jax.random.key(seed)).dropout
     found = []
     for start in range(0, len(dataset.labels), EVAL_BATCH):
-        arrays = programs.to_device(Dataset(*(part[start : start + EVAL_BATCH] for part in dataset)))
+        rows = slice(start, start + EVAL_BATCH)
+        arrays = programs.to_device(Dataset(dataset.images[rows], dataset.labels[rows]))
         key = jax.random.fold_in(stream, start // EVAL_BATCH)
         drawn = np.asarray(draw(network.params, arrays, jnp.float32(rate), key))
         found.append((drawn.mean(axis=0), drawn.std(axis=0, ddof=1)))

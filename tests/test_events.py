@@ -4,6 +4,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from runs import compiled_once, contents, fails, history, succeeds, train
@@ -39,7 +40,7 @@ def scalars(run: Path, part: str) -> Scalars:
     return found
 
 
-def expected(run: Path, part: str) -> Scalars:
+def expected(run: Path, part: str) -> dict[str, Any]:
     columns = {"train": (1, 2), "validation": (3, 4)}[part]
     rows = history(run)[1:]
     return {

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,10 +56,18 @@ def test_stablehlo_gives_the_logits_of_any_number_of_images(model: str, pixel_sc
     assert 0 <= exported.difference <= export.TOLERANCE
     again = jax.export.deserialize(bytearray(exported.content))
     assert set(again.platforms) == {"cpu", "cuda", "tpu"}
+    assert b".py" not in exported.content, "it tells where the source files lay"
     for count in (1, 2, 5):
         expected = fast_logits(network, IMAGES[:count])
         scale = max(1.0, np.abs(expected).max())
         np.testing.assert_allclose(again.call(IMAGES[:count]), expected, atol=1e-5 * scale)
+
+
+def test_a_network_that_computed_in_bfloat16_is_exported_in_float32() -> None:
+    network = untrained("lenet-swish", 1.0)
+    halved = network._replace(config=replace(network.config, compute_dtype="bfloat16"))
+    found = export.run_stablehlo(export.export(halved, "stablehlo").content, IMAGES)
+    np.testing.assert_allclose(found, fast_logits(network, IMAGES), atol=1e-5)
 
 
 def test_the_file_needs_no_cnnjax(run: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -208,7 +209,7 @@ def test_a_mask_is_a_function_of_seed_number_and_row(run: Path) -> None:
 
     def one(mask: int) -> np.ndarray:
         masked = jax.random.fold_in(key, mask)
-        logits = model.apply({"params": network.params}, images, True, rate, masked)
+        logits: Any = model.apply({"params": network.params}, images, True, rate, masked)
         return np.asarray(jax.nn.softmax(logits))
 
     drawn = np.stack([one(mask) for mask in range(7)])
