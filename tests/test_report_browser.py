@@ -89,6 +89,7 @@ def test_the_logits_are_those_of_jax(chromium: Browser, tmp_path: Path, name: st
     np.testing.assert_allclose(chromium.run(told), run.tested.logits[::20], atol=1e-4, rtol=1e-5)
     told = chromium.run("$('check').textContent").split("differ by at most ")[1]
     assert float(told.removesuffix(".")) <= 1e-4 * max(1, np.abs(run.tested.logits).max())
+    assert chromium.run("$('dropout').hidden") == (run.model.dropout == "none")
     assert chromium.errors == []
 
 

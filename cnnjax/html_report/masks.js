@@ -17,6 +17,7 @@ let counting = 0;
 function showDropout() {
   const { network, rate } = state;
   const { at, shape, values } = dropoutSite(network, chosenImage());
+  $("dropout").hidden = at < 0;
   if (at < 0) return;
   const u = uniforms(state.seed, values.length);
   const after = invertedDropout(values, u, rate);
