@@ -40,4 +40,4 @@ def distances(
 
 
 def _rows(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    return images.reshape(len(images), -1).astype(np.float32) / 255
+    return images.reshape(len(images), -1).astype(np.float32) / np.float32(255)
