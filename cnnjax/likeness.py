@@ -34,9 +34,9 @@ def distances(
     for start in range(0, len(known), chunk):
         theirs = _rows(known[start : start + chunk])
         squares = np.sum(theirs**2, axis=1)[None] - 2 * ours @ theirs.T
-        nearest = np.minimum(nearest, squares.min(axis=1))
-    squares = np.maximum(nearest + np.sum(ours**2, axis=1), 0)
-    return np.asarray(np.sqrt(squares), np.float32)
+        np.minimum(nearest, squares.min(axis=1), out=nearest)
+    nearest += np.sum(ours**2, axis=1)
+    return np.sqrt(nearest.clip(0))
 
 
 def _rows(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from runs import fails, succeeds
 
+from cnnjax import cli
 from cnnjax.cli import COMMANDS
 from cnnjax.completion import SHELLS
 
@@ -54,3 +55,16 @@ def test_the_help_of_a_command_has_an_example(name: str) -> None:
     text = COMMANDS[name].__doc__ or ""
     first, _, rest = text.partition("\n")
     assert first.endswith(".") and f": cnnjax {name} " in rest and "Example" in rest
+
+
+def test_the_list_of_commands_has_a_sentence_for_each(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in ([], ["--help"], ["-h"]):
+        with pytest.raises(SystemExit) as end:
+            cli.main(arguments)
+        assert not end.value.code
+        printed = capsys.readouterr().out
+        assert all(f"• {name} " in printed for name in COMMANDS)
+        assert "Example" not in printed and "--completion bash" in printed
+    with pytest.raises(SystemExit):
+        cli.main(["evaluate", "--help"])
+    assert "Example: cnnjax evaluate" in capsys.readouterr().out

@@ -192,6 +192,7 @@ def gif(width: int, height: int) -> bytes:
 
 HUGE = {
     "PNG": png(40_000, 40_000),
+    "a little too large": png(7_100, 7_100),
     "wide PNG": png(2**31 - 1, 1),
     "PGM": b"P5 100000 100000 255\n" + bytes(100),
     "BMP": bmp(100_000, 100_000),
