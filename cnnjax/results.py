@@ -97,6 +97,9 @@ class Store:
 
     def _open(self, protocol: dict[str, Any]) -> None:
         out = self.out
+        for directory in (out, out / PREDICTIONS):
+            for path in directory.glob(".*.*-????????"):  # what a killed process left half-written
+                path.unlink(missing_ok=True)
         told = json.loads(json.dumps(protocol))
         try:
             known = json.loads((out / "protocol.json").read_text())

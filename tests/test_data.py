@@ -214,6 +214,7 @@ def test_tfds_download_does_not_wait_for_a_silent_host(monkeypatch):
         sources.download("fashion_mnist")
     assert time.monotonic() - start < 20
     server.shutdown()
+    server.server_close()
 
 
 # Preparation by TFDS, and the order of the sources
