@@ -84,8 +84,7 @@ def claimed(run: Path) -> Iterator[None]:
             run.mkdir(parents=True, exist_ok=True)
             lock = _lock(run)
             for name in _FILES:
-                for torn in run.glob(f".{name}-*"):
-                    torn.unlink()
+                clear_half_written(run, name)
         yield
     finally:
         if lock is not None:
@@ -181,6 +180,12 @@ def write_bytes(path: Path, content: bytes) -> None:
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
             raise
+
+
+def clear_half_written(directory: Path, name: str = "*.*") -> None:
+    """Delete what `write_bytes` left beside files of such a name when its process was killed."""
+    for torn in directory.glob(f".{name}-*"):
+        torn.unlink(missing_ok=True)
 
 
 def write_json(path: Path, record: Mapping[str, Any]) -> None:

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cnnjax.artifacts import make_directory, write_bytes, write_json
+from cnnjax.artifacts import clear_half_written, make_directory, write_bytes, write_json
 from cnnjax.errors import ArgumentError, UserError
 from cnnjax.parallel import place
 from cnnjax.processes import fetch, from_leader, leads
@@ -98,8 +98,7 @@ class Store:
     def _open(self, protocol: dict[str, Any]) -> None:
         out = self.out
         for directory in (out, out / PREDICTIONS):
-            for path in directory.glob(".*.*-????????"):  # what a killed process left half-written
-                path.unlink(missing_ok=True)
+            clear_half_written(directory)
         told = json.loads(json.dumps(protocol))
         try:
             known = json.loads((out / "protocol.json").read_text())
