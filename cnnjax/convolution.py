@@ -59,16 +59,17 @@ def conv_pool(
     step, far = window * stride, stride * offsets[-1][0]
     high, wide = (-(-(size + far) // step) for size in kernel.shape[:2])
     top, left = (before for before, _ in _pads(x, kernel, padding, stride))
-    image = _place(x, top, left, (rows + high - 1) * step, (columns + wide - 1) * step)
-    image = image.reshape(n, rows + high - 1, step, columns + wide - 1, step, channels)
-    image = image.transpose(2, 4, 5, 1, 3, 0)  # [step, step, Ci, blocks, blocks, N]
+    # Transposed before it is padded, for the padded image is what XLA keeps in memory.
+    image = _place(
+        x.transpose(1, 2, 3, 0), top, left, (rows + high - 1) * step, (columns + wide - 1) * step
+    ).reshape(rows + high - 1, step, columns + wide - 1, step, channels, n)
+    image = image.transpose(1, 3, 4, 0, 2, 5)  # [step, step, Ci, blocks, blocks, N]
     patches = jnp.concatenate(
         [image[..., i : i + rows, j : j + columns, :] for i in range(high) for j in range(wide)]
     ).reshape(high * wide * step**2 * channels, rows, columns, n)
 
-    flat = kernel.reshape(1, *kernel.shape[:2], -1)
-    placed = jnp.concatenate(
-        [_place(flat, stride * r, stride * c, high * step, wide * step) for r, c in offsets]
+    placed = jnp.stack(
+        [_place(kernel, stride * r, stride * c, high * step, wide * step) for r, c in offsets]
     ).reshape(len(offsets), high, step, wide, step, channels, features)
     placed = placed.transpose(0, 6, 1, 3, 2, 4, 5).reshape(len(offsets), features, -1)
 
@@ -140,6 +141,7 @@ def _size(x: jax.Array, kernel: jax.Array, padding: Padding, window: int, stride
 
 
 def _place(x: jax.Array, top: int, left: int, height: int, width: int) -> jax.Array:
-    """Put ``x f[N, H, W, C]`` at (top, left) of f[N, height, width, C] zeros, cut at the edges."""
-    below, right = height - x.shape[1] - top, width - x.shape[2] - left
-    return jax.lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), (top, below, 0), (left, right, 0), (0, 0, 0)))
+    """Put ``x f[H, W, ...]`` at (top, left) of f[height, width, ...] zeros, cut at the edges."""
+    below, right = height - x.shape[0] - top, width - x.shape[1] - left
+    others = ((0, 0, 0),) * (x.ndim - 2)
+    return jax.lax.pad(x, jnp.zeros((), x.dtype), ((top, below, 0), (left, right, 0), *others))

@@ -9,7 +9,7 @@ it in that form from the start. Both use the same reductions.
 from collections.abc import Callable, Mapping
 from functools import partial
 from types import MappingProxyType
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -29,12 +29,7 @@ def maximum(values: jax.Array, key: Callable[[jax.Array], jax.Array] | None = No
     Of equal ones the first wins and takes the whole gradient, as in ``flax.linen.max_pool``; a NaN
     wins over numbers.
     """
-    best, *others = _unstack(values)
-    best_score, *scores = _unstack(jax.lax.stop_gradient(values if key is None else key(values)))
-    for value, score in zip(others, scores, strict=True):
-        wins = ~(score <= best_score) & (best_score == best_score)
-        best, best_score = jnp.where(wins, value, best), jnp.where(wins, score, best_score)
-    return best
+    return _pick(values, None if key is None else jax.lax.stop_gradient(key(values)))
 
 
 def average(values: jax.Array) -> jax.Array:
@@ -67,6 +62,40 @@ def first(values: jax.Array) -> jax.Array:
 REDUCTIONS: Mapping[PoolingName, Callable[[jax.Array], jax.Array]] = MappingProxyType(
     {"max": maximum, "average": average, "median": median, "strided": first, "none": first}
 )
+
+
+@jax.custom_jvp
+def _pick(values: jax.Array, scores: jax.Array | None) -> jax.Array:
+    return _pick_with_offset(values, scores)[0]
+
+
+@_pick.defjvp
+def _pick_jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[jax.Array, jax.Array]:
+    best, offset = _pick_with_offset(*primals)
+    picked = jax.lax.broadcasted_iota(offset.dtype, primals[0].shape, 0) == offset[None]
+    # Transposed, one pass that writes each offset's gradient or zero.
+    return best, jnp.sum(jnp.where(picked, tangents[0], jnp.zeros_like(tangents[0])), axis=0)
+
+
+def _pick_with_offset(values: jax.Array, scores: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+    """The first value with the largest score (itself, where there are none), and where along axis 0 it is.
+
+    One reduction for both: XLA on the CPU keeps its results in memory, where comparisons of whole
+    rows would be repeated by all that reads them, or take a pass over memory each.
+    """
+    scores = values if scores is None else scores
+    offset = jax.lax.broadcasted_iota(jnp.uint8, values.shape, 0)
+    operands = (offset, values) if scores is values else (offset, values, scores)
+
+    def larger(one: tuple[jax.Array, ...], other: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+        (i, *_, a), (j, *_, b) = one, other
+        equal = (a == b) | (a != a) & (b != b)
+        wins = (a > b) | (a != a) & (b == b) | equal & (i < j)
+        return tuple(jnp.where(wins, p, q) for p, q in zip(one, other, strict=True))
+
+    none = (jnp.uint8(len(values)), *(jnp.full((), -jnp.inf, operand.dtype) for operand in operands[1:]))
+    first_offset, best, *_ = jax.lax.reduce(operands, none, larger, (0,))
+    return best, first_offset
 
 
 @jax.custom_vjp

@@ -108,6 +108,12 @@ def test_nan_is_never_hidden(reduction, place: int) -> None:
     assert jnp.isnan(reduction(values)).all()
 
 
+def test_of_what_is_nowhere_finite_the_first_wins() -> None:
+    for value in (-jnp.inf, jnp.nan):
+        best, gradient = jax.value_and_grad(lambda x: maximum(x)[0])(jnp.full((4, 1), value))
+        chex.assert_trees_all_equal((best, gradient[:, 0]), (jnp.float32(value), jnp.eye(4)[0]))
+
+
 @given(st.integers(0, 99))
 def test_maximum_by_key_is_python_max(seed: int) -> None:
     values = np.random.default_rng(seed).integers(-3, 4, 5)
