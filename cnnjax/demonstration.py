@@ -16,7 +16,7 @@ from jax.sharding import PartitionSpec as P
 
 from cnnjax.batches import Batch, take_batch
 from cnnjax.dropout import DROPOUT, classic_dropout
-from cnnjax.keys import Streams, example_bits, streams
+from cnnjax.keys import Streams, example_blocks, streams
 from cnnjax.metrics import means, metric_sums
 from cnnjax.plots_dropout import Level
 from cnnjax.state import Params
@@ -138,7 +138,9 @@ def batch_masks(seed: int, step: int, shape: tuple[int, ...], rate: float) -> di
     with jax.default_device(devices[0]):
         key, ones = mask_key(seed, step), jnp.ones(shape)
     mask = partial(classic_dropout, rate=rate)
-    part = partial(mask, axis_name="data")
+
+    def part(key: jax.Array, x: jax.Array) -> jax.Array:
+        return mask(key, x, first_example=jax.lax.axis_index("data") * x.shape[0])
 
     def mistaken(key: jax.Array, x: jax.Array) -> jax.Array:
         return jax.random.bernoulli(key, 1 - rate, x.shape).astype(x.dtype)
@@ -166,7 +168,7 @@ def key_tree(seed: int, step: int, mask: np.ndarray, examples: int = 4) -> list[
     numbers = range(step, step + 4)
     steps = [jax.random.fold_in(names.dropout, number) for number in numbers]
     sites = [jax.random.fold_in(steps[0], site) for site in range(2)]
-    words = np.asarray(example_bits(sites[0], jnp.arange(examples, dtype=jnp.uint32), mask.shape[1] // 2 + 1))
+    words = np.concatenate(example_blocks(sites[0], jnp.arange(examples, dtype=jnp.uint32), 1)).T
     return [
         Level("jax.random.key(seed)", [(f"seed {seed}", _hex(jax.random.key_data(root)))], 0),
         _keys("split: a run's streams", list(Streams._fields), list(names), 2),
@@ -177,7 +179,7 @@ def key_tree(seed: int, step: int, mask: np.ndarray, examples: int = 4) -> list[
             [
                 (
                     f"example {i}",
-                    f"{_hex(words[i, :2])}\n{''.join('□■'[kept] for kept in mask[i, :4].tolist())} ...",
+                    f"{_hex(words[i])}\n{''.join('□■'[kept] for kept in mask[i, :4].tolist())} ...",
                 )
                 for i in range(examples)
             ],

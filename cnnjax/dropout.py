@@ -4,10 +4,11 @@ Element j of the example at place i of the global batch owns one uniform u(key, 
 u < rate. The same u serves every rate, so the masks of two rates are nested, and `rate` may be a traced
 array, under `vmap` too. Nothing else enters: not the number of devices, not how the program is run.
 
-Of u's 30 bits the upper 16 are drawn for each element, and the 14 below them once for each example. A rate
-is therefore applied to within 2^-31, far below what training could notice, at the price of 16 bits; scaling
-by 1 / (1 - rate) is right to float32's own rounding. The sharing correlates two elements of one example by at
-most 2^-34 / (rate (1 - rate)).
+Of u's 30 bits the upper 16 are drawn for each element, and the 14 below them once for all elements of a
+key: a mask's own rate is one of the two neighbouring multiples of 2^-16, as chance will have it, and over
+keys the rate is applied to within 2^-31, at the price of 16 bits an element. The sharing correlates two
+elements of a mask by at most 2^-34 / (rate (1 - rate)). Scaling by 1 / (1 - rate) is right to float32's own
+rounding.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,12 +21,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cnnjax.keys import example_bits
+from cnnjax.keys import example_blocks, shared_word
 
-MASK_SCHEME = 1
+MASK_SCHEME = 2
 """Version of the map from (seed, layer, step, example) to masks; a checkpoint of another cannot resume."""
 
 Rate = float | jax.Array
+Place = int | jax.Array
 
 
 class DropoutFunction(Protocol):
@@ -38,7 +40,7 @@ class DropoutFunction(Protocol):
         rate: Rate,
         *,
         deterministic: bool = False,
-        axis_name: str | None = None,
+        first_example: Place = 0,
     ) -> jax.Array:
         """See `inverted_dropout` for the arguments, which all members share."""
         ...
@@ -50,7 +52,7 @@ def inverted_dropout(
     rate: Rate,
     *,
     deterministic: bool = False,
-    axis_name: str | None = None,
+    first_example: Place = 0,
 ) -> jax.Array:
     """Zero each element with probability `rate` in training and scale the others by 1 / (1 - rate).
 
@@ -62,8 +64,8 @@ def inverted_dropout(
         x: f[n, ...], examples on the first axis.
         rate: probability of a drop in [0, 1]: a float, or a traced scalar.
         deterministic: True at evaluation: `key` is not used, and x is returned as it is.
-        axis_name: the mapped axis that splits the batch, under `pmap` or `shard_map`; then `x` is this
-            device's part, and its examples are numbered by their place in the whole batch.
+        first_example: where x's first example is in the whole batch, if `x` is a part of it: under `pmap`
+            or `shard_map`, axis_index(axis) * n.
 
     Returns:
         Array of x's shape and dtype.
@@ -75,7 +77,7 @@ def inverted_dropout(
     rate = _checked(rate)
     if deterministic:
         return x
-    keep = _keep(key, x.shape, rate, axis_name)
+    keep = _keep(key, x.shape, rate, first_example)
     return jnp.where(keep, x * _inverse_keep(rate).astype(x.dtype), jnp.zeros((), x.dtype))
 
 
@@ -85,7 +87,7 @@ def classic_dropout(
     rate: Rate,
     *,
     deterministic: bool = False,
-    axis_name: str | None = None,
+    first_example: Place = 0,
 ) -> jax.Array:
     """Zero each element with probability `rate` in training; multiply by 1 - rate at evaluation.
 
@@ -95,7 +97,7 @@ def classic_dropout(
     rate = _checked(rate)
     if deterministic:
         return x * (1 - rate).astype(x.dtype)
-    return jnp.where(_keep(key, x.shape, rate, axis_name), x, jnp.zeros((), x.dtype))
+    return jnp.where(_keep(key, x.shape, rate, first_example), x, jnp.zeros((), x.dtype))
 
 
 def spatial_dropout(
@@ -104,7 +106,7 @@ def spatial_dropout(
     rate: Rate,
     *,
     deterministic: bool = False,
-    axis_name: str | None = None,
+    first_example: Place = 0,
 ) -> jax.Array:
     """Inverted dropout of whole channels (Tompson et al. 2015): one decision for all places of a channel.
 
@@ -114,7 +116,7 @@ def spatial_dropout(
     if deterministic:
         return x
     places = (1,) * (x.ndim - 2)
-    keep = _keep(key, (x.shape[0], *x.shape[-1:]), rate, axis_name)
+    keep = _keep(key, (x.shape[0], *x.shape[-1:]), rate, first_example)
     keep = keep.reshape(x.shape[0], *places, *x.shape[-1:]) if x.ndim > 1 else keep
     return jnp.where(keep, x * _inverse_keep(rate).astype(x.dtype), jnp.zeros((), x.dtype))
 
@@ -125,7 +127,7 @@ def gaussian_dropout(
     rate: Rate,
     *,
     deterministic: bool = False,
-    axis_name: str | None = None,
+    first_example: Place = 0,
 ) -> jax.Array:
     """Multiply by noise of mean 1 and variance rate / (1 - rate) in training (Srivastava et al. 2014, 10).
 
@@ -135,10 +137,12 @@ def gaussian_dropout(
     rate = _checked(rate)
     if deterministic:
         return x
-    words = _words(key, x.shape, 1, axis_name)
+    elements = prod(x.shape[1:])
+    blocks = example_blocks(key, _places(x.shape, first_example), -(-elements // 2))
+    words = jnp.concatenate(blocks)[:elements]
     # 23 bits, centred in their cells: never 0 or 1, where the normal quantile is infinite.
     uniform = ((words >> 9).astype(jnp.float32) + 0.5) * 2.0**-23
-    normal = jax.scipy.special.ndtri(uniform).reshape(x.shape)
+    normal = jax.scipy.special.ndtri(uniform).T.reshape(x.shape)
     inside = (rate > 0) & (rate < 1)
     safe = jnp.where(inside, rate, 0.5)
     deviation = jnp.where(inside, jnp.sqrt(safe / (1 - safe)), 0.0)
@@ -174,14 +178,14 @@ class Dropout(nn.Module):
         key: jax.Array | None = None,
         *,
         deterministic: bool = False,
-        axis_name: str | None = None,
+        first_example: Place = 0,
     ) -> jax.Array:
         """Apply `DROPOUT[self.kind]` to x: f[n, ...]."""
         if key is None:
             # The evaluation forms never look at their key.
             key = jax.random.key(0) if deterministic else self.make_rng("dropout")
         apply: Callable[..., jax.Array] = DROPOUT[self.kind]
-        return apply(key, x, rate, deterministic=deterministic, axis_name=axis_name)
+        return apply(key, x, rate, deterministic=deterministic, first_example=first_example)
 
 
 def _checked(rate: Rate) -> jax.Array:
@@ -195,28 +199,25 @@ def _inverse_keep(rate: jax.Array) -> jax.Array:
     return jnp.where(rate < 1, 1 / jnp.where(rate < 1, 1 - rate, 1.0), 0.0)
 
 
-def _words(
-    key: jax.Array, shape: tuple[int, ...], per_word: int, axis_name: str | None, extra: int = 0
-) -> jax.Array:
-    """uint32[n, words]: enough words for each example's elements, `per_word` in each, and `extra` more."""
+def _places(shape: tuple[int, ...], first_example: Place) -> jax.Array:
+    """uint32[n]: where the examples of f[n, ...] are in the whole batch."""
     examples = shape[0] if shape else 1
+    return jnp.asarray(first_example, jnp.uint32) + jnp.arange(examples, dtype=jnp.uint32)
+
+
+@partial(jax.jit, static_argnames="shape", inline=True)
+def _keep(key: jax.Array, shape: tuple[int, ...], rate: jax.Array, first_example: Place) -> jax.Array:
+    """bool[shape]: u >= rate. The 16 bits of element j are quarter j % 4 of its example's block j // 4."""
     elements = prod(shape[1:])
-    place = jnp.arange(examples, dtype=jnp.uint32)
-    if axis_name is not None:
-        place = place + jax.lax.axis_index(axis_name).astype(jnp.uint32) * jnp.uint32(examples)
-    return example_bits(key, place, -(-elements // per_word) + extra)
-
-
-@partial(jax.jit, static_argnames=("shape", "axis_name"), inline=True)
-def _keep(key: jax.Array, shape: tuple[int, ...], rate: jax.Array, axis_name: str | None) -> jax.Array:
-    """bool[shape]: u >= rate, with 30 bits of u: 16 of the element's own over 14 of its example's.
-
-    Integers throughout: a threshold computed for each example would be computed again for each element, in
-    forward and backward pass, once XLA has fused it.
-    """
-    words = _words(key, shape, 2, axis_name, extra=1).T  # [words, n]
-    halves = 16 * jax.lax.broadcasted_iota(jnp.uint32, (1, 2, 1), 1)
-    own = ((words[:-1, None] >> halves) & jnp.uint32(0xFFFF)).reshape(-1, words.shape[1])
-    uniform = ((own << 14) | (words[-1:] >> 18)).astype(jnp.int32)
-    keep = uniform >= jnp.round(rate * 2.0**30).astype(jnp.int32)
-    return keep[: prod(shape[1:])].T.reshape(shape)
+    blocks = -(-elements // 4)
+    x, y = example_blocks(key, _places(shape, first_example), blocks)
+    # u >= rate, in 2^-30, as a statement about the upper 16 bits, which one integer for all elements decides.
+    low = (shared_word(key) >> 18).astype(jnp.int32)
+    least = (jnp.round(rate * 2.0**30).astype(jnp.int32) - low + 2**14 - 1) >> 14
+    quarter = jax.lax.broadcasted_iota(jnp.uint8, (4, 1, 1), 0)
+    upper = jnp.where(quarter < 2, x, y) >> (16 * (quarter % 2)).astype(jnp.uint32) & jnp.uint32(0xFFFF)
+    keep = (upper.astype(jnp.int32) >= least).astype(jnp.uint8) << quarter
+    # A reduction, whose result XLA keeps in memory: else both passes would draw every word anew.
+    packed = jax.lax.reduce(keep, jnp.uint8(0), jax.lax.bitwise_or, (0,))  # [blocks, n]
+    keep = ((packed[:, None] >> quarter[None, :, 0]) & 1).astype(bool).reshape(4 * blocks, packed.shape[1])
+    return keep[:elements].T.reshape(shape)

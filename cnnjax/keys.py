@@ -73,27 +73,35 @@ def threefry_2x32(
     return x, y
 
 
-@partial(jax.jit, static_argnames="words", inline=True)
-def example_bits(key: jax.Array, example: jax.Array, words: int) -> jax.Array:
+@partial(jax.jit, static_argnames="blocks", inline=True)
+def example_blocks(key: jax.Array, example: jax.Array, blocks: int) -> tuple[jax.Array, jax.Array]:
     """Random words for each example, as a pure function of `key` and the example's number.
 
     An example's words do not depend on how many examples are drawn together, nor on the device that
-    draws them: word w is half w // blocks of threefry(key, (example, w % blocks)), with
-    blocks = ceil(words / 2).
+    draws them: those of block b are threefry(key, (example, b)).
 
     Args:
         key: threefry key scalar, used for nothing else.
         example: uint32[n], the places of the examples in the global batch.
-        words: how many words each example gets.
+        blocks: how many pairs of words each example gets, below 2^32 - 1.
 
     Returns:
-        uint32[n, words].
+        Two arrays, uint32[blocks, n]. Examples come last, where `conv_pool` has them: whoever reads both
+        then reads rows of both.
     """
-    require_threefry(key)
-    blocks = -(-words // 2)
-    data = jax.random.key_data(key)
-    # Examples last, where `conv_pool` has them: whoever reads both then reads rows of both.
     shape = (blocks, example.shape[0])
     place = jnp.broadcast_to(example.astype(jnp.uint32)[None, :], shape)
     block = jnp.broadcast_to(jnp.arange(blocks, dtype=jnp.uint32)[:, None], shape)
-    return jnp.concatenate(threefry_2x32((data[0], data[1]), (place, block)), axis=0)[:words].T
+    return threefry_2x32(_words_of(key), (place, block))
+
+
+def shared_word(key: jax.Array) -> jax.Array:
+    """One uint32 for all examples together, independent of what `example_blocks` draws from `key`."""
+    last = jnp.full((), jnp.iinfo(jnp.uint32).max, jnp.uint32)
+    return threefry_2x32(_words_of(key), (last, last))[0]
+
+
+def _words_of(key: jax.Array) -> tuple[jax.Array, jax.Array]:
+    require_threefry(key)
+    data = jax.random.key_data(key)
+    return data[0], data[1]

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from cnnjax.convolution import conv_pool, conv_pool_reference
 from cnnjax.dense import dense
-from cnnjax.dropout import Dropout, Rate
+from cnnjax.dropout import Dropout, Place, Rate
 from cnnjax.pooling import PoolingName
 
 Padding = Literal["SAME", "VALID"]
@@ -110,7 +110,7 @@ class ConvNet(nn.Module):
         train: bool = False,
         dropout_rate: Rate = 0.0,
         dropout_key: jax.Array | None = None,
-        axis_name: str | None = None,
+        first_example: Place = 0,
     ) -> jax.Array:
         """Logits of a batch.
 
@@ -120,7 +120,7 @@ class ConvNet(nn.Module):
             dropout_rate: float or traced scalar.
             dropout_key: the step's key; without it, the `dropout` stream of `apply(..., rngs=...)`. Site l
                 of the network uses fold_in(key, l), sites counted from the input.
-            axis_name: the mapped axis that splits the batch, if there is one.
+            first_example: where the first of `images` is in the whole batch, if they are a part of it.
 
         Returns:
             f32[n, classes].
@@ -133,7 +133,7 @@ class ConvNet(nn.Module):
                 return x
             key = jax.random.fold_in(stream, site) if draws and stream is not None else None
             layer = Dropout(self.dropout, name=f"Dropout_{site}")
-            return layer(x, dropout_rate, key, deterministic=not train, axis_name=axis_name)
+            return layer(x, dropout_rate, key, deterministic=not train, first_example=first_example)
 
         x = images if self.pixel_scale == 1.0 else images * self.pixel_scale
         x = x.astype(self.dtype)

@@ -1,6 +1,7 @@
 """Training as pure functions: a step, an epoch, a run. The model and the optimizer come in as arguments."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -10,7 +11,7 @@ import optax
 
 from cnnjax.batches import Batch, scaled, sequential_plan, shuffled_plan, take, take_batch
 from cnnjax.config import HParams
-from cnnjax.dropout import Rate
+from cnnjax.dropout import Place, Rate
 from cnnjax.keys import streams
 from cnnjax.metrics import MetricSums, example_loss, metric_sums, total
 from cnnjax.state import MakeOptimizer, Params, TrainState, init_state
@@ -18,6 +19,8 @@ from cnnjax.state import MakeOptimizer, Params, TrainState, init_state
 TrainStep = Callable[[TrainState, Batch, HParams], tuple[TrainState, MetricSums]]
 EvalStep = Callable[[Params, Batch], tuple[MetricSums, jax.Array]]
 EVAL_BATCH = 500
+PART = 128
+"""Examples that a CPU takes through a step at a time; the activations of more fall out of its caches."""
 
 
 class Arrays(NamedTuple):
@@ -33,7 +36,7 @@ def make_train_step(
     """One step of stochastic gradient descent on the mean loss over the batch's examples.
 
     Args:
-        model: `apply({"params": p}, images, train, dropout_rate, dropout_key, axis_name) -> logits`.
+        model: `apply({"params": p}, images, train, dropout_rate, dropout_key, first_example) -> logits`.
         make_optimizer: builds the optimizer from the traced hyperparameters.
         axis_name: the mapped axis that splits the batch, for `pmap` and `shard_map`; the state is the
             same on every device, and stays so.
@@ -45,24 +48,36 @@ def make_train_step(
     def step(state: TrainState, batch: Batch, hparams: HParams) -> tuple[TrainState, MetricSums]:
         key = jax.random.fold_in(state.key, state.step)
 
-        def loss_sum(params: Params) -> tuple[jax.Array, MetricSums]:
-            logits: Any = model.apply(
-                {"params": params},
-                batch.images,
-                train=True,
-                dropout_rate=hparams.dropout_rate,
-                dropout_key=key,
-                axis_name=axis_name,
-            )
-            loss = example_loss(logits, batch.labels)
-            return jnp.sum(loss * batch.weight), metric_sums(logits, batch.labels, loss, batch.weight)
+        def gradient_sum(params: Params, batch: Batch, first_example: Place) -> tuple[Params, MetricSums]:
+            def loss_sum(params: Params) -> tuple[jax.Array, MetricSums]:
+                logits: Any = model.apply(
+                    {"params": params},
+                    batch.images,
+                    train=True,
+                    dropout_rate=hparams.dropout_rate,
+                    dropout_key=key,
+                    first_example=first_example,
+                )
+                loss = example_loss(logits, batch.labels)
+                return jnp.sum(loss * batch.weight), metric_sums(logits, batch.labels, loss, batch.weight)
 
-        # Under shard_map, the gradient of an unvarying parameter carries a psum already; marked as
-        # varying, the gradient is this device's own part everywhere, and is summed once, below.
-        params = state.params
+            return jax.grad(loss_sum, has_aux=True)(params)
+
+        params, first_example = state.params, 0
         if axis_name is not None:
-            params = jax.tree.map(lambda p: jax.lax.pcast(p, axis_name, to="varying"), params)
-        gradient, sums = jax.grad(loss_sum, has_aux=True)(params)
+            # Under shard_map, the gradient of an unvarying parameter carries a psum already; marked as
+            # varying, the gradient is this device's own part everywhere, and is summed once, below.
+            params = _varying(params, axis_name)
+            first_example = jax.lax.axis_index(axis_name) * batch.labels.shape[0]
+        size = _part_size(batch.labels.shape[0])
+        in_parts = partial(_sum_over_parts, gradient_sum, size, axis_name)
+        gradient, sums = (
+            gradient_sum(params, batch, first_example)
+            if size == batch.labels.shape[0]
+            else jax.lax.platform_dependent(
+                params, batch, jnp.asarray(first_example), cpu=in_parts, default=gradient_sum
+            )
+        )
         if axis_name is not None:
             gradient, sums = jax.lax.psum((gradient, sums), axis_name)
         gradient = _scaled_together(gradient, 1 / sums.examples)
@@ -73,15 +88,49 @@ def make_train_step(
     return step
 
 
+def _varying(tree: Any, axis_name: str) -> Any:
+    return jax.tree.map(lambda leaf: jax.lax.pcast(leaf, axis_name, to="varying"), tree)
+
+
+def _part_size(examples: int) -> int:
+    """The largest divisor up to `PART`, or all examples where it would make the parts much smaller."""
+    size = max(size for size in range(1, PART + 1) if examples % size == 0)
+    return size if size >= PART // 2 else examples
+
+
+def _sum_over_parts(
+    function: Callable[[Params, Batch, Place], Any],
+    size: int,
+    axis_name: str | None,
+    params: Params,
+    batch: Batch,
+    first_example: jax.Array,
+) -> Any:
+    """`function` of the whole batch as its sum over parts, one after the other."""
+    parts = jax.tree.map(lambda leaf: leaf.reshape(-1, size, *leaf.shape[1:]), batch)
+    firsts = first_example + size * jnp.arange(batch.labels.shape[0] // size)
+
+    def add(total: Any, part: tuple[Batch, jax.Array]) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, total, function(params, *part)), None
+
+    shapes = jax.eval_shape(function, params, jax.tree.map(lambda leaf: leaf[0], parts), first_example)
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    zeros = zeros if axis_name is None else _varying(zeros, axis_name)
+    return jax.lax.scan(add, zeros, (parts, firsts))[0]
+
+
 def _scaled_together(gradient: Params, factor: jax.Array) -> Params:
-    """The gradient times a factor, no leaf of which is there before all are.
+    """The gradient times a factor that is not there before every bias's gradient is.
 
     Otherwise XLA's CPU scheduler updates the first parameters while the backward pass still reads them, and
     copies them for it: about 6% of a step of the first tutorial's network. `optimization_barrier` does not
-    prevent that; a factor does that depends on an element of every leaf.
+    prevent that; a factor does that depends on what is computed after the last reading. That is the gradient
+    of the bias below a kernel. To wait for the kernels' own would keep a core idle, as the convolution's is
+    the work of one.
     """
-    elements = jnp.stack([leaf.ravel()[0] for leaf in jax.tree.leaves(gradient)])
-    factor = factor + 0 * jnp.sum(elements)
+    leaves = jax.tree.leaves(gradient)
+    biases = [leaf for leaf in leaves if leaf.ndim < 2] or leaves
+    factor = factor + 0 * jnp.sum(jnp.stack([leaf.ravel()[0] for leaf in biases]))
     return jax.tree.map(lambda leaf: leaf * factor, gradient)
 
 

@@ -33,7 +33,7 @@ from rich.table import Table
 from cnnjax import artifacts, command, plots, plots_dropout
 from cnnjax.batches import sequential_plan
 from cnnjax.config import HParams
-from cnnjax.dropout import DROPOUT, Rate
+from cnnjax.dropout import DROPOUT, Place, Rate
 from cnnjax.errors import ArgumentError
 from cnnjax.keys import streams
 from cnnjax.models import ConvNet
@@ -57,7 +57,7 @@ class WithoutDropout(ConvNet):
         train: bool = False,
         dropout_rate: Rate = 0.0,
         dropout_key: jax.Array | None = None,
-        axis_name: str | None = None,
+        first_example: Place = 0,
     ) -> jax.Array:
         """As at evaluation."""
         return super().__call__(images)

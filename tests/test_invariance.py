@@ -19,6 +19,7 @@ import pytest
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from cnnjax import train
 from cnnjax.batches import Batch
 from cnnjax.config import HParams
 from cnnjax.dropout import DROPOUT, classic_dropout
@@ -33,7 +34,8 @@ MaskOf = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 def mask(key: jax.Array, x: jax.Array, axis_name: str | None = None, kind: str = "classic") -> jax.Array:
-    return DROPOUT[kind](key, x, RATE, axis_name=axis_name)
+    first = 0 if axis_name is None else jax.lax.axis_index(axis_name) * len(x)
+    return DROPOUT[kind](key, x, RATE, first_example=first)
 
 
 def layer_key(seed: int, step: int, layer: int) -> jax.Array:
@@ -108,6 +110,16 @@ def test_scan_vmap_and_eager(kind: str, expected: dict[str, jax.Array]) -> None:
         np.testing.assert_allclose(y, want, rtol=tolerance, atol=tolerance, err_msg=name)
 
 
+@pytest.mark.parametrize(("start", "count"), [(0, 1), (3, 9), (BATCH - 1, 1)])
+@pytest.mark.parametrize("kind", DROPOUT)
+def test_a_part_has_the_masks_of_the_whole(
+    kind: str, start: int, count: int, expected: dict[str, jax.Array]
+) -> None:
+    part = jnp.ones(SHAPE)[start : start + count]
+    y = DROPOUT[kind](layer_key(3, 5, 1), part, RATE, first_example=start)
+    np.testing.assert_allclose(y, expected[kind][start : start + count], rtol=1e-5, atol=1e-5)
+
+
 def threefry(key: tuple[int, int], counter: tuple[int, int]) -> tuple[int, int]:
     """Threefry-2x32-20 on Python integers, from the paper: the oracle's own."""
     word = 2**32
@@ -129,10 +141,9 @@ def oracle(seed: int, layer: int, step: int, example: int, elements: int, rate: 
     root = (0, seed)
     stream = threefry(root, (0, 2))  # split(root, 3)[2]
     key = threefry(threefry(stream, (0, step)), (0, layer))  # fold_in, twice
-    blocks = -(-(-(-elements // 2) + 1) // 2)
-    halves = np.array([threefry(key, (example, block)) for block in range(blocks)], np.uint32)
-    words = halves.T.ravel()[: -(-elements // 2) + 1]
-    uniform = words[:-1].view("<u2").astype(np.int64) * 2**14 + (words[-1] >> 18)
+    words = np.array([threefry(key, (example, block)) for block in range(-(-elements // 4))], "<u4")
+    shared = threefry(key, (2**32 - 1, 2**32 - 1))[0] >> 18
+    uniform = words.ravel().view("<u2").astype(np.int64) * 2**14 + shared
     return (uniform >= np.round(np.float32(rate) * 2**30))[:elements]
 
 
@@ -249,6 +260,30 @@ def test_step_in_scan_and_population(state: TrainState, batch: Batch, stepped: t
 
     members = jax.jit(jax.vmap(member))(keys)
     assert_same_step(jax.tree.map(lambda leaf: leaf[1], members), stepped)
+
+
+@pytest.mark.parametrize("part", [5, 8])
+def test_step_in_parts(
+    part: int, state: TrainState, batch: Batch, stepped: tuple, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a CPU takes a batch that is larger than `PART`, here in parts of 4 and of 8."""
+    monkeypatch.setattr(train, "PART", part)
+    assert train._part_size(BATCH) == {5: 4, 8: 8}[part]
+    assert_same_step(jax.jit(make_train_step(MODEL, sgd))(state, batch, HPARAMS), stepped)
+
+
+@pytest.mark.parametrize("way", [test_step_by_shard_map, test_step_by_pmap, test_step_by_sharded_jit])
+def test_step_in_parts_on_devices(
+    way: Callable, state: TrainState, batch: Batch, stepped: tuple, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train, "PART", 4)
+    way(2, state, batch, stepped)
+
+
+def test_a_batch_that_hardly_divides_is_taken_whole() -> None:
+    assert [train._part_size(n) for n in (1, 32, 128, 192, 250, 256, 257, 500, 512)] == [
+        *(1, 32, 128, 96, 125, 128, 257, 125, 128)
+    ]
 
 
 def test_one_changed_mask_would_be_seen(state: TrainState, batch: Batch, stepped: tuple) -> None:

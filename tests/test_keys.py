@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jax.extend.random import threefry_2x32 as reference
 
-from cnnjax.keys import example_bits, streams, threefry_2x32
+from cnnjax.keys import example_blocks, shared_word, streams, threefry_2x32
 
 WORD = st.integers(0, 2**32 - 1)
 
@@ -36,19 +36,27 @@ def test_threefry_known_answers() -> None:
     ]
 
 
-@given(words=st.integers(1, 9), start=st.integers(0, 100), count=st.integers(1, 5))
-def test_an_examples_words_do_not_depend_on_its_company(words: int, start: int, count: int) -> None:
+@given(blocks=st.integers(1, 5), start=st.integers(0, 100), count=st.integers(1, 5))
+def test_an_examples_words_do_not_depend_on_its_company(blocks: int, start: int, count: int) -> None:
     key = jax.random.key(3)
-    everyone = example_bits(key, jnp.arange(105, dtype=jnp.uint32), words)
-    some = example_bits(key, jnp.arange(start, start + count, dtype=jnp.uint32), words)
-    chex.assert_shape(some, (count, words))
-    chex.assert_trees_all_equal(some, everyone[start : start + count])
+    everyone = example_blocks(key, jnp.arange(105, dtype=jnp.uint32), 5)
+    some = example_blocks(key, jnp.arange(start, start + count, dtype=jnp.uint32), blocks)
+    chex.assert_shape(some, (blocks, count))
+    chex.assert_trees_all_equal(some, tuple(half[:blocks, start : start + count] for half in everyone))
+
+
+def test_the_shared_word_is_none_of_the_examples() -> None:
+    """Of 100,000 words one is equal by chance with probability 2e-5."""
+    words = np.stack(example_blocks(jax.random.key(1), jnp.arange(500, dtype=jnp.uint32), 100))
+    shared = {seed: int(shared_word(jax.random.key(seed))) for seed in range(50)}
+    assert len(set(shared.values())) == 50
+    assert shared[1] not in words
 
 
 def test_words_are_uniform() -> None:
     """Every bit is set with frequency 1/2, within 5 standard deviations of the binomial."""
-    words = np.asarray(example_bits(jax.random.key(1), jnp.arange(500, dtype=jnp.uint32), 100))
-    share = np.unpackbits(words.view(np.uint8)[..., None], axis=-1).mean(axis=(0, 1))
+    words = np.stack(example_blocks(jax.random.key(1), jnp.arange(500, dtype=jnp.uint32), 50))
+    share = np.unpackbits(words.view(np.uint8)[..., None], axis=-1).mean(axis=(0, 1, 2))
     assert np.all(np.abs(share - 0.5) < 5 * 0.5 / np.sqrt(words.size * 4))
 
 

@@ -30,6 +30,7 @@ from runs import (
 
 from cnnjax import artifacts, checkpoints, idx, resumption, run
 from cnnjax.config import TrainConfig
+from cnnjax.dropout import MASK_SCHEME
 from cnnjax.keys import streams
 from cnnjax.models import MODELS
 from cnnjax.optimizers import adam
@@ -190,9 +191,9 @@ def test_other_data_are_refused(interrupted: Path, tmp_path: Path) -> None:
 
 
 def test_another_mask_scheme_is_refused(interrupted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resumption, "MASK_SCHEME", 2)
+    monkeypatch.setattr(resumption, "MASK_SCHEME", MASK_SCHEME + 1)
     line = fails(1, "train", "--resume", "--out", str(interrupted))
-    assert "mask scheme 1" in line and "mask scheme 2" in line
+    assert f"mask scheme {MASK_SCHEME}" in line and f"mask scheme {MASK_SCHEME + 1}" in line
 
 
 def test_other_versions_are_mentioned(interrupted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
