@@ -15,6 +15,7 @@ from runs import FILES, TINY, compiled_once, contents, fails, history, main, sav
 
 from cnnjax import cli, experiment, idx, run
 from cnnjax.config import HParams
+from cnnjax.dropout import MASK_SCHEME
 from cnnjax.experiment import Arm, Protocol
 from cnnjax.keys import streams
 from cnnjax.models import MODELS
@@ -61,7 +62,7 @@ def test_a_run_directory_is_complete(done: tuple[Path, str]) -> None:
 def test_the_result_says_what_and_from_where(done: tuple[Path, str]) -> None:
     out, _ = done
     record = json.loads((out / "result.json").read_text())
-    assert (record["epochs"], record["parameters"], record["mask_scheme"]) == (2, 197_210, 1)
+    assert (record["epochs"], record["parameters"], record["mask_scheme"]) == (2, 197_210, MASK_SCHEME)
     last = (out / "history.csv").read_text().splitlines()[-1].split(",")
     assert record["validation"] == {"loss": float(last[3]), "accuracy": float(last[4])}
     assert 0.5 < record["test"]["accuracy"] <= 1
