@@ -30,13 +30,15 @@ $(READY): pyproject.toml constraints.txt
 train: $(READY) ## Train the first tutorial's network on MNIST; options in ARGS="..."
 	@$(BIN)/python -m cnnjax train $(ARGS)
 
+# Most of the tests' time is LLVM's, for programs that run once: without its optimisation they take about half.
 test: $(READY) ## Run the unit tests (a few minutes, no network)
-	@$(BIN)/python -m pytest -m 'not slow' -n 2
+	@XLA_FLAGS="$${XLA_FLAGS---xla_backend_optimization_level=0}" $(BIN)/python -m pytest -m 'not slow' -n 2
 
 test-slow: $(READY) ## Run the end-to-end tests: processes killed, whole runs, a browser (minutes)
 	@$(BIN)/python -m pytest -m slow -n 2
 
-test-all: test test-slow ## Run every test
+test-all: ## Run every test, on programs compiled as users have them
+	@XLA_FLAGS= $(MAKE) --no-print-directory test test-slow
 
 lint: $(READY) ## Check style with ruff
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
