@@ -30,7 +30,7 @@ $(READY): pyproject.toml constraints.txt
 train: $(READY) ## Train the first tutorial's network on MNIST; options in ARGS="..."
 	@$(BIN)/python -m cnnjax train $(ARGS)
 
-# Most of the tests' time is LLVM's, for programs that run once: without its optimisation they take about half.
+# Most of the tests' time is LLVM's, for programs that run once: without its optimisation they take about three quarters.
 test: $(READY) ## Run the unit tests (a few minutes, no network)
 	@XLA_FLAGS="$${XLA_FLAGS---xla_backend_optimization_level=0}" $(BIN)/python -m pytest -m 'not slow' -n 2
 

@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 PoolingName = Literal["max", "average", "median", "strided", "none"]
 
@@ -84,7 +85,8 @@ def _pick_with_offset(values: jax.Array, scores: jax.Array | None) -> tuple[jax.
     rows would be repeated by all that reads them, or take a pass over memory each.
     """
     scores = values if scores is None else scores
-    offset = jax.lax.broadcasted_iota(jnp.uint8, values.shape, 0)
+    small = np.min_scalar_type(len(values))
+    offset = jax.lax.broadcasted_iota(small, values.shape, 0)
     operands = (offset, values) if scores is values else (offset, values, scores)
 
     def larger(one: tuple[jax.Array, ...], other: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
@@ -93,7 +95,8 @@ def _pick_with_offset(values: jax.Array, scores: jax.Array | None) -> tuple[jax.
         wins = (a > b) | (a != a) & (b == b) | equal & (i < j)
         return tuple(jnp.where(wins, p, q) for p, q in zip(one, other, strict=True))
 
-    none = (jnp.uint8(len(values)), *(jnp.full((), -jnp.inf, operand.dtype) for operand in operands[1:]))
+    lowest = (len(values), -jnp.inf, -jnp.inf)
+    none = tuple(jnp.full((), low, operand.dtype) for low, operand in zip(lowest, operands, strict=False))
     first_offset, best, *_ = jax.lax.reduce(operands, none, larger, (0,))
     return best, first_offset
 

@@ -114,6 +114,13 @@ def test_of_what_is_nowhere_finite_the_first_wins() -> None:
         chex.assert_trees_all_equal((best, gradient[:, 0]), (jnp.float32(value), jnp.eye(4)[0]))
 
 
+@pytest.mark.parametrize("count", [255, 256, 300])
+def test_windows_may_hold_more_than_a_byte_counts(count: int) -> None:
+    values = jnp.zeros((count, 1)).at[count - 2 :].set(1.0)
+    best, gradient = jax.value_and_grad(lambda x: maximum(x)[0])(values)
+    chex.assert_trees_all_equal((best, gradient[:, 0]), (jnp.float32(1), jnp.eye(count)[count - 2]))
+
+
 @given(st.integers(0, 99))
 def test_maximum_by_key_is_python_max(seed: int) -> None:
     values = np.random.default_rng(seed).integers(-3, 4, 5)
