@@ -1,4 +1,4 @@
-"""A dense layer that keeps to the layout in which its three products are fast on the CPU."""
+"""A dense layer that keeps to the layouts in which its three products are fast on the CPU."""
 
 import jax
 
@@ -6,9 +6,10 @@ import jax
 def dense(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
     """``x f[N, I] @ kernel f[I, O] + bias f[O]``, in value and gradient ``flax.linen.Dense``.
 
-    All products, those of the gradient too, take ``x`` as f[I, N]: so ``conv_pool`` leaves its
-    result in memory, and so the gradient with respect to ``x`` need not transpose the kernel.
+    All products, those of the gradient too, have the examples last: ``x`` as f[I, N], as ``conv_pool``
+    leaves it in memory, and the result as f[O, N]. The gradient with respect to ``x`` is then a product
+    of the kernel as it lies in memory.
     """
-    # Without the barrier XLA turns each product back into the one with x as f[N, I].
+    # Without the barriers XLA turns each product back into the one with x as f[N, I].
     transposed = jax.lax.optimization_barrier(x.T)
-    return (kernel.T @ transposed).T + bias[None]
+    return jax.lax.optimization_barrier(kernel.T @ transposed + bias[:, None]).T
