@@ -1,8 +1,12 @@
 """Strict settings for every test: promotions raise, warnings are errors, eight CPU devices."""
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import jax
 import pytest
 from hypothesis import settings
+from runs import compiled_once
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -16,3 +20,16 @@ settings.load_profile("cnnjax")
 @pytest.fixture
 def key() -> jax.Array:
     return jax.random.key(0)
+
+
+@pytest.fixture(scope="session")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where whole runs leave their compiled programs for the next one, and for new processes."""
+    return tmp_path_factory.mktemp("programs")
+
+
+@pytest.fixture(scope="module")
+def shared_programs(programs: Path) -> Iterator[None]:
+    """For a module of whole runs, through `pytestmark`."""
+    with compiled_once(programs):
+        yield

@@ -4,14 +4,14 @@ import gzip
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from runs import FILES, TINY, compiled_once, contents, fails, history, main, saved_tree, succeeds, train
+from runs import FILES, TINY, contents, fails, history, main, saved_tree, succeeds, train
 
 from cnnjax import cli, experiment, idx, run
 from cnnjax.config import HParams
@@ -20,11 +20,7 @@ from cnnjax.experiment import Arm, Protocol
 from cnnjax.keys import streams
 from cnnjax.models import MODELS
 
-
-@pytest.fixture(scope="module", autouse=True)
-def shared_programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with compiled_once(tmp_path_factory.mktemp("programs")):
-        yield
+pytestmark = pytest.mark.usefixtures("shared_programs")
 
 
 @pytest.fixture(scope="module")

@@ -3,26 +3,26 @@
 import json
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from runs import TINY, compiled_once, contents, fails, history, succeeds, train
+from runs import TINY, contents, fails, history, succeeds, train
 
 from cnnjax.data import load
 from cnnjax.evaluation import scores, share
 from cnnjax.predict import trained
 
+pytestmark = pytest.mark.usefixtures("shared_programs")
+
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("evaluate") / "run"
-    with compiled_once(tmp_path_factory.mktemp("programs")):
-        succeeds(*train(out, "--epochs", "2", "--model", "lenet-swish", "--batch-size", "8"))
-        yield out
+    succeeds(*train(out, "--epochs", "2", "--model", "lenet-swish", "--batch-size", "8"))
+    return out
 
 
 def last(printed: str) -> dict[str, float]:

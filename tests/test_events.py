@@ -2,12 +2,11 @@
 
 import shutil
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from runs import compiled_once, contents, fails, history, succeeds, train
+from runs import contents, fails, history, succeeds, train
 
 from cnnjax import artifacts, events
 from cnnjax.errors import UserError
@@ -17,10 +16,7 @@ loader = pytest.importorskip("tensorboard.backend.event_processing.event_file_lo
 Scalars = dict[str, list[tuple[int, float]]]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def shared_programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with compiled_once(tmp_path_factory.mktemp("programs")):
-        yield
+pytestmark = pytest.mark.usefixtures("shared_programs")
 
 
 @pytest.fixture(scope="module")

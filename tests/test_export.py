@@ -4,7 +4,6 @@ import importlib.util
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from runs import compiled_once, contents, fails, succeeds, train
+from runs import contents, fails, succeeds, train
 
 from cnnjax import export, export_onnx, programs
 from cnnjax.config import TrainConfig
@@ -21,6 +20,7 @@ from cnnjax.errors import UserError
 from cnnjax.models import MODELS
 from cnnjax.predict import Trained, trained
 
+pytestmark = pytest.mark.usefixtures("shared_programs")
 needs_onnx = pytest.mark.skipif(
     importlib.util.find_spec("onnx") is None or importlib.util.find_spec("onnxruntime") is None,
     reason="the extra cnnjax[onnx] is not installed",
@@ -29,11 +29,10 @@ IMAGES = np.random.default_rng(0).random((5, 28, 28, 1), np.float32)
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("export") / "run"
-    with compiled_once(tmp_path_factory.mktemp("programs")):
-        succeeds(*train(out, "--epochs", "1", "--model", "lenet-swish", "--batch-size", "8"))
-        yield out
+    succeeds(*train(out, "--epochs", "1", "--model", "lenet-swish", "--batch-size", "8"))
+    return out
 
 
 def fast_logits(network: Trained, images: np.ndarray) -> np.ndarray:

@@ -23,7 +23,6 @@ from hypothesis import strategies as st
 from runs import (
     TINY,
     assert_same_run,
-    compiled_once,
     contents,
     environment,
     fails,
@@ -37,18 +36,8 @@ from runs import (
 from cnnjax import artifacts, checkpoints, data, idx, interrupts, run
 from cnnjax.errors import UserError
 
+pytestmark = pytest.mark.usefixtures("shared_programs")
 EPOCHS = 3
-
-
-@pytest.fixture(scope="module")
-def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("programs")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def shared_programs(programs: Path) -> Iterator[None]:
-    with compiled_once(programs):
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,22 +10,22 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from runs import TINY, Ended, compiled_once, contents, main, succeeds, train
+from runs import TINY, Ended, contents, main, succeeds, train
 
 from cnnjax import artifacts, export, predict, programs, sources
 from cnnjax.data import load
 from cnnjax.errors import UserError
 
+pytestmark = pytest.mark.usefixtures("shared_programs")
 SHARED = [HealthCheck.function_scoped_fixture]
 """No example changes what the fixtures made."""
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("fuzz") / "run"
-    with compiled_once(tmp_path_factory.mktemp("programs")):
-        succeeds(*train(out, "--epochs", "1", "--model", "lenet-swish"))
-        yield out
+    succeeds(*train(out, "--epochs", "1", "--model", "lenet-swish"))
+    return out
 
 
 @pytest.fixture

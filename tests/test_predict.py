@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
-from runs import TINY, Ended, compiled_once, new_process, succeeds, train
+from runs import TINY, Ended, new_process, succeeds, train
 
 from cnnjax import command, programs
 from cnnjax.cli_predict import Predict
@@ -26,13 +25,14 @@ from cnnjax.errors import ArgumentError
 from cnnjax.keys import streams
 from cnnjax.predict import probabilities, sampled, trained
 
+pytestmark = pytest.mark.usefixtures("shared_programs")
+
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("predict") / "run"
-    with compiled_once(tmp_path_factory.mktemp("programs")):
-        succeeds(*train(out, "--epochs", "2", "--model", "lenet-swish", "--batch-size", "8"))
-        yield out
+    succeeds(*train(out, "--epochs", "2", "--model", "lenet-swish", "--batch-size", "8"))
+    return out
 
 
 def main(*arguments: str) -> Ended:

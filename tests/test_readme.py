@@ -9,7 +9,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from runs import TINY, compiled_once, environment, main
+from runs import TINY, environment, main
 
 from cnnjax import experiment
 from cnnjax.data import load
@@ -50,28 +50,28 @@ def test_there_are_commands_to_run() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("shared_programs")
 def test_the_commands_run_in_the_order_of_the_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(ROOT / "docs", tmp_path / "docs")
     monkeypatch.chdir(tmp_path)
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    with compiled_once(tmp_path / "programs"):
-        for line in LINES:
-            words = shlex.split(line)
-            given = dict(word.split("=", 1) for word in words if re.match(r"[A-Z]+=", word))
-            assert set(given.pop("EXTRAS", "").split(",")) - {""} <= extras.keys()
-            if words[:2] == ["make", "train"]:
-                asked = ["train", *shlex.split(given.get("ARGS", ""))]
-                if asked == ["train"] and Path("runs/keras-cnn-seed0").exists():
-                    continue
-                if "DIR" in asked:
-                    asked += ["--out", "runs/offline"]
-            elif words[:1] == ["cnnjax"]:
-                asked = words[1:]
-            else:
-                assert re.match(r"make \w+$|python experiments/|\. \.venv/bin/activate$", line), line
+    for line in LINES:
+        words = shlex.split(line)
+        given = dict(word.split("=", 1) for word in words if re.match(r"[A-Z]+=", word))
+        assert set(given.pop("EXTRAS", "").split(",")) - {""} <= extras.keys()
+        if words[:2] == ["make", "train"]:
+            asked = ["train", *shlex.split(given.get("ARGS", ""))]
+            if asked == ["train"] and Path("runs/keras-cnn-seed0").exists():
                 continue
-            ended = main(*on_tiny(asked))
-            assert (ended.code, ended.err) == (0, ""), (line, ended)
+            if "DIR" in asked:
+                asked += ["--out", "runs/offline"]
+        elif words[:1] == ["cnnjax"]:
+            asked = words[1:]
+        else:
+            assert re.match(r"make \w+$|python experiments/|\. \.venv/bin/activate$", line), line
+            continue
+        ended = main(*on_tiny(asked))
+        assert (ended.code, ended.err) == (0, ""), (line, ended)
     assert Path("report.html").exists()
 
 

@@ -11,13 +11,14 @@ import pytest
 from browser import Browser
 from PIL import Image
 from reports import made_run, make_experiment, tiny_test
-from runs import TINY, compiled_once, succeeds, train
+from runs import TINY, succeeds, train
 
 from cnnjax.html_report.page import page
 from cnnjax.models import MODELS, ConvNet
 from cnnjax.predict import probabilities, trained
 
 pytestmark = [
+    pytest.mark.usefixtures("shared_programs"),
     pytest.mark.slow,
     pytest.mark.skipif(browser.found() is None, reason="no Chromium is installed"),
 ]
@@ -46,9 +47,8 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("report") / "run"
-    with compiled_once(tmp_path_factory.mktemp("programs")):
-        succeeds(*train(out, "--epochs", "8", "--batch-size", "16"))
-        succeeds("report", str(out))
+    succeeds(*train(out, "--epochs", "8", "--batch-size", "16"))
+    succeeds("report", str(out))
     return out
 
 

@@ -5,7 +5,6 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from reports import Page, made_run, make_experiment
-from runs import TINY, compiled_once, contents, fails, succeeds, train
+from runs import TINY, contents, fails, succeeds, train
 
 from cnnjax.errors import UserError
 from cnnjax.html_report.charts import Line, chart, forest, key
@@ -26,15 +25,15 @@ from cnnjax.models import MODELS, ConvNet
 from cnnjax.predict import trained
 from cnnjax.stats import wilson_interval
 
+pytestmark = pytest.mark.usefixtures("shared_programs")
 HOSTILE = """<img src=x onerror=alert(1)>"'&</script><!--"""
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("report") / "a run"
-    with compiled_once(tmp_path_factory.mktemp("programs")):
-        succeeds(*train(out, "--epochs", "2"))
-        yield out
+    succeeds(*train(out, "--epochs", "2"))
+    return out
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from runs import (
     TINY,
     assert_same_run,
-    compiled_once,
     contents,
     environment,
     fails,
@@ -36,18 +35,8 @@ from cnnjax.models import MODELS
 from cnnjax.optimizers import adam
 from cnnjax.state import TrainState, init_state
 
+pytestmark = pytest.mark.usefixtures("shared_programs")
 EPOCHS = 4
-
-
-@pytest.fixture(scope="module")
-def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("programs")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def shared_programs(programs: Path) -> Iterator[None]:
-    with compiled_once(programs):
-        yield
 
 
 @pytest.fixture(scope="module")
