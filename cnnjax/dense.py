@@ -12,4 +12,7 @@ def dense(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
     """
     # Without the barriers XLA turns each product back into the one with x as f[N, I].
     transposed = jax.lax.optimization_barrier(x.T)
-    return jax.lax.optimization_barrier(kernel.T @ transposed + bias[:, None]).T
+    # Not kernel.T @ transposed: XLA folds that transpose into what made the kernel or into the product, as it
+    # finds them, so that a member of a population and its solo run would sum in another order.
+    product = jax.lax.dot_general(kernel, transposed, (((0,), (0,)), ((), ())))
+    return jax.lax.optimization_barrier(product + bias[:, None]).T
