@@ -59,14 +59,19 @@ def conv_pool(
     step, far = window * stride, stride * offsets[-1][0]
     high, wide = (-(-(size + far) // step) for size in kernel.shape[:2])
     top, left = (before for before, _ in _pads(x, kernel, padding, stride))
-    # Transposed before it is padded, for the padded image is what XLA keeps in memory.
-    image = _place(
-        x.transpose(1, 2, 3, 0), top, left, (rows + high - 1) * step, (columns + wide - 1) * step
-    ).reshape(rows + high - 1, step, columns + wide - 1, step, channels, n)
+    # Transposed before it is padded, and by a row where nothing else is: what a pad makes XLA keeps in
+    # memory, instead of transposing the images anew for every slice.
+    down, across = max(rows + high - 1, (top + x.shape[1]) // step + 1), columns + wide - 1
+    image = _place(x.transpose(1, 2, 3, 0), top, left, down * step, across * step)
+    image = image.reshape(down, step, across, step, channels, n)
     image = image.transpose(1, 3, 4, 0, 2, 5)  # [step, step, Ci, blocks, blocks, N]
-    patches = jnp.concatenate(
-        [image[..., i : i + rows, j : j + columns, :] for i in range(high) for j in range(wide)]
-    ).reshape(high * wide * step**2 * channels, rows, columns, n)
+    # Row by row of blocks, or XLA copies all slices before it brings more than a few together.
+    beside = [
+        jnp.concatenate([image[..., i : i + rows, j : j + columns, :] for j in range(wide)])
+        for i in range(high)
+    ]
+    patches = jnp.concatenate(jax.lax.optimization_barrier(beside))
+    patches = patches.reshape(high * wide * step**2 * channels, rows, columns, n)
 
     placed = jnp.stack(
         [_place(kernel, stride * r, stride * c, high * step, wide * step) for r, c in offsets]
