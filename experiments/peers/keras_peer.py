@@ -59,14 +59,31 @@ def fit_arguments(arrays: Arrays, batch_size: int) -> dict[str, Any]:
     images, labels = unit_floats(arrays.train_images), arrays.train_labels
     if BACKEND == "jax":
         return {"x": images, "y": labels, "batch_size": batch_size}
+    return {"x": pipeline(images, labels, batch_size, shuffled=True)}
+
+
+def evaluation_arguments(arrays: Arrays) -> dict[str, Any]:
+    """What `model.evaluate` is given."""
+    images, labels = unit_floats(arrays.val_images), arrays.val_labels
+    if BACKEND == "jax":
+        return {"x": images, "y": labels, "batch_size": EVALUATION_BATCH}
+    return {"x": pipeline(images, labels, EVALUATION_BATCH, shuffled=False)}
+
+
+def pipeline(images: Any, labels: Any, batch_size: int, *, shuffled: bool) -> Any:
+    """A tf.data pipeline over indices into arrays in memory, not tuned while it runs."""
     import tensorflow as tf
 
     images, labels = tf.constant(images), tf.constant(labels)
-    indices = tf.data.Dataset.range(len(labels)).shuffle(len(labels)).batch(batch_size)
-    batches = indices.map(lambda taken: (tf.gather(images, taken), tf.gather(labels, taken)))
+    indices = tf.data.Dataset.range(len(labels))
+    if shuffled:
+        indices = indices.shuffle(len(labels))
+    batches = indices.batch(batch_size).map(
+        lambda taken: (tf.gather(images, taken), tf.gather(labels, taken))
+    )
     options = tf.data.Options()
     options.autotune.enabled = False
-    return {"x": batches.prefetch(2).with_options(options)}
+    return batches.prefetch(2).with_options(options)
 
 
 def build(settings: Settings, arrays: Arrays) -> Peer:
@@ -80,22 +97,21 @@ def build(settings: Settings, arrays: Arrays) -> Peer:
         **COMPILE[BACKEND],
     )
     train = fit_arguments(arrays, settings.batch_size)
-    validation = unit_floats(arrays.val_images), arrays.val_labels
+    validation = evaluation_arguments(arrays)
+    in_fit = {"validation_data": validation["x"]}
+    if BACKEND == "jax":
+        in_fit = {
+            "validation_data": (validation["x"], validation["y"]),
+            "validation_batch_size": EVALUATION_BATCH,
+        }
 
     def train_epoch() -> EpochResult:
-        log = model.fit(
-            **train,
-            validation_data=validation if settings.validate else None,
-            validation_batch_size=EVALUATION_BATCH,
-            verbose=0,
-        ).history
+        log = model.fit(**train, **(in_fit if settings.validate else {}), verbose=0).history
         accuracy = log["val_accuracy"][0] if settings.validate else None
         return EpochResult(log["loss"][0], log["accuracy"][0], accuracy)
 
     def evaluate() -> float:
-        return model.evaluate(*validation, batch_size=EVALUATION_BATCH, verbose=0, return_dict=True)[
-            "accuracy"
-        ]
+        return model.evaluate(**validation, verbose=0, return_dict=True)["accuracy"]
 
     return Peer(
         version={name: version(name) for name in ("keras", BACKEND)},
