@@ -1,5 +1,6 @@
 """Experiments: what is on disk is not computed again, and what is computed is what a fresh start gives."""
 
+import contextlib
 import random
 import signal
 import subprocess
@@ -110,13 +111,22 @@ def test_kills_at_random_times(tmp_path: Path) -> None:
     def start(out: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen([*command, str(tmp_path / out)], env=env, stdout=subprocess.DEVNULL)
 
-    assert start("warm").wait() == 0  # fills the cache of compiled programs
-    began = time.monotonic()
+    def seen(out: str) -> set[tuple[Path, int, int]]:
+        with contextlib.suppress(FileNotFoundError):  # renamed between its listing and here
+            found = [(path, path.stat()) for path in (tmp_path / out).rglob("*")]
+            return {(path, status.st_size, status.st_mtime_ns) for path, status in found}
+        return set()
+
     assert start("whole").wait() == 0
-    seconds, draw, killed = time.monotonic() - began, random.Random(0), 0
+    draw, killed = random.Random(0), 0
     for _ in range(10):
         with start("killed") as process:
-            time.sleep(draw.uniform(0.3, 1.0) * seconds)
+            # Some changes of its files later, so that neither a slow nor a fast machine misses it.
+            for _ in range(draw.randint(1, 12)):
+                before = seen("killed")
+                while process.poll() is None and seen("killed") == before:
+                    time.sleep(0.001)
+            time.sleep(draw.uniform(0, 0.02))
             process.kill()
         killed += process.returncode == -signal.SIGKILL
     assert killed >= 3
