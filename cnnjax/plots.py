@@ -1,31 +1,34 @@
 """Figures: pure functions from numbers to a matplotlib Figure, and `png`, which renders one.
 
-Colours are those of Okabe and Ito (2008), told apart by all common kinds of colour blindness; every
-arm also has a line style and a marker of its own, so the figures survive black-and-white print.
-pyplot and its global state are not used. `title` is a line above the figure; `caption` is a line
-below it for n and the protocol.
+`title` is a line above the figure; `caption` is a line below it for n and the protocol.
 """
 
 import io
-import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from matplotlib import colormaps
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from scipy import stats
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-LINES = ("-", "--", "-.", ":")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<")
-GREY = "#808080"
-DPI = 150
+from cnnjax.plots_style import (
+    COLOURS,
+    DPI,
+    GREY,
+    LINES,
+    MARKERS,
+    Floats,
+    counted,
+    draw_seeds,
+    epoch_axis,
+    finite,
+    frame,
+    interval,
+    legend_beside,
+)
 
-Floats = npt.NDArray[np.floating[Any]]
 Rows = Sequence[Mapping[str, float]]
 
 
@@ -36,7 +39,7 @@ def training_curves(
 
     Rows have the keys epoch, loss, accuracy, val_loss and val_accuracy (fractions of 1).
     """
-    figure, axes = _figure(11, 4.2, title, caption, panels=2)
+    figure, axes = frame(11, 4.2, title, caption, panels=2)
     for axis, metric in zip(axes, ("loss", "accuracy"), strict=True):
         for rows, colours, source, width, size in (
             (history, COLOURS, "", 1.8, 4),
@@ -57,9 +60,9 @@ def training_curves(
                         zorder=1 + width,
                     )
         axis.set_ylabel(metric)
-        _epoch_axis(axis, [row["epoch"] for row in [*history, *(published or [])]])
+        epoch_axis(axis, [row["epoch"] for row in [*history, *(published or [])]])
     axes[0].set_ylim(bottom=0)
-    _legend(figure)
+    legend_beside(figure)
     return figure
 
 
@@ -74,7 +77,7 @@ def confusion_matrix(
     errors = np.ma.masked_array(counts, np.eye(len(counts), dtype=bool))
     total, wrong = int(counts.sum()), int(counts.sum() - np.trace(counts))
     told = f"{wrong:,} of {total:,} images wrong ({100 * wrong / max(total, 1):.2f}%)"
-    figure, (axis,) = _figure(7.6, 6.6, f"{title}\n{told}" if title else told, "")
+    figure, (axis,) = frame(7.6, 6.6, f"{title}\n{told}" if title else told, "")
     top = max(int(errors.filled(0).max()), 1)
     shades = colormaps["Oranges"].with_extremes(bad="#E5E5E5")
     image = axis.imshow(errors, cmap=shades, vmin=0, vmax=top)
@@ -166,27 +169,13 @@ def final_vs_rate(
     """
     x = np.asarray(rates, float)
     order = np.argsort(x)
-    x, table = x[order], _finite(values)[order]
-    figure, (axis,) = _figure(8.4, 4.6, title, caption)
-    seeds = axis.plot(x, table, color=GREY, linewidth=0.7, alpha=0.7, marker=".", markersize=3)
-    mean, half, n = _interval(table)
-    axis.errorbar(
-        x,
-        mean,
-        yerr=half,
-        color=COLOURS[0],
-        marker="o",
-        linewidth=2,
-        capsize=5,
-        zorder=3,
-        label=f"mean and 95% t interval\n({_told(n)})",
-    )
-    if seeds:
-        seeds[0].set_label("one seed through all rates")
+    x, table = x[order], finite(values)[order]
+    figure, (axis,) = frame(8.4, 4.6, title, caption)
+    draw_seeds(axis, x, table, "rates", linewidth=2, capsize=5)
     axis.set(xlabel=xlabel, ylabel=ylabel)
     if np.diff(x).min(initial=np.inf) > np.ptp(x) / 12:
         axis.set_xticks(x, [f"{rate:g}" for rate in x])
-    _legend(figure)
+    legend_beside(figure)
     return figure
 
 
@@ -209,11 +198,11 @@ def _bands(
     caption: str,
 ) -> Figure:
     x = np.asarray(epochs, float)
-    figure, (axis,) = _figure(8.4, 4.6, title, caption)
+    figure, (axis,) = frame(8.4, 4.6, title, caption)
     for i, (name, arm) in enumerate(zip(names, table, strict=True)):
-        mean, half, n = _interval(np.moveaxis(arm, 0, -1))
+        mean, half, n = interval(np.moveaxis(arm, 0, -1))
         colour = COLOURS[i % len(COLOURS)]
-        label = f"{name} ({_told(n)})"
+        label = f"{name} ({counted(n)})"
         mark = marks[i] if marks else None
         if mark is not None:
             label += f"\nring at epoch {x[mark]:g}"
@@ -231,47 +220,10 @@ def _bands(
             label=label,
         )
     axis.set_ylabel(ylabel)
-    _epoch_axis(axis, x)
+    epoch_axis(axis, x)
     ring = f"\nring: {mark_name}" if marks else ""
-    _legend(figure, f"mean and 95% t interval{ring}")
+    legend_beside(figure, f"mean and 95% t interval{ring}")
     return figure
-
-
-def _figure(
-    width: float, height: float, title: str, caption: str, panels: int = 1
-) -> tuple[Figure, list[Axes]]:
-    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
-    axes = [figure.add_subplot(1, panels, i + 1) for i in range(panels)]
-    for axis in axes:
-        axis.grid(color="#DDDDDD", linewidth=0.6)
-        axis.set_axisbelow(True)
-        axis.spines[["top", "right"]].set_visible(False)
-    # About 12 characters of the title's size to an inch, 15 of the caption's.
-    if title:
-        lines = (textwrap.fill(line, int(12 * width)) for line in title.split("\n"))
-        figure.suptitle("\n".join(lines), fontsize=12)
-    if caption:
-        figure.supxlabel(textwrap.fill(caption, int(15 * width)), fontsize=8.5, color="#444444")
-    return figure, axes
-
-
-def _epoch_axis(axis: Axes, epochs: Sequence[float] | Floats) -> None:
-    axis.set(xlabel="epoch", xlim=(min(epochs) - 0.5, max(epochs) + 0.5))
-    axis.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10], min_n_ticks=1))
-
-
-def _legend(figure: Figure, heading: str = "") -> None:
-    """Put the legend of the first axes beside all of them, where it hides no data."""
-    handles, labels = figure.axes[0].get_legend_handles_labels()
-    legend = figure.legend(
-        handles, labels, loc="outside right upper", title=heading, fontsize=9, frameon=False
-    )
-    legend.set_alignment("left")
-
-
-def _finite(values: npt.ArrayLike) -> Floats:
-    table = np.asarray(values, float)
-    return np.where(np.isfinite(table), table, np.nan)
 
 
 def _whole_members(values: npt.ArrayLike) -> Floats:
@@ -280,26 +232,6 @@ def _whole_members(values: npt.ArrayLike) -> Floats:
     return np.where(np.isfinite(table).all(axis=-1, keepdims=True), table, np.nan)
 
 
-def _interval(table: Floats) -> tuple[Floats, Floats, npt.NDArray[np.integer[Any]]]:
-    """Return mean, half width of its 95% t interval, and n, over the last axis without its NaNs.
-
-    The mean is NaN without members, the half width is NaN below two.
-    """
-    present = np.isfinite(table)
-    n = present.sum(axis=-1)
-    filled = np.where(present, table, 0)
-    mean = np.where(n > 0, filled.sum(axis=-1) / np.maximum(n, 1), np.nan)
-    squares = (np.where(present, table - mean[..., None], 0) ** 2).sum(axis=-1)
-    freedom = np.maximum(n - 1, 1)
-    half = stats.t.ppf(0.975, freedom) * np.sqrt(squares / freedom / np.maximum(n, 1))
-    return mean, np.where(n > 1, half, np.nan), n
-
-
 def _lowest(arm: Floats) -> int | None:
-    mean, _, _ = _interval(np.moveaxis(arm, 0, -1))
+    mean, _, _ = interval(np.moveaxis(arm, 0, -1))
     return None if np.isnan(mean).all() else int(np.nanargmin(mean))
-
-
-def _told(n: npt.NDArray[np.integer[Any]]) -> str:
-    low, high = int(n.min()), int(n.max())
-    return f"n={high}" if low == high else f"n={low} to {high}"

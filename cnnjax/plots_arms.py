@@ -1,6 +1,6 @@
 """Figures of arms that are no points of a scale, and of one run beside many.
 
-Style, colours and intervals are those of `cnnjax.plots`, whose `png` renders these too.
+`cnnjax.plots.png` renders these too.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,17 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cnnjax.plots import COLOURS, GREY, MARKERS, _epoch_axis, _figure, _finite, _interval, _legend, _told
+from cnnjax.plots_style import (
+    COLOURS,
+    MARKERS,
+    counted,
+    draw_seeds,
+    epoch_axis,
+    finite,
+    frame,
+    interval,
+    legend_beside,
+)
 
 
 def final_by_arm(
@@ -21,27 +31,13 @@ def final_by_arm(
     A thin line is one seed through all arms (cut where the member diverged); the points are means with
     their 95% t intervals.
     """
-    table, x = _finite(values), np.arange(len(names))
-    figure, (axis,) = _figure(8.4, 4.6, title, caption)
-    seeds = axis.plot(x, table, color=GREY, linewidth=0.7, alpha=0.7, marker=".", markersize=3)
-    mean, half, n = _interval(table)
-    axis.errorbar(
-        x,
-        mean,
-        yerr=half,
-        color=COLOURS[0],
-        marker="o",
-        linestyle="none",
-        capsize=6,
-        zorder=3,
-        label=f"mean and 95% t interval\n({_told(n)})",
-    )
-    if seeds:
-        seeds[0].set_label("one seed through all arms")
+    table, x = finite(values), np.arange(len(names))
+    figure, (axis,) = frame(8.4, 4.6, title, caption)
+    draw_seeds(axis, x, table, "arms", linestyle="none", capsize=6)
     axis.set_ylabel(ylabel)
     axis.set_xticks(x, [name.replace(", ", ",\n") for name in names])
     axis.set_xlim(-0.5, len(names) - 0.5)
-    _legend(figure)
+    legend_beside(figure)
     return figure
 
 
@@ -58,8 +54,8 @@ def against_costs(
 
     `costs` maps an axis label to one number an arm; the axes are logarithmic.
     """
-    figure, axes = _figure(5.2 * len(costs) + 2, 4.4, title, caption, panels=len(costs))
-    mean, half, n = _interval(_finite(values))
+    figure, axes = frame(5.2 * len(costs) + 2, 4.4, title, caption, panels=len(costs))
+    mean, half, n = interval(finite(values))
     for axis, (label, numbers) in zip(axes, costs.items(), strict=True):
         axis.set_xscale("log")
         for i, name in enumerate(names):
@@ -76,7 +72,7 @@ def against_costs(
             )
         _few_ticks(axis, numbers)
         axis.set(xlabel=label, ylabel=ylabel)
-    _legend(figure, f"mean and 95% t interval\n({_told(n)})")
+    legend_beside(figure, f"mean and 95% t interval\n({counted(n)})")
     return figure
 
 
@@ -87,10 +83,10 @@ def shift_sensitivity(
 
     Entry 0 is that of the images where they are; the loss is taken within each network.
     """
-    table = _finite(accuracy)
-    figure, (axis,) = _figure(8.4, 4.6, title, caption)
+    table = finite(accuracy)
+    figure, (axis,) = frame(8.4, 4.6, title, caption)
     pixels = np.arange(len(table))
-    mean, half, n = _interval(100 * (table[:1] - table))
+    mean, half, n = interval(100 * (table[:1] - table))
     for i, name in enumerate(names):
         axis.errorbar(
             pixels + 0.04 * (i - (len(names) - 1) / 2),
@@ -106,7 +102,7 @@ def shift_sensitivity(
         xlabel="shift, pixels (a quarter of the images each way)", ylabel="accuracy lost, percentage points"
     )
     axis.set_xticks(pixels)
-    _legend(figure, f"mean and 95% t interval\n({_told(n)})")
+    legend_beside(figure, f"mean and 95% t interval\n({counted(n)})")
     return figure
 
 
@@ -121,13 +117,13 @@ def published_over_ours(
     A panel is (ours float[seeds, epochs], published float[epochs] or None, low and high float[epochs] of
     the band).
     """
-    figure, axes = _figure(4.6 * len(panels) + 2, 4.2, title, caption, panels=len(panels))
+    figure, axes = frame(4.6 * len(panels) + 2, 4.2, title, caption, panels=len(panels))
     for axis, (label, (ours, published, low, high)) in zip(axes, panels.items(), strict=True):
-        table = _finite(ours)
+        table = finite(ours)
         epochs = np.arange(1, table.shape[1] + 1)
         for member in table:
             axis.plot(epochs, member, color=COLOURS[0], linewidth=0.5, alpha=0.5)
-        axis.plot(epochs, _interval(table.T)[0], color=COLOURS[0], linewidth=2, label="our mean")
+        axis.plot(epochs, interval(table.T)[0], color=COLOURS[0], linewidth=2, label="our mean")
         axis.fill_between(
             epochs,
             np.asarray(low, float),
@@ -148,8 +144,8 @@ def published_over_ours(
                 label="published, one run",
             )
         axis.set_ylabel(label)
-        _epoch_axis(axis, np.asarray(epochs, float))
-    _legend(figure, f"n={len(np.asarray(next(iter(panels.values()))[0]))}, thin lines: each run")
+        epoch_axis(axis, np.asarray(epochs, float))
+    legend_beside(figure, f"n={len(np.asarray(next(iter(panels.values()))[0]))}, thin lines: each run")
     return figure
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from cnnjax.confusion import Mistake, Pair
-from cnnjax.plots import DPI
+from cnnjax.plots_style import DPI
 
 COLUMNS = 8
 

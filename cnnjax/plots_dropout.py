@@ -1,6 +1,6 @@
 """Figures of the dropout demonstration: pure functions from numbers to a matplotlib Figure.
 
-Style, colours and intervals are those of `cnnjax.plots`, whose `png` renders these too.
+`cnnjax.plots.png` renders these too.
 """
 
 import textwrap
@@ -12,7 +12,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cnnjax.plots import COLOURS, GREY, LINES, MARKERS, Floats, _figure, _interval, _legend
+from cnnjax.plots_style import COLOURS, GREY, LINES, MARKERS, Floats, frame, interval, legend_beside
 
 Bools = npt.NDArray[np.bool_]
 KEPT, DROPPED, PATH, SIBLING = "#0072B2", "#F2F2F2", "#D55E00", "#5A5A5A"
@@ -31,7 +31,7 @@ class Level(NamedTuple):
 
 def t_interval(values: npt.ArrayLike) -> tuple[Floats, Floats]:
     """Mean over the first axis and half the width of its 95% t interval, NaN for a single value."""
-    mean, half, _ = _interval(np.moveaxis(np.asarray(values, float), 0, -1))
+    mean, half, _ = interval(np.moveaxis(np.asarray(values, float), 0, -1))
     return mean, half
 
 
@@ -46,7 +46,7 @@ def activations(
 
     Left, both modes; right, how much larger the test's are, a small dot for each seed and mask.
     """
-    figure, (levels, ratios) = _figure(10, 4.4, title, caption, panels=2)
+    figure, (levels, ratios) = frame(10, 4.4, title, caption, panels=2)
     for i, values in enumerate((_per_seed(training), {k: np.asarray(v) for k, v in test.items()})):
         mean, half = t_interval(np.stack(list(values.values()), axis=1))
         levels.errorbar(
@@ -84,7 +84,7 @@ def activations(
         axis.set(ylabel=label, xlim=(-0.55, len(training) - 0.45))
         axis.set_ylim(0, axis.get_ylim()[1] * 1.12)
     ratios.axhline(1, color="black", linewidth=0.8, zorder=1)
-    _legend(figure)
+    legend_beside(figure)
     return figure
 
 
@@ -101,7 +101,7 @@ def same_function(
     `reference[row]` and `others[row][column]` are float[points]; `told` has a line of text for each.
     """
     columns = list(next(iter(others.values())))
-    figure, _ = _figure(3.4 * len(columns), 3.5 * len(others), title, caption, panels=0)
+    figure, _ = frame(3.4 * len(columns), 3.5 * len(others), title, caption, panels=0)
     for i, (row, networks) in enumerate(others.items()):
         for j, (column, logits) in enumerate(networks.items()):
             axis = figure.add_subplot(len(others), len(columns), i * len(columns) + j + 1)
@@ -128,7 +128,7 @@ def monte_carlo(
 
     A column for each metric; above its values, below the difference within each seed.
     """
-    figure, _ = _figure(11, 6.8, title, caption, panels=0)
+    figure, _ = frame(11, 6.8, title, caption, panels=0)
     for j, (metric, table) in enumerate(averaged.items()):
         curve, line = np.asarray(table, float), np.asarray(scaled[metric], float)
         k = np.arange(1, curve.shape[1] + 1)
@@ -198,7 +198,7 @@ def ratios(
     table: Mapping[str, Mapping[str, npt.ArrayLike]], ylabel: str, *, title: str = "", caption: str = ""
 ) -> Figure:
     """Ratios float[rounds] of each arm to a reference, a panel for each clock: median, quartiles, rounds."""
-    figure, axes = _figure(10, 4.4, title, caption, panels=len(table))
+    figure, axes = frame(10, 4.4, title, caption, panels=len(table))
     for axis, (clock, arms) in zip(axes, table.items(), strict=True):
         for x, values in enumerate(arms.values()):
             ratio = np.asarray(values, float)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cnnjax.plots import COLOURS, GREY, LINES, MARKERS, _figure
+from cnnjax.plots_style import COLOURS, GREY, LINES, MARKERS, frame
 
 Line = tuple[Sequence[float], Sequence[float]]  # x, y
 
@@ -38,7 +38,7 @@ def scaling(
         title: above the figure.
         caption: below it.
     """
-    figure, (over_batch, over_devices, over_members) = _figure(15, 4.8, title, caption, panels=3)
+    figure, (over_batch, over_devices, over_members) = frame(15, 4.8, title, caption, panels=3)
     table = 1e3 * np.asarray(seconds, float)
     low, median, high = np.percentile(table, (25, 50, 75), axis=-1)
     over_batch.errorbar(

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cnnjax import plots
+from cnnjax import plots, plots_style
 from cnnjax.published import published_history
 
 EPOCHS = np.arange(1, 8)
@@ -105,7 +105,7 @@ def test_band_is_the_t_interval_of_the_mean():
     from scipy.stats import t
 
     values = members(1)
-    mean, half, n = plots._interval(np.moveaxis(values[0], 0, -1))
+    mean, half, n = plots_style.interval(np.moveaxis(values[0], 0, -1))
     low, high = t.interval(0.95, 2, mean, values[0].std(axis=0, ddof=1) / np.sqrt(3))
     np.testing.assert_allclose([mean - half, mean + half], [low, high])
     assert (n == 3).all()
@@ -163,7 +163,7 @@ def test_final_vs_rate_sorts_by_rate_and_shows_every_seed(seeds):
     rates, values = np.array([0.5, 0.0, 0.75]), members(3, seeds)[:, :, -1]
     figure = plots.final_vs_rate(rates, values, "validation accuracy")
     (axis,) = figure.axes
-    thin, mean = axis.lines[:seeds], next(x for x in axis.lines if x.get_color() != plots.GREY)
+    thin, mean = axis.lines[:seeds], next(x for x in axis.lines if x.get_color() != plots_style.GREY)
     for line, seed in zip(thin, values.T, strict=True):
         np.testing.assert_array_equal(line.get_xdata(), [0, 0.5, 0.75])
         np.testing.assert_array_equal(line.get_ydata(), seed[[1, 0, 2]])

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from cnnjax import artifacts, plots
+from cnnjax import artifacts, plots_style
 from cnnjax.errors import UserError
 from cnnjax.report import console
 
@@ -164,7 +164,7 @@ def chart(comparisons: Mapping[Settings, Sequence[Line]], caption: str) -> Figur
     columns = min(2, len(panels))
     rows = -(-len(panels) // columns)
     inches = 7.0 if columns == 1 else 12.5
-    figure = Figure(figsize=(inches, 1 + 3.3 * rows), dpi=plots.DPI, layout="constrained")
+    figure = Figure(figsize=(inches, 1 + 3.3 * rows), dpi=plots_style.DPI, layout="constrained")
     axes: list[Axes] = list(figure.subplots(rows, columns, squeeze=False, sharey=True).flat)
     for axis, (model, validate) in zip(axes, panels, strict=False):
         settings = sorted(s for s in comparisons if (s.model, s.validate) == (model, validate))
@@ -196,7 +196,7 @@ def _bars(axis: Axes, groups: Sequence[Sequence[Line]], peers: Sequence[str]) ->
                 [line.greatest - line.ratio for _, line in bars],
             ],
             error_kw={"elinewidth": 1, "capsize": 2},
-            color=plots.COLOURS[i],
+            color=plots_style.COLOURS[i],
             edgecolor="white",
             hatch=HATCHES[i],
             label=peer,
