@@ -81,24 +81,37 @@ def _pick_jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[jax.
 def _pick_with_offset(values: jax.Array, scores: jax.Array | None) -> tuple[jax.Array, jax.Array]:
     """The first value with the largest score (itself, where there are none), and where along axis 0 it is.
 
-    One reduction for both: XLA on the CPU keeps its results in memory, where comparisons of whole
-    rows would be repeated by all that reads them, or take a pass over memory each.
+    Both come from one reduction: XLA on the CPU gives two results in one pass over memory by nothing else.
     """
-    scores = values if scores is None else scores
     small = np.min_scalar_type(len(values))
+    if scores is None:
+        return _running_maximum(values, small)
     offset = jax.lax.broadcasted_iota(small, values.shape, 0)
-    operands = (offset, values) if scores is values else (offset, values, scores)
 
     def larger(one: tuple[jax.Array, ...], other: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
-        (i, *_, a), (j, *_, b) = one, other
+        (i, _, a), (j, _, b) = one, other
         equal = (a == b) | (a != a) & (b != b)
         wins = (a > b) | (a != a) & (b == b) | equal & (i < j)
         return tuple(jnp.where(wins, p, q) for p, q in zip(one, other, strict=True))
 
-    lowest = (len(values), -jnp.inf, -jnp.inf)
-    none = tuple(jnp.full((), low, operand.dtype) for low, operand in zip(lowest, operands, strict=False))
-    first_offset, best, *_ = jax.lax.reduce(operands, none, larger, (0,))
+    operands, lowest = (offset, values, scores), (len(values), -jnp.inf, -jnp.inf)
+    none = tuple(jnp.full((), low, operand.dtype) for low, operand in zip(lowest, operands, strict=True))
+    first_offset, best, _ = jax.lax.reduce(operands, none, larger, (0,))
     return best, first_offset
+
+
+def _running_maximum(values: jax.Array, small: np.dtype) -> tuple[jax.Array, jax.Array]:
+    """`_pick_with_offset` row after row, which XLA fuses with what makes the rows."""
+    best, offset = values[0], jnp.zeros(values.shape[1:], small)
+    for i in range(1, len(values)):
+        wins = (values[i] > best) | (values[i] != values[i]) & (best == best)
+        best, offset = jnp.where(wins, values[i], best), jnp.where(wins, small.type(i), offset)
+    # Each result and, so that there is something to reduce, one that is lower.
+    results, lowest = (best, offset), (jnp.full((), -jnp.inf, best.dtype), jnp.zeros((), small))
+    pairs = jax.tree.map(
+        lambda one, low: jax.lax.pad(one[None], low, [(0, 1, 0)] + [(0, 0, 0)] * one.ndim), results, lowest
+    )
+    return jax.lax.reduce(pairs, lowest, partial(jax.tree.map, jax.lax.max), (0,))
 
 
 @jax.custom_vjp

@@ -62,15 +62,16 @@ def assert_equals_flax(arguments: Arrays, layer=conv_pool, **settings) -> None:
 @pytest.mark.parametrize(
     ("size", "kernel", "padding", "window", "stride"),
     [
-        ((8, 8), (3, 3), "SAME", 2, 1),
-        ((9, 7), (5, 5), "VALID", 2, 1),
-        ((11, 10), (2, 3), "SAME", 3, 1),
-        ((13, 12), (3, 1), "SAME", 2, 2),
-        ((15, 11), (3, 2), "VALID", 2, 3),
+        ((8, 8, 2), (3, 3), "SAME", 2, 1),
+        ((9, 7, 2), (5, 5), "VALID", 2, 1),
+        ((11, 10, 2), (2, 3), "SAME", 3, 1),
+        ((9, 11, 1), (3, 3), "SAME", 2, 1),
+        ((13, 12, 2), (3, 1), "SAME", 2, 2),
+        ((15, 11, 1), (3, 2), "VALID", 2, 3),
     ],
 )
 def test_equals_flax(pooling: PoolingName, size, kernel, padding, window, stride) -> None:
-    arguments = case((2, *size, 2), (*kernel, 2, 3))
+    arguments = case((2, *size), (*kernel, size[2], 3))
     settings = {"padding": padding, "window": window, "stride": stride, "pooling": pooling}
     assert_equals_flax(arguments, activation=nn.swish, **settings)
 
@@ -148,6 +149,18 @@ def test_gradients_under_shard_map() -> None:
     shape = {"in_specs": (PartitionSpec(), PartitionSpec(), PartitionSpec("data")), "mesh": mesh}
     sharded = jax.jit(jax.shard_map(gradient, out_specs=PartitionSpec(), **shape))
     chex.assert_trees_all_close(sharded(kernel, bias, x), gradient(kernel, bias, x), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_the_derivative_forward_equals_the_reference(channels: int) -> None:
+    primals = case((2, 6, 6, channels), (3, 3, channels, 2))
+    tangents = case((3, 6, 6, channels), (3, 3, channels, 2))
+    tangents = (tangents[0][:2], *tangents[1:])
+    settings = {"padding": "SAME", "activation": jnp.tanh, "pooling": "max"}
+    ours, reference = (
+        jax.jvp(partial(layer, **settings), primals, tangents) for layer in (conv_pool, conv_pool_reference)
+    )
+    chex.assert_trees_all_close(ours, reference, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("layer", [conv_pool, conv_pool_reference])
