@@ -86,7 +86,7 @@ def counted(n: npt.NDArray[np.integer[Any]]) -> str:
     return f"n={high}" if low == high else f"n={low} to {high}"
 
 
-def draw_seeds(axis: Axes, x: Floats, values: Floats, through: str, **style: Any) -> None:
+def draw_seeds(axis: Axes, x: npt.ArrayLike, values: Floats, through: str, **style: Any) -> None:
     """Draw values float[x, seeds]: a thin line for each seed, and the means with their 95% t intervals.
 
     `through` names the x for the legend; `style` is that of the means.
