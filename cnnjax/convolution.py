@@ -60,7 +60,7 @@ def conv_pool(
     """
     window = 1 if pooling == "none" else window
     keeps_one = REDUCTIONS[pooling] is first
-    offsets = ((0, 0),) if keeps_one else tuple(product(range(window), repeat=2))
+    offsets = ((0, 0),) if keeps_one else tuple(product(range(window), range(window)))
     size = rows, columns = _size(x, kernel, padding, window, stride)
 
     # Read in whole blocks of step x step pixels: few slices, of neighbouring values.
