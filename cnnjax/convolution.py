@@ -152,17 +152,17 @@ def _by_sums(
     products = partial(_by_products, offsets=offsets, stride=stride, size=size)
     step = len(image)
 
-    def at(r: int, c: int, image: jax.Array, kernel: jax.Array) -> jax.Array:
-        terms = []
-        for u, v, channel in np.ndindex(*kernel.shape[:3]):
-            (i, y), (j, z) = divmod(stride * r + u, step), divmod(stride * c + v, step)
-            pixels = image[y, z, channel, i : i + size[0], j : j + size[1]]
-            terms.append(kernel[u, v, channel][:, None, None, None] * pixels[None])
-        return sum(terms[1:], start=terms[0])
-
     @jax.custom_jvp
     def sums(image: jax.Array, kernel: jax.Array) -> jax.Array:
-        return jnp.stack([at(r, c, image, kernel) for r, c in offsets])
+        def at(r: int, c: int) -> jax.Array:
+            terms = []
+            for u, v, channel in np.ndindex(*kernel.shape[:3]):
+                (i, y), (j, z) = divmod(stride * r + u, step), divmod(stride * c + v, step)
+                pixels = image[y, z, channel, i : i + size[0], j : j + size[1]]
+                terms.append(kernel[u, v, channel][:, None, None, None] * pixels[None])
+            return sum(terms[1:], start=terms[0])
+
+        return jnp.stack([at(r, c) for r, c in offsets])
 
     def jvp(primals: Pair, tangents: tuple[Any, Any]) -> tuple[jax.Array, jax.Array]:
         # Products, for transposed these are products too, where each tap would read the whole gradient.

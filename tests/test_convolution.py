@@ -83,9 +83,10 @@ def test_the_reference_equals_flax(pooling: PoolingName) -> None:
     assert_equals_flax(arguments, conv_pool_reference, **settings)
 
 
+@pytest.mark.parametrize("channels", [1, 2])  # summed tap by tap, and as a product
 @pytest.mark.parametrize("activation", [*MONOTONES, nn.swish, jnp.square])
-def test_equals_flax_under_ties(activation) -> None:
-    arguments = case((3, 7, 8, 1), (3, 3, 1, 4), whole=True)
+def test_equals_flax_under_ties(activation, channels: int) -> None:
+    arguments = case((3, 7, 8, channels), (3, 3, channels, 4), whole=True)
     assert_equals_flax(arguments, padding="SAME", activation=activation, pooling="max")
 
 
@@ -104,9 +105,10 @@ def test_strided_is_the_convolution_with_larger_strides() -> None:
 
 
 @pytest.mark.parametrize("share_x", [True, False])
+@pytest.mark.parametrize("channels", [1, 2])
 @pytest.mark.parametrize("pooling", ["max", "median"])
-def test_a_population_equals_its_members(pooling: PoolingName, share_x: bool) -> None:
-    members = [case((2 + i, 8, 8, 1), (3, 3, 1, 4)) for i in range(3)]
+def test_a_population_equals_its_members(pooling: PoolingName, channels: int, share_x: bool) -> None:
+    members = [case((2 + i, 8, 8, channels), (3, 3, channels, 4)) for i in range(3)]
     x, kernel, bias = (jnp.stack(a) for a in zip(*[(m[0][:2], *m[1:]) for m in members], strict=True))
     if share_x:
         x = jnp.broadcast_to(x[:1], x.shape)
@@ -135,8 +137,9 @@ def test_gradients_in_a_scan_equal_those_outside() -> None:
     chex.assert_trees_all_close(total, sum(gradient(kernel, one) for one in x), rtol=1e-4, atol=1e-4)
 
 
-def test_gradients_under_shard_map() -> None:
-    x, kernel, bias = case((8, 8, 8, 1), (3, 3, 1, 4))
+@pytest.mark.parametrize("channels", [1, 2])
+def test_gradients_under_shard_map(channels: int) -> None:
+    x, kernel, bias = case((8, 8, 8, channels), (3, 3, channels, 4))
 
     def gradient(kernel, bias, x):
         def total(parameters):
