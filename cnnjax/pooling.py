@@ -7,7 +7,7 @@ it in that form from the start. Both use the same reductions.
 """
 
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import partial, reduce
 from types import MappingProxyType
 from typing import Any, Literal, Protocol
 
@@ -67,6 +67,9 @@ REDUCTIONS: Mapping[PoolingName, Callable[[jax.Array], jax.Array]] = MappingProx
 
 @jax.custom_jvp
 def _pick(values: jax.Array, scores: jax.Array | None) -> jax.Array:
+    if scores is None:
+        # Not the running maximum without its offset, which XLA's CPU compiler turns into a slow reduction.
+        return reduce(jnp.maximum, _unstack(values))
     return _pick_with_offset(values, scores)[0]
 
 
@@ -114,13 +117,9 @@ def _running_maximum(values: jax.Array, small: np.dtype) -> tuple[jax.Array, jax
     return jax.lax.reduce(pairs, lowest, partial(jax.tree.map, jax.lax.max), (0,))
 
 
-@jax.custom_vjp
 def _unstack(values: jax.Array) -> tuple[jax.Array, ...]:
-    return tuple(values[i] for i in range(len(values)))
-
-
-# The transpose of an index is a padded array for each; one stack is the same in one pass.
-_unstack.defvjp(lambda values: (_unstack(values), None), lambda _, cotangents: (jnp.stack(cotangents),))
+    # Transposed, a split is one concatenation, where each index would be a padded array.
+    return tuple(row.squeeze(0) for row in jax.lax.split(values, (1,) * len(values)))
 
 
 def _pool(name: PoolingName, x: jax.Array, window: int = 2) -> jax.Array:

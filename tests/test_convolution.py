@@ -154,16 +154,25 @@ def test_gradients_under_shard_map(channels: int) -> None:
     chex.assert_trees_all_close(sharded(kernel, bias, x), gradient(kernel, bias, x), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("channels", [1, 2])
-def test_the_derivative_forward_equals_the_reference(channels: int) -> None:
+@pytest.mark.parametrize(("pooling", "channels"), [("max", 1), ("max", 2), ("average", 1), ("median", 2)])
+def test_the_derivative_forward_equals_the_reference(pooling: PoolingName, channels: int) -> None:
     primals = case((2, 6, 6, channels), (3, 3, channels, 2))
     tangents = case((3, 6, 6, channels), (3, 3, channels, 2))
     tangents = (tangents[0][:2], *tangents[1:])
-    settings = {"padding": "SAME", "activation": jnp.tanh, "pooling": "max"}
+    settings = {"padding": "SAME", "activation": jnp.tanh, "pooling": pooling}
     ours, reference = (
         jax.jvp(partial(layer, **settings), primals, tangents) for layer in (conv_pool, conv_pool_reference)
     )
     chex.assert_trees_all_close(ours, reference, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("pooling", POOLING)
+def test_the_value_alone_is_that_beside_a_gradient(pooling: PoolingName) -> None:
+    """They are computed in different ways."""
+    arguments = case((2, 7, 6, 1), (3, 3, 1, 4))
+    layer = partial(conv_pool, pooling=pooling, **SAME_RELU)
+    alone, (beside, _) = jax.jit(layer)(*arguments), jax.jit(partial(jax.vjp, layer))(*arguments)
+    chex.assert_trees_all_close(alone, beside, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("layer", [conv_pool, conv_pool_reference])
