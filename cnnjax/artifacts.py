@@ -65,7 +65,7 @@ def make_directory(path: Path) -> None:
 
 @contextmanager
 def claimed(run: Path) -> Iterator[None]:
-    """Make the directory of a run, unless it is there, and hold it for this process alone.
+    """Make the directory of a run, unless it is there, and hold it for this process and those it leads.
 
     The lock is the kernel's: it ends with the process, however that ends. Directories made here that are
     still empty at the end are taken away again, and what a killed process left half-written at the start.
@@ -74,6 +74,9 @@ def claimed(run: Path) -> Iterator[None]:
         ArgumentError: `run` is a file.
         UserError: it cannot be made or written, or another process holds it.
     """
+    if not leads():
+        yield
+        return
     with explained(run):
         if run.exists() and not run.is_dir():
             raise ArgumentError(f"--out {run} is a file; choose another directory")

@@ -1,19 +1,21 @@
 """Ablations: arms that differ in one thing, seeds that pair them, and what can be said at the end.
 
 arms = [Arm(f"rate {rate:g}", ConvNet(), HParams(1e-3, rate)) for rate in (0.0, 0.5)]
-results = run(arms, Protocol(epochs=5, seeds=6), Path("results/mine"))
+protocol = Protocol(epochs=5, seeds=6)
+results = run(arms, protocol, prepare(protocol), Path("results/mine"))
 print(conclusion(summarise(results.final("val_accuracy"), results.arms), "accuracy", accuracy=True))
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
 import jax
 import numpy as np
 
-from cnnjax.artifacts import make_directory
+from cnnjax import artifacts
 from cnnjax.config import HParams
 from cnnjax.data import Dataset, load, split, training_split
 from cnnjax.dropout import MASK_SCHEME
@@ -137,39 +139,36 @@ def run(
         report: told the member-epochs done, and all.
 
     Raises:
-        ArgumentError: `out` holds results of another protocol.
-        UserError: `out` cannot be written; or a network diverged and `on_nan` is "stop".
+        ArgumentError: `out` is a file, or holds results of another protocol.
+        UserError: `out` cannot be written, or another process is at work there; or a network diverged and
+            `on_nan` is "stop".
     """
-    make_directory(out)
-    store = Store(out, _identity(arms, protocol, splits))
-    train, val, test = (to_device(part) for part in (splits.train, splits.val, splits.test))
-    last = {"test": test} | {name: to_device(probe) for name, probe in (probes or {}).items()}
-    width = jax.device_count() * (chunk or default_chunk(jax.default_backend()))
-    seeds = range(protocol.seeds)
-    total = len(arms) * len(seeds) * protocol.epochs
+    with artifacts.claimed(out):
+        store = Store(out, _identity(arms, protocol, splits))
+        train, val, test = (to_device(part) for part in (splits.train, splits.val, splits.test))
+        last = {"test": test} | {name: to_device(probe) for name, probe in (probes or {}).items()}
+        width = jax.device_count() * (chunk or default_chunk(jax.default_backend()))
+        seeds = range(protocol.seeds)
+        total = len(arms) * len(seeds) * protocol.epochs
 
-    def tell() -> None:
-        report(
-            sum(
-                (a.name, s, e + 1) in store.rows for a in arms for s in seeds for e in range(protocol.epochs)
-            ),
-            total,
-        )
+        def tell() -> None:
+            cells = product((arm.name for arm in arms), seeds, range(1, protocol.epochs + 1))
+            report(sum(cell in store.rows for cell in cells), total)
 
-    tell()
-    for group in _groups(arms):
-        program = make_population(
-            group[0].model,
-            OPTIMIZERS[group[0].optimizer or protocol.optimizer],
-            train,
-            val,
-            batch_size=protocol.batch_size,
-            chunk=chunk,
-        )
-        for block in _blocks(group, seeds, protocol.epochs, width, store):
-            for _ in _train_block(program, block, width, protocol.epochs, last, store, on_nan):
-                tell()
-    return store.results([arm.name for arm in arms], list(seeds), protocol.epochs)
+        tell()
+        for group in _groups(arms):
+            program = make_population(
+                group[0].model,
+                OPTIMIZERS[group[0].optimizer or protocol.optimizer],
+                train,
+                val,
+                batch_size=protocol.batch_size,
+                chunk=chunk,
+            )
+            for block in _blocks(group, seeds, protocol.epochs, width, store):
+                for _ in _train_block(program, block, width, protocol.epochs, last, store, on_nan):
+                    tell()
+        return store.results([arm.name for arm in arms], list(seeds), protocol.epochs)
 
 
 Member = tuple[Arm, int]  # with its seed
@@ -177,15 +176,10 @@ Member = tuple[Arm, int]  # with its seed
 
 def _groups(arms: Sequence[Arm]) -> list[list[Arm]]:
     """Arms that can share a program."""
-    groups: list[list[Arm]] = []
+    groups: dict[tuple[ConvNet, str | None], list[Arm]] = {}
     for arm in arms:
-        for group in groups:
-            if (group[0].model, group[0].optimizer) == (arm.model, arm.optimizer):
-                group.append(arm)
-                break
-        else:
-            groups.append([arm])
-    return groups
+        groups.setdefault((arm.model, arm.optimizer), []).append(arm)
+    return list(groups.values())
 
 
 def _blocks(

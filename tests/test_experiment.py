@@ -13,7 +13,7 @@ import pytest
 from runs import TINY, environment
 
 from cnnjax import experiment
-from cnnjax.artifacts import write_json
+from cnnjax.artifacts import claimed, write_json
 from cnnjax.config import HParams
 from cnnjax.data import Dataset
 from cnnjax.errors import ArgumentError, UserError
@@ -88,6 +88,12 @@ def test_an_interrupted_experiment_ends_like_the_uninterrupted_one(
 def test_a_finished_experiment_trains_nothing(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(experiment, "_train_block", lambda *_: pytest.fail("trained again"))
     run(whole)
+
+
+def test_two_at_once_in_one_directory_are_refused(tmp_path: Path) -> None:
+    with claimed(tmp_path), pytest.raises(UserError, match="another process is at work"):
+        run(tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_more_seeds_compute_the_new_ones_alone(whole: Path, tmp_path: Path) -> None:
