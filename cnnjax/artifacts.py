@@ -19,7 +19,7 @@ import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
@@ -196,14 +196,19 @@ def write_json(path: Path, record: Mapping[str, Any]) -> None:
     write_bytes(path, (json.dumps(record, indent=2, allow_nan=False) + "\n").encode())
 
 
-def write_history(run: Path, rows: Sequence[Row]) -> None:
-    """Write history.csv: all digits of the metrics, seconds to the millisecond."""
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write a table with its heads; floats have all their digits."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for row in rows:
-        writer.writerow([int(row["epoch"]), *(repr(row[c]) for c in COLUMNS[1:-1]), f"{row['seconds']:.3f}"])
-    write_bytes(run / "history.csv", text.getvalue().encode())
+    writer.writerow(columns)
+    writer.writerows(rows)
+    write_bytes(path, text.getvalue().encode())
+
+
+def write_history(run: Path, rows: Sequence[Row]) -> None:
+    """Write history.csv: all digits of the metrics, seconds to the millisecond."""
+    cells = ([int(row["epoch"]), *(row[c] for c in COLUMNS[1:-1]), f"{row['seconds']:.3f}"] for row in rows)
+    write_csv(run / "history.csv", COLUMNS, cells)
 
 
 def provenance(devices: int | None = None) -> dict[str, Any]:

@@ -16,9 +16,10 @@ from jax.sharding import PartitionSpec as P
 
 from cnnjax.batches import Batch, take_batch
 from cnnjax.dropout import DROPOUT, classic_dropout
+from cnnjax.intervals import t_interval
 from cnnjax.keys import Streams, example_blocks, streams
 from cnnjax.metrics import means, metric_sums
-from cnnjax.plots_dropout import Level
+from cnnjax.plots_keys import Level
 from cnnjax.state import Params
 from cnnjax.train import Arrays
 
@@ -129,6 +130,21 @@ def averages(
         return Averages(loss, error, scaled_loss, scaled_error)
 
     return jax.device_get(jax.jit(partial(jax.lax.map, one))((seeds, networks)))
+
+
+def largest_difference(a: Any, b: Any) -> float:
+    """Over all entries of two trees."""
+    gaps = jax.tree.map(lambda x, y: float(np.max(np.abs(np.asarray(x) - np.asarray(y)))), a, b)
+    return max(jax.tree.leaves(gaps))
+
+
+def meeting(curve: np.ndarray, line: np.ndarray) -> tuple[int | None, int | None]:
+    """The first k whose 95% interval of curve[seeds, k] - line[seeds] holds 0, and that from which all do."""
+    mean, half, _ = t_interval(curve - line[:, None], axis=0)
+    holds = np.abs(mean) <= half
+    from_here_on = np.cumprod(holds[::-1])[::-1]
+    first, always = (int(np.argmax(held)) + 1 if held.any() else None for held in (holds, from_here_on))
+    return first, always
 
 
 def batch_masks(seed: int, step: int, shape: tuple[int, ...], rate: float) -> dict[str, np.ndarray]:

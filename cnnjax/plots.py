@@ -13,19 +13,18 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from cnnjax.intervals import Floats, t_interval
 from cnnjax.plots_style import (
     COLOURS,
     DPI,
     GREY,
     LINES,
     MARKERS,
-    Floats,
     counted,
     draw_seeds,
     epoch_axis,
     finite,
     frame,
-    interval,
     legend_beside,
 )
 
@@ -200,7 +199,7 @@ def _bands(
     x = np.asarray(epochs, float)
     figure, (axis,) = frame(8.4, 4.6, title, caption)
     for i, (name, arm) in enumerate(zip(names, table, strict=True)):
-        mean, half, n = interval(np.moveaxis(arm, 0, -1))
+        mean, half, n = t_interval(arm, axis=0)
         colour = COLOURS[i % len(COLOURS)]
         label = f"{name} ({counted(n)})"
         mark = marks[i] if marks else None
@@ -233,5 +232,5 @@ def _whole_members(values: npt.ArrayLike) -> Floats:
 
 
 def _lowest(arm: Floats) -> int | None:
-    mean, _, _ = interval(np.moveaxis(arm, 0, -1))
+    mean, _, _ = t_interval(arm, axis=0)
     return None if np.isnan(mean).all() else int(np.nanargmin(mean))

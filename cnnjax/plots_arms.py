@@ -10,6 +10,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from cnnjax.intervals import t_interval
 from cnnjax.plots_style import (
     COLOURS,
     MARKERS,
@@ -18,7 +19,6 @@ from cnnjax.plots_style import (
     epoch_axis,
     finite,
     frame,
-    interval,
     legend_beside,
 )
 
@@ -55,7 +55,7 @@ def against_costs(
     `costs` maps an axis label to one number an arm; the axes are logarithmic.
     """
     figure, axes = frame(5.2 * len(costs) + 2, 4.4, title, caption, panels=len(costs))
-    mean, half, n = interval(finite(values))
+    mean, half, n = t_interval(finite(values))
     for axis, (label, numbers) in zip(axes, costs.items(), strict=True):
         axis.set_xscale("log")
         for i, name in enumerate(names):
@@ -86,7 +86,7 @@ def shift_sensitivity(
     table = finite(accuracy)
     figure, (axis,) = frame(8.4, 4.6, title, caption)
     pixels = np.arange(len(table))
-    mean, half, n = interval(100 * (table[:1] - table))
+    mean, half, n = t_interval(100 * (table[:1] - table))
     for i, name in enumerate(names):
         axis.errorbar(
             pixels + 0.04 * (i - (len(names) - 1) / 2),
@@ -123,7 +123,7 @@ def published_over_ours(
         epochs = np.arange(1, table.shape[1] + 1)
         for member in table:
             axis.plot(epochs, member, color=COLOURS[0], linewidth=0.5, alpha=0.5)
-        axis.plot(epochs, interval(table.T)[0], color=COLOURS[0], linewidth=2, label="our mean")
+        axis.plot(epochs, t_interval(table, axis=0)[0], color=COLOURS[0], linewidth=2, label="our mean")
         axis.fill_between(
             epochs,
             np.asarray(low, float),

@@ -3,36 +3,16 @@
 `cnnjax.plots.png` renders these too.
 """
 
-import textwrap
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cnnjax.plots_style import COLOURS, GREY, LINES, MARKERS, Floats, frame, interval, legend_beside
-
-Bools = npt.NDArray[np.bool_]
-KEPT, DROPPED, PATH, SIBLING = "#0072B2", "#F2F2F2", "#D55E00", "#5A5A5A"
-
-
-class Level(NamedTuple):
-    """One level of a key tree: the children of the chosen node above, each a name and its words.
-
-    `chosen` is the place of the node that has children; None at the leaves, all of which are wanted.
-    """
-
-    derivation: str
-    nodes: Sequence[tuple[str, str]]
-    chosen: int | None
-
-
-def t_interval(values: npt.ArrayLike) -> tuple[Floats, Floats]:
-    """Mean over the first axis and half the width of its 95% t interval, NaN for a single value."""
-    mean, half, _ = interval(np.moveaxis(np.asarray(values, float), 0, -1))
-    return mean, half
+from cnnjax.intervals import Floats, t_interval
+from cnnjax.plots_style import COLOURS, GREY, LINES, MARKERS, frame, legend_beside
 
 
 def activations(
@@ -48,7 +28,7 @@ def activations(
     """
     figure, (levels, ratios) = frame(10, 4.4, title, caption, panels=2)
     for i, values in enumerate((_per_seed(training), {k: np.asarray(v) for k, v in test.items()})):
-        mean, half = t_interval(np.stack(list(values.values()), axis=1))
+        mean, half, _ = t_interval(np.stack(list(values.values())))
         levels.errorbar(
             np.arange(len(mean)) + (-0.12, 0.12)[i],
             mean,
@@ -75,7 +55,7 @@ def activations(
         every = np.asarray(test[name], float)[:, None] / np.asarray(training[name], float)
         spread = np.linspace(-0.18, 0.18, every.size)
         ratios.plot(x + spread, every.ravel(), ".", color=GREY, markersize=3, zorder=2)
-        mean, half = t_interval(every.mean(axis=1))
+        mean, half, _ = t_interval(every.mean(axis=1))
         ratios.errorbar(x, mean, yerr=half, color=COLOURS[2], marker="D", markersize=7, capsize=6, zorder=3)
         note = f"{mean:.4f}" + (f" ± {half:.4f}" if np.isfinite(half) else "")
         ratios.annotate(note, (x, float(mean)), (0, 12), textcoords="offset points", ha="center", fontsize=9)
@@ -140,7 +120,8 @@ def monte_carlo(
         difference.axhline(0, color="black", linewidth=0.8)
         tail = (curve - line[:, None])[:, min(len(k) - 1, 4) :]
         # The first few k are an order of magnitude away, and would hide whether and where the two meet.
-        difference.set_ylim(*_around(*t_interval(tail)))
+        mean, half, _ = t_interval(tail, axis=0)
+        difference.set_ylim(*_around(mean, half))
         value.set(ylabel=metric)
         difference.set(ylabel=f"difference of {metric}")
         for axis in (value, difference):
@@ -154,43 +135,6 @@ def monte_carlo(
             axis.spines[["top", "right"]].set_visible(False)
     for axis in figure.axes[:2]:
         axis.legend(fontsize=9, frameon=False)
-    return figure
-
-
-def masks_and_keys(
-    masks: Mapping[str, Bools],
-    devices: Mapping[str, int],
-    tree: Sequence[Level],
-    *,
-    columns: int = 64,
-    title: str = "",
-    caption: str = "",
-) -> Figure:
-    """Masks bool[batch, elements] of one batch, side by side, above the key tree they come from.
-
-    Lines divide the parts of the batch that different devices drew.
-    """
-    figure = Figure(figsize=(11, 10.2), dpi=150, layout="constrained")
-    grid = figure.add_gridspec(2, len(masks), height_ratios=(4.4, 5.8))
-    for i, (name, mask) in enumerate(masks.items()):
-        axis = figure.add_subplot(grid[0, i])
-        rows = len(mask)
-        shades = np.where(mask[:, :columns, None], _rgb(KEPT), _rgb(DROPPED))
-        axis.imshow(shades, aspect="auto", interpolation="nearest", extent=(0, columns, rows, 0))
-        part = rows // devices[name]
-        for device in range(devices[name]):
-            if device:
-                axis.axhline(device * part, color=PATH, linewidth=1.4)
-            axis.text(
-                columns + 1, (device + 0.5) * part, f"dev. {device}", va="center", fontsize=7, color=PATH
-            )
-        axis.set_title(textwrap.fill(name, 38), fontsize=10)
-        axis.set(xlabel=f"element (first {columns} of {mask.shape[1]:,})")
-        if not i:
-            axis.set(ylabel="example's place in the batch")
-    _tree(figure.add_subplot(grid[1, :]), tree)
-    figure.suptitle(title, fontsize=12)
-    figure.supxlabel(textwrap.fill(caption, 165), fontsize=8.5, color="#444444")
     return figure
 
 
@@ -215,48 +159,8 @@ def ratios(
     return figure
 
 
-def _tree(axis: Axes, tree: Sequence[Level]) -> None:
-    """Level under level; the chosen node of each is the parent of the next."""
-    axis.axis("off")
-    axis.set(xlim=(0, 1), ylim=(len(tree) - 0.4, -0.5))
-    parent: float | None = None
-    for depth, level in enumerate(tree):
-        places = 0.24 + 0.76 * (np.arange(len(level.nodes)) + 0.5) / len(level.nodes)
-        axis.text(0, depth, level.derivation, va="center", fontsize=9.5)
-        for i, (place, (name, words)) in enumerate(zip(places, level.nodes, strict=True)):
-            on = level.chosen in (i, None)
-            colour = "black" if on else SIBLING
-            if parent is not None:
-                axis.plot(
-                    (parent, place),
-                    (depth - 0.74, depth - 0.27),
-                    color=PATH if on else SIBLING,
-                    linewidth=2 if on else 0.9,
-                    linestyle="-" if on else ":",
-                )
-            box: dict[str, Any] = {
-                "boxstyle": "round,pad=0.35",
-                "facecolor": "white",
-                "edgecolor": PATH if on else SIBLING,
-                "linewidth": 1.8 if on else 0.8,
-            }
-            told = f"{name}\n{words}"
-            axis.text(
-                place,
-                depth,
-                told,
-                ha="center",
-                va="center",
-                family="monospace",
-                fontsize=8.5,
-                color=colour,
-                bbox=box,
-            )
-        parent = float(places[level.chosen or 0])
-
-
 def _band(axis: Axes, k: Any, table: Floats, i: int, label: str) -> None:
-    mean, half = t_interval(table)
+    mean, half, _ = t_interval(table, axis=0)
     axis.fill_between(k, mean - half, mean + half, color=COLOURS[i], alpha=0.2, linewidth=0)
     axis.plot(k, mean, color=COLOURS[i], linestyle=LINES[i], linewidth=2, label=label)
 
@@ -271,7 +175,3 @@ def _around(mean: Floats, half: Floats) -> tuple[float, float]:
 
 def _per_seed(values: Mapping[str, npt.ArrayLike]) -> dict[str, Floats]:
     return {name: np.asarray(table, float).mean(axis=1) for name, table in values.items()}
-
-
-def _rgb(colour: str) -> Floats:
-    return np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255

@@ -1,4 +1,4 @@
-"""What the figures share: colours, frames, legends, intervals.
+"""What the figures share: colours, frames, legends, means with intervals.
 
 Colours are those of Okabe and Ito (2008), told apart by all common kinds of colour blindness; every
 arm also has a line style and a marker of its own, so the figures survive black-and-white print.
@@ -14,15 +14,14 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from scipy import stats
+
+from cnnjax.intervals import Floats, t_interval
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 LINES = ("-", "--", "-.", ":")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<")
 GREY = "#808080"
 DPI = 150
-
-Floats = npt.NDArray[np.floating[Any]]
 
 
 def frame(
@@ -65,21 +64,6 @@ def finite(values: npt.ArrayLike) -> Floats:
     return np.where(np.isfinite(table), table, np.nan)
 
 
-def interval(table: Floats) -> tuple[Floats, Floats, npt.NDArray[np.integer[Any]]]:
-    """Return mean, half width of its 95% t interval, and n, over the last axis without its NaNs.
-
-    The mean is NaN without members, the half width is NaN below two.
-    """
-    present = np.isfinite(table)
-    n = present.sum(axis=-1)
-    filled = np.where(present, table, 0)
-    mean = np.where(n > 0, filled.sum(axis=-1) / np.maximum(n, 1), np.nan)
-    squares = (np.where(present, table - mean[..., None], 0) ** 2).sum(axis=-1)
-    freedom = np.maximum(n - 1, 1)
-    half = stats.t.ppf(0.975, freedom) * np.sqrt(squares / freedom / np.maximum(n, 1))
-    return mean, np.where(n > 1, half, np.nan), n
-
-
 def counted(n: npt.NDArray[np.integer[Any]]) -> str:
     """How many members, from the n of each place."""
     low, high = int(n.min()), int(n.max())
@@ -92,7 +76,7 @@ def draw_seeds(axis: Axes, x: npt.ArrayLike, values: Floats, through: str, **sty
     `through` names the x for the legend; `style` is that of the means.
     """
     seeds = axis.plot(x, values, color=GREY, linewidth=0.7, alpha=0.7, marker=".", markersize=3)
-    mean, half, n = interval(values)
+    mean, half, n = t_interval(values)
     label = f"mean and 95% t interval\n({counted(n)})"
     axis.errorbar(x, mean, yerr=half, color=COLOURS[0], marker="o", zorder=3, label=label, **style)
     if seeds:

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -175,11 +175,13 @@ def ablation_table(results: Results, summary: Summary) -> None:
     console().print(table)
 
 
-def print_table(columns: Sequence[tuple[str, Callable[[int], str]]], rows: int) -> None:
-    """Print a table whose columns are headings and what they say of row 0, 1, ..."""
-    table = Table(*(heading for heading, _ in columns))
-    for row in range(rows):
-        table.add_row(*(cell(row) for _, cell in columns))
+def print_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table: names to the left, numbers to the right."""
+    table = Table(*heads)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for row in rows:
+        table.add_row(*row)
     console().print(table)
 
 

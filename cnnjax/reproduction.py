@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
-from scipy import stats
+
+from cnnjax.intervals import prediction_interval
 
 Rows = Sequence[Mapping[str, float]]
 
@@ -24,21 +24,6 @@ class Comparison(NamedTuple):
     def within(self) -> bool | None:
         """Whether the published run lies within the spread of ours; None where none was published."""
         return None if self.published is None else bool(self.low <= self.published <= self.high)
-
-
-def prediction_interval(values: npt.ArrayLike, most: float = math.inf) -> tuple[np.ndarray, np.ndarray]:
-    """The 95% prediction interval of one more run, from values float[n, ...], n >= 2: low, high.
-
-    Cut off at 0 and at `most`, beyond which no value can lie.
-
-    mean -+ t(0.975, n - 1) sd sqrt(1 + 1/n): where values are normal, it holds the next one with probability
-    0.95 (Hahn and Meeker 1991, chapter 4).
-    """
-    table = np.asarray(values, float)
-    n = len(table)
-    mean = table.mean(axis=0)
-    half = stats.t.ppf(0.975, n - 1) * table.std(axis=0, ddof=1) * np.sqrt(1 + 1 / n)
-    return np.maximum(mean - half, 0), np.minimum(mean + half, most)
 
 
 def compare(values: Mapping[str, np.ndarray], published: Rows | None) -> list[Comparison]:

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cnnjax.artifacts import clear_half_written, make_directory, write_bytes, write_json
+from cnnjax.artifacts import clear_half_written, make_directory, write_bytes, write_csv, write_json
 from cnnjax.errors import ArgumentError, UserError
 from cnnjax.parallel import place
 from cnnjax.processes import fetch, from_leader, leads
@@ -119,15 +119,10 @@ class Store:
 
     def write(self) -> None:
         """Put all rows on disk, ordered by arm, seed and epoch."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
         metrics = self._metrics()
-        writer.writerow(("arm", "seed", "epoch", *metrics))
-        for cell in sorted(self.rows):
-            row = self.rows[cell]
-            # What is not measured is empty; a measured NaN says that the member diverged.
-            writer.writerow([*cell, *(repr(row[name]) if name in row else "" for name in metrics)])
-        write_bytes(self.out / "results.csv", text.getvalue().encode())
+        # What is not measured is empty; a measured NaN says that the member diverged.
+        rows = ([*cell, *(self.rows[cell].get(name, "") for name in metrics)] for cell in sorted(self.rows))
+        write_csv(self.out / "results.csv", ("arm", "seed", "epoch", *metrics), rows)
 
     def _metrics(self) -> tuple[str, ...]:
         """The columns: those of every experiment, then those of the probes."""

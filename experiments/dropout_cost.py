@@ -16,8 +16,6 @@ Statistics  the ratio to no dropout of the same round: median and quartiles; p o
 Timings are only compared within a round, so an interrupted run is started again, not continued.
 """
 
-import csv
-import io
 import sys
 import time
 from collections.abc import Callable
@@ -28,7 +26,6 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from rich.table import Table
 
 from cnnjax import artifacts, command, plots, plots_dropout
 from cnnjax.batches import sequential_plan
@@ -38,7 +35,7 @@ from cnnjax.errors import ArgumentError
 from cnnjax.keys import streams
 from cnnjax.models import ConvNet
 from cnnjax.optimizers import adam
-from cnnjax.report import console
+from cnnjax.report import print_table
 from cnnjax.state import init_state
 from cnnjax.stats import summarise
 from cnnjax.train import Arrays, make_train_step, train_epoch
@@ -140,26 +137,23 @@ def report(out: Path, seconds: np.ndarray, protocol: str, epochs: int) -> None:
     names = list(ARMS)
     ratios = seconds[:, 1:] / seconds[:, :1]
     quartiles = np.percentile(ratios, (25, 50, 75), axis=-1)  # [3, clocks, arms]
-    table = Table(
-        "dropout", *(f"{clock} {head}" for clock in CLOCKS for head in ("ms a step", "ratio [quartiles]"))
-    )
-    for column in table.columns[1:]:
-        column.justify = "right"
+    heads = (f"{clock} {head}" for clock in CLOCKS for head in ("ms a step", "ratio [quartiles]"))
+    rows = []
     for i, name in enumerate(names):
         cells = []
         for clock in range(len(CLOCKS)):
             low, median, high = quartiles[:, clock, i - 1]
             ratio = f"{median:.3f} [{low:.3f}, {high:.3f}]" if i else ""
             cells += [f"{1e3 * np.median(seconds[clock, i]):.3f}", ratio]
-        table.add_row(name, *cells)
+        rows.append((name, *cells))
     print(f"Cost of dropout in a training step, medians: {protocol}")
-    console().print(table)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("arm", "seed", "epoch", *(f"{clock}_seconds_per_step" for clock in CLOCKS)))
-    for arm, number in np.ndindex(seconds.shape[1:]):
-        writer.writerow((names[arm], number, epochs, *seconds[:, arm, number].tolist()))
-    artifacts.write_bytes(out / "results.csv", text.getvalue().encode())
+    print_table(("dropout", *heads), rows)
+    columns = ("arm", "seed", "epoch", *(f"{clock}_seconds_per_step" for clock in CLOCKS))
+    timings = (
+        (names[arm], number, epochs, *seconds[:, arm, number].tolist())
+        for arm, number in np.ndindex(seconds.shape[1:])
+    )
+    artifacts.write_csv(out / "results.csv", columns, timings)
     logarithm = summarise(np.log(seconds[0]), names, higher_is_better=False, primary="inverted")
     spread = {
         clock: {

@@ -23,40 +23,34 @@ Statistics  paired within a seed, p by sign flips. The contrasts are chosen befo
             training of each form, for 2 classic as it is against inverted, for 3 k = 50 against scaling.
 """
 
-import csv
-import io
 import json
 import re
 import sys
-import textwrap
 import time
-import zipfile
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax.traverse_util import flatten_dict, unflatten_dict
-from matplotlib.figure import Figure
-from rich.table import Table
 
-from cnnjax import artifacts, command, demonstration, plots, plots_dropout
+from cnnjax import artifacts, command, demonstration, plots_dropout, plots_keys
 from cnnjax.config import HParams
 from cnnjax.data import Dataset, load, split
+from cnnjax.demonstration import largest_difference, meeting
+from cnnjax.demonstration_record import Record, store, stored
 from cnnjax.errors import ArgumentError
+from cnnjax.intervals import t_interval
 from cnnjax.metrics import means
 from cnnjax.models import ConvNet
 from cnnjax.optimizers import adam
 from cnnjax.programs import to_device
-from cnnjax.report import console, spread
+from cnnjax.report import spread
 from cnnjax.rescaling import Trained, evaluation_sums, first_weights, make_training, scale_kernel
 from cnnjax.state import MakeOptimizer, Params
-from cnnjax.stats import conclusion, summarise
 from cnnjax.train import Arrays
 
 RATE = 0.5
@@ -70,7 +64,6 @@ MASKS = 20
 NETWORKS = 100
 """Largest k of question 3."""
 TOLD = (1, 2, 5, 10, 20, 50, 100)
-COLUMNS = ("question", "arm", "seed", "epoch", "k", "mean_activation", "loss", "test_loss", "test_error")
 
 # Model and arms ---------------------------------------------------------------------------------------------
 
@@ -132,89 +125,6 @@ def train_all(
                 print(f"trained {name}, {arm.name} ({time.perf_counter() - began:.1f} s)", flush=True)
             found[name][arm.name] = trained
     return found
-
-
-def store(path: Path, stamp: str, trained: Trained) -> None:
-    """Keep an arm's networks, and what they were made by."""
-    arrays: dict[str, Any] = {**flatten_dict(trained._asdict(), sep="/")}
-    content = io.BytesIO()
-    np.savez(content, stamp=np.array(stamp), **arrays)
-    artifacts.write_bytes(path, content.getvalue())
-
-
-def stored(path: Path, stamp: str) -> Trained | None:
-    """An arm's networks, if they are there and were made by the same configuration."""
-    try:
-        # By way of its bytes: NumPy leaves the file open where the archive turns out to be damaged.
-        arrays = dict(np.load(io.BytesIO(path.read_bytes())))
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
-        return None
-    same = str(arrays.pop("stamp", "")) == stamp
-    return Trained(**unflatten_dict(arrays, sep="/")) if same else None
-
-
-# Statistics -------------------------------------------------------------------------------------------------
-
-
-def largest_difference(a: Any, b: Any) -> float:
-    """Over all entries of two trees."""
-    gaps = jax.tree.map(lambda x, y: float(np.max(np.abs(np.asarray(x) - np.asarray(y)))), a, b)
-    return max(jax.tree.leaves(gaps))
-
-
-def meeting(curve: np.ndarray, line: np.ndarray) -> tuple[int | None, int | None]:
-    """The first k whose 95% interval of curve[seeds, k] - line[seeds] holds 0, and that from which all do."""
-    mean, half = plots_dropout.t_interval(curve - line[:, None])
-    holds = np.abs(mean) <= half
-    from_here_on = np.cumprod(holds[::-1])[::-1]
-    first, always = (int(np.argmax(held)) + 1 if held.any() else None for held in (holds, from_here_on))
-    return first, always
-
-
-class Record(NamedTuple):
-    """What the experiment leaves: printed tables, figures, rows of results.csv, entries of summary.json."""
-
-    out: Path
-    protocol: str
-    rows: list[dict[str, Any]]
-    summary: dict[str, Any]
-
-    def table(self, title: str, heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-        """Print a table: names to the left, numbers to the right."""
-        print(f"\n{title}")
-        table = Table(*heads)
-        for column in table.columns[1:]:
-            column.justify = "right"
-        for row in rows:
-            table.add_row(*row)
-        console().print(table)
-
-    def contrast(self, name: str, metric: str, arms: dict[str, Any], primary: str | None = None) -> None:
-        """Compare arms f[seeds], lower being better, with the first; say what follows, and keep it."""
-        found = summarise(np.stack(list(arms.values())), list(arms), higher_is_better=False, primary=primary)
-        sentence = conclusion(found, metric, accuracy="error" in metric)
-        self.summary[name] = found.as_dict() | {"metric": metric, "conclusion": sentence}
-        print(textwrap.fill(sentence, 110))
-
-    def add(self, question: str, arm: str, places: tuple[str, ...], **metrics: np.ndarray) -> None:
-        """Rows of metrics f[seeds, ...] whose axes are the `places` after the seed, counted from 1."""
-        for index in np.ndindex(next(iter(metrics.values())).shape):
-            place = dict(zip(places, (i + 1 for i in index[1:]), strict=True))
-            values = {metric: table[index] for metric, table in metrics.items()}
-            self.rows.append({"question": question, "arm": arm, "seed": index[0], **place, **values})
-
-    def figure(self, name: str, figure: Figure) -> None:
-        """Render a figure into the directory."""
-        artifacts.write_bytes(self.out / name, plots.png(figure))
-
-    def write(self) -> None:
-        """Leave results.csv and summary.json."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        writer.writerows([row.get(column, "") for column in COLUMNS] for row in self.rows)
-        artifacts.write_bytes(self.out / "results.csv", text.getvalue().encode())
-        artifacts.write_json(self.out / "summary.json", self.summary)
 
 
 # The four questions -----------------------------------------------------------------------------------------
@@ -362,7 +272,7 @@ def averaging(record: Record, trained: Trained, seeds: jax.Array, test: Arrays) 
     lines = {"test error (%)": 100 * found.scaled_error, "test loss (nats)": found.scaled_loss}
     rows = [[f"{k}"] for k in TOLD]
     for metric, curve in curves.items():
-        mean, half = plots_dropout.t_interval(curve - lines[metric][:, None])
+        mean, half, _ = t_interval(curve - lines[metric][:, None], axis=0)
         for row, k in zip(rows, TOLD, strict=True):
             row += [spread(curve[:, k - 1], 3), f"{mean[k - 1]:+.3f} ± {half[k - 1]:.3f}"]
     rows.append(["weight scaling", *(cell for line in lines.values() for cell in (spread(line, 3), ""))])
@@ -411,7 +321,7 @@ def masks_and_keys(record: Record) -> None:
     shown = {name: masks[name] for name in ("1 device", "8 devices, shard_map", demonstration.MISTAKE)}
     record.figure(
         "masks.png",
-        plots_dropout.masks_and_keys(
+        plots_keys.masks_and_keys(
             shown,
             {name: int(name[0]) for name in shown},
             demonstration.key_tree(0, 0, one),

@@ -22,7 +22,6 @@ Statistics  mean paired difference to max, 95% BCa interval, exact sign-flip p w
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -281,21 +280,23 @@ def _effect(contrast: Contrast, scale: float, unit: str, digits: int) -> str:
 
 def _cost_table(results: Results, costs: Costs) -> None:
     measured = secondary(results)
-
-    def lost(pixels: int, arm: int) -> str:
-        return report.spread(100 * measured[f"lost_at_shift_{pixels}"][arm], 2)
-
-    columns: list[tuple[str, Callable[[int], str]]] = [
-        ("arm", lambda i: results.arms[i]),
-        ("parameters", lambda i: f"{costs[i][0].parameters:,}"),
-        ("operations an image", lambda i: f"{costs[i][0].flops:,}"),
-        ("activation bytes", lambda i: f"{costs[i][0].activation_bytes:,}"),
-        ("ms a step", lambda i: f"{costs[i][1]:.2f}"),
-        ("train accuracy %", lambda i: report.spread(100 * results.final("train_accuracy")[i], 2)),
-        ("train loss", lambda i: report.spread(results.final("train_loss")[i], 4)),
-        *((f"lost at {p} px, points", partial(lost, p)) for p in SHIFTS),
-    ]
-    report.print_table(columns, len(results.arms))
+    heads = ("parameters", "operations an image", "activation bytes", "ms a step")
+    report.print_table(
+        ("arm", *heads, "train accuracy %", "train loss", *(f"lost at {p} px, points" for p in SHIFTS)),
+        (
+            (
+                arm,
+                f"{counted.parameters:,}",
+                f"{counted.flops:,}",
+                f"{counted.activation_bytes:,}",
+                f"{milliseconds:.2f}",
+                report.spread(100 * results.final("train_accuracy")[i], 2),
+                report.spread(results.final("train_loss")[i], 4),
+                *(report.spread(100 * measured[f"lost_at_shift_{p}"][i], 2) for p in SHIFTS),
+            )
+            for i, (arm, (counted, milliseconds)) in enumerate(zip(results.arms, costs, strict=True))
+        ),
+    )
 
 
 def _figures(results: Results, costs: Costs, told: str) -> dict[str, plots.Figure]:

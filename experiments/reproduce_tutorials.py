@@ -27,12 +27,13 @@ from cnnjax.costs import milliseconds_per_step
 from cnnjax.errors import ArgumentError
 from cnnjax.experiment import Arm
 from cnnjax.flags import Flags
+from cnnjax.intervals import prediction_interval
 from cnnjax.models import MODELS
 from cnnjax.optimizers import OPTIMIZERS
 from cnnjax.processes import leads
 from cnnjax.programs import to_device
 from cnnjax.published import published_history
-from cnnjax.reproduction import Comparison, compare, prediction_interval
+from cnnjax.reproduction import Comparison, compare
 from cnnjax.results import Results
 
 RATES = (0.0, 0.5)
@@ -158,25 +159,14 @@ class ReproduceTutorials(Flags):
 
 
 def _table(compared: list[Comparison]) -> None:
-    def digits(c: Comparison) -> int:
-        return 1 if c.measure.startswith("epoch") else 4
-
     verdict = {True: "yes", False: "NO", None: "not published"}
-    report.print_table(
-        [
-            ("measure", lambda i: compared[i].measure),
-            ("published", lambda i: "-" if compared[i].published is None else f"{compared[i].published:g}"),
-            ("ours", lambda i: report.spread(compared[i].ours, digits(compared[i]))),
-            (
-                "95% of our runs",
-                lambda i: " to ".join(
-                    f"{end:.{digits(compared[i])}f}" for end in (compared[i].low, compared[i].high)
-                ),
-            ),
-            ("within", lambda i: verdict[compared[i].within]),
-        ],
-        len(compared),
-    )
+    rows = []
+    for c in compared:
+        digits = 1 if c.measure.startswith("epoch") else 4
+        published = "-" if c.published is None else f"{c.published:g}"
+        span = f"{c.low:.{digits}f} to {c.high:.{digits}f}"
+        rows.append((c.measure, published, report.spread(c.ours, digits), span, verdict[c.within]))
+    report.print_table(("measure", "published", "ours", "95% of our runs", "within"), rows)
 
 
 def _entry(c: Comparison) -> dict[str, Any]:

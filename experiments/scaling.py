@@ -18,8 +18,6 @@ Protocol    random images; the programs that `train` and the experiments run; a 
 Timings are only compared within a run, so an interrupted one is started again, not continued.
 """
 
-import csv
-import io
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -217,17 +215,21 @@ def _report(found: Found, told: str) -> dict[str, Any]:
     grows = fit(batches, seconds)
     fractions = [least_seconds(c, best) / s for c, s in zip(costs, seconds, strict=True)]
     print(f"Time of a training step, medians: {told}")
+    least = ("least ms, products", "least ms, memory", "achieved of the larger")
     report.print_table(
-        [
-            ("batch", lambda i: f"{batches[i]:,}"),
-            ("ms a step", lambda i: f"{1e3 * seconds[i]:.3f}"),
-            ("µs an image", lambda i: f"{1e6 * seconds[i] / batches[i]:.2f}"),
-            ("fit, ms", lambda i: f"{1e3 * grows.at(batches[i]):.3f}"),
-            ("least ms, products", lambda i: f"{1e3 * costs[i].flops / best.flops:.3f}"),
-            ("least ms, memory", lambda i: f"{1e3 * costs[i].bytes / best.bandwidth:.3f}"),
-            ("achieved of the larger", lambda i: f"{fractions[i]:.0%}"),
-        ],
-        len(batches),
+        ("batch", "ms a step", "µs an image", "fit, ms", *least),
+        (
+            (
+                f"{batch:,}",
+                f"{1e3 * step:.3f}",
+                f"{1e6 * step / batch:.2f}",
+                f"{1e3 * grows.at(batch):.3f}",
+                f"{1e3 * counted.flops / best.flops:.3f}",
+                f"{1e3 * counted.bytes / best.bandwidth:.3f}",
+                f"{fraction:.0%}",
+            )
+            for batch, step, counted, fraction in zip(batches, seconds, costs, fractions, strict=True)
+        ),
     )
     apart = {
         str(batch): {part: found.median(_part(batch, part)) for part in PARTS} for batch in found.taken_apart
@@ -314,13 +316,12 @@ def _said(found: Found, grows: Fit, fractions: Sequence[float]) -> list[str]:
 
 
 def _write(out: Path, found: Found, record: dict[str, Any], told: str, calls: int) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("arm", "seed", "epoch", "seconds_per_step"))
-    for arm, rounds in found.seconds.items():
-        for number, seconds in enumerate(rounds):
-            writer.writerow((arm, number, calls, float(seconds)))
-    artifacts.write_bytes(out / "results.csv", text.getvalue().encode())
+    rows = (
+        (arm, number, calls, seconds)
+        for arm, rounds in found.seconds.items()
+        for number, seconds in enumerate(rounds.tolist())
+    )
+    artifacts.write_csv(out / "results.csv", ("arm", "seed", "epoch", "seconds_per_step"), rows)
     artifacts.write_json(out / "summary.json", record | artifacts.provenance())
     costs = [step_cost(found.model, batch) for batch in found.batches]
     grows = Fit(**record["fit"])

@@ -188,15 +188,15 @@ def experiment() -> ModuleType:
     return module
 
 
-def test_where_curve_and_line_meet(experiment: ModuleType) -> None:
+def test_where_curve_and_line_meet() -> None:
     """Differences of mean 5, 0, 5, 0, 0 over seeds, each with a half width of about 1.3 (t of 5 degrees)."""
     noise = np.array([-1.0, -1, 0, 0, 1, 1])[:, None]
     line = np.arange(6.0)
     curve = line[:, None] + noise + np.array([5.0, 0, 5, 0, 0])
-    assert experiment.meeting(curve, line) == (2, 4)
-    assert experiment.meeting(curve[:, :3], line) == (2, None)
-    assert experiment.meeting(curve[:, :1], line) == (None, None)
-    assert experiment.meeting(curve[:1], line[:1]) == (None, None)
+    assert demonstration.meeting(curve, line) == (2, 4)
+    assert demonstration.meeting(curve[:, :3], line) == (2, None)
+    assert demonstration.meeting(curve[:, :1], line) == (None, None)
+    assert demonstration.meeting(curve[:1], line[:1]) == (None, None)
 
 
 @pytest.mark.parametrize("k", [1, 12])

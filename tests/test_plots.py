@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from cnnjax import plots, plots_style
+from cnnjax.intervals import t_interval
 from cnnjax.published import published_history
 
 EPOCHS = np.arange(1, 8)
@@ -105,7 +106,7 @@ def test_band_is_the_t_interval_of_the_mean():
     from scipy.stats import t
 
     values = members(1)
-    mean, half, n = plots_style.interval(np.moveaxis(values[0], 0, -1))
+    mean, half, n = t_interval(values[0], axis=0)
     low, high = t.interval(0.95, 2, mean, values[0].std(axis=0, ddof=1) / np.sqrt(3))
     np.testing.assert_allclose([mean - half, mean + half], [low, high])
     assert (n == 3).all()

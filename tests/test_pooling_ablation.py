@@ -26,10 +26,11 @@ from cnnjax.costs import cost
 from cnnjax.data import Dataset
 from cnnjax.errors import ArgumentError, UserError
 from cnnjax.experiment import Arm, Protocol, Splits
+from cnnjax.intervals import prediction_interval
 from cnnjax.models import MODELS, ConvNet
 from cnnjax.plots import png
 from cnnjax.published import published_history
-from cnnjax.reproduction import compare, prediction_interval
+from cnnjax.reproduction import compare
 from cnnjax.results import METRICS, Predictions, Results, Store
 
 

@@ -21,9 +21,9 @@ from cnnjax.html_report.markup import Markup, data_block, join, tag
 from cnnjax.html_report.network import exported
 from cnnjax.html_report.page import page
 from cnnjax.html_report.words import digits_for, interval, number, percent
+from cnnjax.intervals import wilson_interval
 from cnnjax.models import MODELS, ConvNet
 from cnnjax.predict import trained
-from cnnjax.stats import wilson_interval
 
 pytestmark = pytest.mark.usefixtures("shared_programs")
 HOSTILE = """<img src=x onerror=alert(1)>"'&</script><!--"""

@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom, t
 
-from cnnjax import stats
+from cnnjax import intervals, stats
 
 SURE = 1e-5  # a correct implementation fails a bound of this kind once in 100,000 draws of the seed
 
@@ -33,10 +33,10 @@ def within_binomial(hits: int, trials: int, rate: float) -> bool:
 # What BCa gives for normal data at this n, measured over 20,000 simulations: 95% in the limit only.
 @pytest.mark.parametrize(("n", "rate"), [(6, 0.855), (30, 0.931), (200, 0.946)])
 def test_bca_interval_covers_at_the_rate_known_for_this_n(n, rate, monkeypatch):
-    monkeypatch.setattr(stats, "RESAMPLES", 999)
+    monkeypatch.setattr(intervals, "RESAMPLES", 999)
     draw, trials, truth = np.random.default_rng(n), 1000, 0.3
-    intervals = [stats.bca_interval(draw.normal(truth, 1, n), draw) for _ in range(trials)]
-    assert within_binomial(sum(low <= truth <= high for low, high in intervals), trials, rate)
+    found = [intervals.bca_interval(draw.normal(truth, 1, n), draw) for _ in range(trials)]
+    assert within_binomial(sum(low <= truth <= high for low, high in found), trials, rate)
 
 
 @settings(deadline=None, max_examples=60)
@@ -44,7 +44,7 @@ def test_bca_interval_covers_at_the_rate_known_for_this_n(n, rate, monkeypatch):
 @example(np.array([0.1, 0.1, np.nextafter(0.1, 1)]))
 @example(np.array([0.0, 0.0, 0.0, 0.0, 0.0, 1.0]))
 def test_bca_interval_is_defined_and_lies_within_the_data(d):
-    low, high = stats.bca_interval(d, rng())
+    low, high = intervals.bca_interval(d, rng())
     if len(d) == 1:
         assert math.isnan(low) and math.isnan(high)
     else:

@@ -11,7 +11,7 @@ from cnnjax.html_report.charts import Estimate, Line, chart, forest, key
 from cnnjax.html_report.markup import Markup, facts, join, picture, table, tag
 from cnnjax.html_report.subjects import CLASSES, Experiment, Finding, Reproduced
 from cnnjax.html_report.words import digits_for, interval, number, title
-from cnnjax.plots_dropout import t_interval
+from cnnjax.intervals import t_interval
 from cnnjax.report import spread
 from cnnjax.results import METRICS, Predictions, values_of
 from cnnjax.stats import summarise
@@ -236,7 +236,7 @@ def _lines(experiment: Experiment, arms: Sequence[str], group: str, metric: str)
         values = values[np.isfinite(values).all(axis=1)]
         if not len(values):
             continue
-        mean, half = t_interval(values)
+        mean, half, _ = t_interval(values, axis=0)
         name = f"{_short(arm, group)} (n = {len(values)})"
         x = np.arange(1, values.shape[1] + 1)
         # Of few seeds an interval may reach beyond what there is.

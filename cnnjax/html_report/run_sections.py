@@ -12,12 +12,11 @@ from cnnjax.html_report.charts import Line, chart, key
 from cnnjax.html_report.markup import Markup, facts, join, table, tag
 from cnnjax.html_report.subjects import CLASSES, Run
 from cnnjax.html_report.words import DASH, DATASETS, interval, number, percent, several
+from cnnjax.intervals import t_interval, wilson_interval
 from cnnjax.models import parameter_count
-from cnnjax.plots_dropout import t_interval
 from cnnjax.programs import confusion
 from cnnjax.published import published_history
 from cnnjax.results import Predictions
-from cnnjax.stats import wilson_interval
 
 SPLITS = (("", "training"), ("val_", "validation"))
 
@@ -187,7 +186,7 @@ def _over_seeds(runs: Sequence[Run]) -> Markup | None:
         if len(members) < 2:
             continue
         values = np.array([run.tested.accuracy for run in members], float)
-        mean, half = (float(v) for v in t_interval(values))
+        mean, half, _ = (float(v) for v in t_interval(values))
         config = members[0].config
         rows.append(
             [

@@ -1,7 +1,6 @@
 """From the benchmark's rows to its table and its chart."""
 
 import csv
-import io
 import math
 import textwrap
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -29,11 +28,8 @@ HATCHES = ("", "//", "..", "xx")
 
 def write_rows(path: Path, rows: Iterable[Row]) -> None:
     """Write results.csv, all digits."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(Row._fields)
-    writer.writerows(["" if cell != cell else cell for cell in row] for row in rows)
-    artifacts.write_bytes(path, text.getvalue().encode())
+    cells = (["" if cell != cell else cell for cell in row] for row in rows)
+    artifacts.write_csv(path, Row._fields, cells)
 
 
 def read_rows(path: Path) -> list[Row]:
