@@ -8,8 +8,6 @@ of the manifest before anything is read. The best by validation loss and the las
 """
 
 import errno
-import hashlib
-import json
 import logging
 import os
 import re
@@ -24,24 +22,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from cnnjax import processes
+from cnnjax import manifest, processes
 from cnnjax.errors import UserError
+from cnnjax.manifest import Manifest
 from cnnjax.state import TrainState
-
-MANIFEST = "manifest.json"
-
-
-class Manifest(NamedTuple):
-    """What is known of a checkpoint besides the state."""
-
-    config: dict[str, Any]  # the content of config.json
-    data: dict[str, Any]  # name, and sha256 by file
-    versions: dict[str, str]  # by package
-    device: dict[str, Any]  # platform, kind, count
-    mask_scheme: int
-    seconds: float  # from the start of the run, over all processes
-    history: list[dict[str, float]]  # the rows of history.csv so far
-    files: dict[str, str]  # sha256 by path within the checkpoint
 
 
 class Checkpoint(NamedTuple):
@@ -49,10 +33,6 @@ class Checkpoint(NamedTuple):
 
     path: Path
     manifest: Manifest
-
-
-class Broken(Exception):
-    """The checkpoint is not what was written; says what is wrong."""
 
 
 def host_tree(state: TrainState) -> dict[str, Any]:
@@ -82,10 +62,9 @@ def save(directory: Path, tree: dict[str, Any], about: Manifest) -> None:
         _require_room(directory, 100_000 + sum(leaf.nbytes for leaf in jax.tree.leaves(tree)))
         args, checkpointer = _orbax()
         checkpointer.save(aside.absolute(), args=args.StandardSave(tree))
-        about = about._replace(files={name: _sha256(aside / name) for name in _files(aside)})
-        (aside / MANIFEST).write_bytes(_encode(about))
-        for name in (*about.files, MANIFEST, *{os.path.dirname(name) for name in about.files}):
-            _sync(aside / name)
+        manifest.write(aside, about)
+        for path_aside in (aside, *aside.rglob("*")):
+            _sync(path_aside)
         if path.exists():  # a broken one, which a resume has passed over
             os.replace(path, directory / f".broken-{path.name}")
         os.replace(aside, path)
@@ -124,8 +103,8 @@ def newest(directory: Path, announce: Callable[[str], None]) -> Checkpoint | Non
     for epoch in sorted(_epochs(directory), reverse=True):
         path = directory / f"epoch-{epoch}"
         try:
-            found = Checkpoint(path, _verify(path))
-        except (Broken, OSError) as error:
+            found = Checkpoint(path, manifest.verify(path))
+        except (manifest.Broken, OSError) as error:
             passed_over.append(f"{path.name} ({_reason(error)})")
             continue
         for line in passed_over:
@@ -194,47 +173,9 @@ def _plain(state: TrainState) -> dict[str, Any]:
     }
 
 
-def _encode(about: Manifest) -> bytes:
-    """JSON with its own digest, so that a changed manifest is noticed too."""
-    content = about._asdict()
-    return json.dumps({"sha256": _digest(content), "content": content}, indent=1).encode()
-
-
-def _digest(content: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True, allow_nan=False).encode()).hexdigest()
-
-
-def _verify(path: Path) -> Manifest:
-    """The manifest of a checkpoint, if everything is as it was written; else raises `Broken`."""
-    if not (path / MANIFEST).is_file():
-        raise Broken(f"{MANIFEST} is missing")
-    try:
-        record = json.loads((path / MANIFEST).read_bytes())
-        if record["sha256"] != _digest(record["content"]):
-            raise ValueError
-        manifest = Manifest(**record["content"])
-    except (ValueError, LookupError, TypeError, RecursionError):
-        raise Broken(f"{MANIFEST} has changed") from None
-    for name, digest in manifest.files.items():
-        if not (path / name).is_file():
-            raise Broken(f"{name} is missing")
-        if _sha256(path / name) != digest:
-            raise Broken(f"{name} has changed")
-    return manifest
-
-
 def _epochs(directory: Path) -> list[int]:
     matches = (re.fullmatch(r"epoch-([1-9]\d*)", path.name) for path in directory.glob("epoch-*"))
     return [int(match[1]) for match in matches if match]
-
-
-def _files(directory: Path) -> list[str]:
-    return sorted(str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file())
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _sync(path: Path) -> None:

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from cnnjax import artifacts, checkpoints
-from cnnjax.checkpoints import Checkpoint, Manifest
+from cnnjax.checkpoints import Checkpoint
 from cnnjax.config import TrainConfig
 from cnnjax.data import NAMES, Loaded
 from cnnjax.dropout import MASK_SCHEME
 from cnnjax.errors import ArgumentError, UserError
+from cnnjax.manifest import Manifest
 from cnnjax.models import MODELS
 
 CONFIG = "config.json"

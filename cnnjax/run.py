@@ -8,11 +8,12 @@ from typing import Any
 import jax
 
 from cnnjax import artifacts, checkpoints, events, plots, processes, programs, resumption
-from cnnjax.checkpoints import Checkpoint, Manifest
+from cnnjax.checkpoints import Checkpoint
 from cnnjax.config import TrainConfig
 from cnnjax.data import Dataset, Loaded, load, training_split
 from cnnjax.errors import ArgumentError, UserError
 from cnnjax.following import Order, common_state
+from cnnjax.manifest import Manifest
 from cnnjax.models import parameter_count
 from cnnjax.parallel import Layout, one_device, refuse_undivided
 from cnnjax.programs import Program

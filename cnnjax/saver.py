@@ -8,8 +8,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from cnnjax import checkpoints
-from cnnjax.checkpoints import Manifest
 from cnnjax.errors import UserError
+from cnnjax.manifest import Manifest
 from cnnjax.state import TrainState
 
 

@@ -31,6 +31,7 @@ from cnnjax import artifacts, checkpoints, idx, resumption, run
 from cnnjax.config import TrainConfig
 from cnnjax.dropout import MASK_SCHEME
 from cnnjax.keys import streams
+from cnnjax.manifest import Manifest
 from cnnjax.models import MODELS
 from cnnjax.optimizers import adam
 from cnnjax.state import TrainState, init_state
@@ -332,9 +333,7 @@ def _state() -> TrainState:
     return make(streams(jax.random.key(3)))
 
 
-def _about(epochs: int) -> checkpoints.Manifest:
+def _about(epochs: int) -> Manifest:
     columns = ("loss", "accuracy", "val_loss", "val_accuracy", "seconds")
     rows = [{"epoch": epoch, **dict.fromkeys(columns, 1 / 3)} for epoch in range(1, epochs + 1)]
-    return checkpoints.Manifest(
-        RECORD, {"name": "x", "sha256": {}}, {"jax": "1"}, {"count": 1}, 1, 2.5, rows, {}
-    )
+    return Manifest(RECORD, {"name": "x", "sha256": {}}, {"jax": "1"}, {"count": 1}, 1, 2.5, rows, {})
