@@ -20,8 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from cnnjax import command, experiment, plots_arms, report
-from cnnjax.artifacts import write_bytes, write_json
+from cnnjax import artifacts, command, experiment, plots_arms, report
 from cnnjax.config import HParams
 from cnnjax.costs import milliseconds_per_step
 from cnnjax.errors import ArgumentError
@@ -74,45 +73,46 @@ class ReproduceTutorials(Flags):
         second = [Arm("lenet-swish", LENET, HParams(1e-3, 0.0))]
         adam = self.protocol()
         rmsprop = replace(self.protocol("rmsprop"), epochs=self.second_epochs, train_split="all")
-        record: dict[str, Any] = {}
-        merged: list[str] = []
-        for arms, protocol, kept in (
-            (first, adam, self.reuse or out / "keras-cnn"),
-            (second, rmsprop, out / "lenet-swish"),
-        ):
-            splits = experiment.prepare(protocol, self.data_dir)
-            with report.MemberProgress() as progress:
-                results = experiment.run(
-                    arms,
-                    protocol,
-                    splits,
-                    kept,
-                    chunk=self.chunk,
-                    on_nan=self.on_nan,
-                    report=progress.update,
+        with artifacts.claimed(out):
+            record: dict[str, Any] = {}
+            merged: list[str] = []
+            for arms, protocol, kept in (
+                (first, adam, self.reuse or out / "keras-cnn"),
+                (second, rmsprop, out / "lenet-swish"),
+            ):
+                splits = experiment.prepare(protocol, self.data_dir)
+                with report.MemberProgress() as progress:
+                    results = experiment.run(
+                        arms,
+                        protocol,
+                        splits,
+                        kept,
+                        chunk=self.chunk,
+                        on_nan=self.on_nan,
+                        report=progress.update,
+                    )
+                milliseconds = milliseconds_per_step(
+                    [(arm.model, arm.hparams) for arm in arms],
+                    OPTIMIZERS[protocol.optimizer],
+                    to_device(splits.train),
+                    batch_size=self.batch_size,
                 )
-            milliseconds = milliseconds_per_step(
-                [(arm.model, arm.hparams) for arm in arms],
-                OPTIMIZERS[protocol.optimizer],
-                to_device(splits.train),
-                batch_size=self.batch_size,
-            )
-            for arm, step in zip(arms, milliseconds, strict=True):
-                told = (
-                    f"{arm.name}: {len(splits.train.labels):,} images of {self.dataset} to train, "
-                    f"{len(splits.val.labels):,} {'test images ' * (arms is second)}to validate, batch "
-                    f"{self.batch_size}, {protocol.optimizer} 0.001, {protocol.epochs} epochs"
-                )
-                record[arm.name] = self._report(results, arm, told, 1000 * step / self.batch_size, out)
-            record[arms[0].name] |= report.tell_confusions(results.predictions, splits.test)
-            if leads():
-                rows = (kept / "results.csv").read_text().splitlines(keepends=True)
-                merged += rows[len(merged) > 0 :]
-        write_bytes(out / "results.csv", "".join(merged).encode())
-        write_json(out / "summary.json", record)
-        if not exact:
-            print("This is not the published protocol: what differs may come from that.")
-        print(f"table, summary and figures in {out}")
+                for arm, step in zip(arms, milliseconds, strict=True):
+                    told = (
+                        f"{arm.name}: {len(splits.train.labels):,} images of {self.dataset} to train, "
+                        f"{len(splits.val.labels):,} {'test images ' * (arms is second)}to validate, batch "
+                        f"{self.batch_size}, {protocol.optimizer} 0.001, {protocol.epochs} epochs"
+                    )
+                    record[arm.name] = self._report(results, arm, told, 1000 * step / self.batch_size, out)
+                record[arms[0].name] |= report.tell_confusions(results.predictions, splits.test)
+                if leads():
+                    rows = (kept / "results.csv").read_text().splitlines(keepends=True)
+                    merged += rows[len(merged) > 0 :]
+            artifacts.write_bytes(out / "results.csv", "".join(merged).encode())
+            artifacts.write_json(out / "summary.json", record)
+            if not exact:
+                print("This is not the published protocol: what differs may come from that.")
+            print(f"table, summary and figures in {out}")
 
     def _report(
         self, results: Results, arm: Arm, told: str, microseconds: float, out: Path

@@ -162,9 +162,11 @@ def test_every_question_is_answered_on_both_networks(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("untrained")
-def test_the_reproduction_tells_and_leaves_what_it_measured(tmp_path: Path) -> None:
+@pytest.mark.parametrize("reuse", [False, True])
+def test_the_reproduction_tells_and_leaves_what_it_measured(tmp_path: Path, reuse: bool) -> None:
     out = tmp_path / "out"
-    check_reproduced(out, main(reproduce.ReproduceTutorials, *REPRODUCED, "--out", str(out)))
+    flags = ("--reuse", str(tmp_path / "ablation")) * reuse
+    check_reproduced(out, main(reproduce.ReproduceTutorials, *REPRODUCED, *flags, "--out", str(out)))
 
 
 def test_the_first_tutorials_runs_are_members_of_the_dropout_ablation(
