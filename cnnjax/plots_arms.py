@@ -55,7 +55,7 @@ def against_costs(
     `costs` maps an axis label to one number an arm; the axes are logarithmic.
     """
     figure, axes = frame(5.2 * len(costs) + 2, 4.4, title, caption, panels=len(costs))
-    mean, half, n = t_interval(finite(values))
+    mean, half, n = t_interval(values)
     for axis, (label, numbers) in zip(axes, costs.items(), strict=True):
         axis.set_xscale("log")
         for i, name in enumerate(names):

@@ -67,6 +67,10 @@ class ReproduceTutorials(Flags):
             raise ArgumentError(f"--seeds {self.seeds} must be at least 2: one run has no spread")
         experiment.use_every_core()
         out = self.out or Path("results/reproduce_tutorials")
+        if self.reuse and self.reuse.resolve() == out.resolve():
+            raise ArgumentError(
+                f"--reuse {self.reuse} is --out too, whose results.csv it would replace; give another --out"
+            )
         exact = (self.epochs, self.second_epochs, self.batch_size, self.train_size) == (20, 10, 32, None)
         # Named as in dropout_ablation.py, whose members they are.
         first = [Arm(f"rate {rate:g}", MODELS["keras-cnn"], HParams(1e-3, rate)) for rate in RATES]

@@ -294,6 +294,12 @@ def test_results_without_predictions_are_told_without_them(tmp_path: Path, capsy
     assert capsys.readouterr().out == ""
 
 
+def test_the_directory_reused_is_not_written_over(tmp_path: Path) -> None:
+    same = str(tmp_path / "x")
+    assert "give another --out" in refused(reproduce.ReproduceTutorials, "--reuse", same, "--out", same)
+    assert not (tmp_path / "x").exists()
+
+
 def test_one_run_has_no_spread(tmp_path: Path) -> None:
     told = refused(reproduce.ReproduceTutorials, "--seeds", "1", "--out", str(tmp_path / "x"))
     assert "--seeds 1" in told
