@@ -40,8 +40,8 @@ test-slow: $(READY) ## Run the end-to-end tests: processes killed, whole runs, a
 test-all: ## Run every test, on programs compiled as users have them
 	@XLA_FLAGS= $(MAKE) --no-print-directory test test-slow
 
-lint: $(READY) ## Check style with ruff
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+lint: $(READY) ## Check style with ruff, and who imports whom with import-linter
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports --no-logo --no-cache
 
 type: $(READY) ## Check types with pyright
 	@$(BIN)/pyright

@@ -10,9 +10,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cnnjax.convolution import conv_pool, conv_pool_reference
-from cnnjax.dense import dense
 from cnnjax.dropout import Dropout, Place, Rate
+from cnnjax.errors import ArgumentError
+from cnnjax.kernels.convolution import conv_pool, conv_pool_reference
+from cnnjax.kernels.dense import dense
 from cnnjax.pooling import PoolingName
 
 Padding = Literal["SAME", "VALID"]
@@ -167,6 +168,17 @@ MODELS: Mapping[str, ConvNet] = MappingProxyType(
     }
 )
 """The tutorials' networks by name: 197,210 and 9,532 parameters on 28 x 28 x 1 images."""
+
+
+def model_named(name: str) -> ConvNet:
+    """The network of that name.
+
+    Raises:
+        ArgumentError: there is none.
+    """
+    if name not in MODELS:
+        raise ArgumentError(f"unknown model {name!r}; choose one of {', '.join(MODELS)}")
+    return MODELS[name]
 
 
 def parameter_count(params: object) -> int:

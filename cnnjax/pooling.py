@@ -2,7 +2,7 @@
 
 A kind of pooling is a reduction over the leading axis of ``values f[offsets, ...]``, where offset
 ``r * window + c`` holds what lies in row r and column c of every window. The layers here
-(``POOLING``) bring an image into that form; the fused convolution (``cnnjax.convolution``) computes
+(``POOLING``) bring an image into that form; the fused convolution (``cnnjax.kernels.convolution``) computes
 it in that form from the start. Both use the same reductions.
 """
 

@@ -17,9 +17,9 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from cnnjax.config import HParams
+from cnnjax.devices.layouts import place
 from cnnjax.keys import Streams, streams
 from cnnjax.metrics import MetricSums
-from cnnjax.parallel import place
 from cnnjax.state import MakeOptimizer, TrainState, init_state
 from cnnjax.train import Arrays, epoch_plan, evaluate, make_eval_step, make_train_step, train_epoch
 

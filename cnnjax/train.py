@@ -11,6 +11,7 @@ import optax
 
 from cnnjax.batches import Batch, scaled, sequential_plan, shuffled_plan, take, take_batch
 from cnnjax.config import HParams
+from cnnjax.data import Dataset
 from cnnjax.dropout import Place, Rate
 from cnnjax.keys import streams
 from cnnjax.metrics import MetricSums, example_loss, metric_sums, total
@@ -28,6 +29,11 @@ class Arrays(NamedTuple):
 
     images: jax.Array  # uint8[n, height, width, channels]
     labels: jax.Array  # i32[n]
+
+
+def to_device(dataset: Dataset) -> Arrays:
+    """Copy a data set to the device, as uint8, once."""
+    return Arrays(jnp.asarray(dataset.images), jnp.asarray(dataset.labels))
 
 
 def make_train_step(

@@ -36,16 +36,15 @@ import numpy as np
 
 from cnnjax.config import HParams
 from cnnjax.data import Dataset, load, split
-from cnnjax.dense import dense
+from cnnjax.deploy.layers import layers
 from cnnjax.dropout import classic_dropout, inverted_dropout
+from cnnjax.kernels.dense import dense
 from cnnjax.metrics import means
 from cnnjax.models import MODELS, Conv, ConvNet, parameter_count
 from cnnjax.optimizers import adam, rmsprop
 from cnnjax.pooling import POOLING
-from cnnjax.programs import to_device
 from cnnjax.stats import conclusion, summarise
-from cnnjax.summary import layers
-from cnnjax.train import train_run
+from cnnjax.train import to_device, train_run
 
 np.set_printoptions(precision=3, suppress=True, linewidth=100)
 

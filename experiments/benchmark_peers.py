@@ -41,7 +41,8 @@ from peers.comparison import (
 from peers.protocol import PARAMETERS, Arrays, Settings
 from peers.worker import JUDGED, Launch, Row, measure
 
-from cnnjax import artifacts, command, plots
+from cnnjax import files, plots
+from cnnjax.cli import runner
 from cnnjax.data import load, split
 from cnnjax.errors import ArgumentError, UserError
 
@@ -192,7 +193,7 @@ class BenchmarkPeers:
         loaded = load(self.dataset, self.data_dir, announce=print)
         train, val = split(loaded.train)
         protocol = {"machine": machine(), "dataset": self.dataset, "sha256": loaded.sha256}
-        with artifacts.claimed(out), tempfile.TemporaryDirectory() as temporary:
+        with files.claimed(out), tempfile.TemporaryDirectory() as temporary:
             self._claim(out, protocol)
             arrays = Path(temporary, "arrays.npz")
             parts = Arrays(train.images, train.labels, val.images, val.labels)
@@ -217,9 +218,9 @@ class BenchmarkPeers:
 
     def _claim(self, out: Path, protocol: dict[str, Any]) -> None:
         """Refuse a directory whose results are of another machine or other data."""
-        known = artifacts.read_json(out / "protocol.json")
+        known = files.read_json(out / "protocol.json")
         if known is None:
-            artifacts.write_json(out / "protocol.json", protocol)
+            files.write_json(out / "protocol.json", protocol)
         elif known != protocol:
             different = ", ".join(name for name in protocol if known.get(name) != protocol[name])
             raise ArgumentError(f"{out} holds results of another {different}; choose another --out")
@@ -246,7 +247,7 @@ class BenchmarkPeers:
         for i, setting in enumerate(missing):
             print(f"{i + 1}/{len(missing)}  {in_words(setting)}", flush=True)
             logs = out / "logs" / in_words(setting).replace(",", "").replace(" + ", "-").replace(" ", "-")
-            with artifacts.explained(logs):
+            with files.explained(logs):
                 logs.mkdir(parents=True, exist_ok=True)
             with closing(measure(setting, starts, arrays, self.rounds, logs)) as turns:
                 for new in turns:
@@ -273,7 +274,7 @@ class BenchmarkPeers:
             quiet += " (too many for these figures to be evidence)"
         print(quiet)
         date = time.strftime("%Y-%m-%d")
-        artifacts.write_json(
+        files.write_json(
             out / "summary.json",
             {
                 "date": date,
@@ -291,9 +292,9 @@ class BenchmarkPeers:
             f"{protocol['machine']['cpu']}, cores: {protocol['machine']['cores']}, {date}. Bars: median of "
             f"{' or '.join(map(str, rounds))} rounds; whiskers: least and greatest; {quiet}."
         )
-        artifacts.write_bytes(out / "ratios.png", plots.png(chart(comparisons, caption)))
+        files.write_bytes(out / "ratios.png", plots.png(chart(comparisons, caption)))
         print(f"table, summary and chart in {out}")
 
 
 if __name__ == "__main__":
-    sys.exit(command.run(BenchmarkPeers, __doc__ or "", prog="benchmark_peers.py"))
+    sys.exit(runner.run(BenchmarkPeers, __doc__ or "", prog="benchmark_peers.py"))

@@ -18,14 +18,15 @@ from typing import Literal
 
 import numpy as np
 
-from cnnjax import command, experiment, plots, report
-from cnnjax.artifacts import write_json
-from cnnjax.cli import model_named
+from cnnjax import experiment, plots, report
+from cnnjax.cli import runner
+from cnnjax.cli.flags import Flags
 from cnnjax.config import HParams
 from cnnjax.errors import ArgumentError
 from cnnjax.experiment import Arm
-from cnnjax.flags import Flags
-from cnnjax.results import Results
+from cnnjax.experiment.results import Results
+from cnnjax.files import write_json
+from cnnjax.models import model_named
 
 PRIMARY = 0.5
 
@@ -116,4 +117,4 @@ class DropoutAblation(Flags):
 
 
 if __name__ == "__main__":
-    sys.exit(command.run(DropoutAblation, __doc__ or "", prog="dropout_ablation.py"))
+    sys.exit(runner.run(DropoutAblation, __doc__ or "", prog="dropout_ablation.py"))

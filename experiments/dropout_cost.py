@@ -26,9 +26,11 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from inverted import dropout_figures
 
-from cnnjax import artifacts, command, plots, plots_dropout
+from cnnjax import files, plots
 from cnnjax.batches import sequential_plan
+from cnnjax.cli import runner
 from cnnjax.config import HParams
 from cnnjax.dropout import DROPOUT, Place, Rate
 from cnnjax.errors import ArgumentError
@@ -123,7 +125,7 @@ class DropoutCost:
             if getattr(self, name) < 1:
                 raise ArgumentError(f"--{name} {getattr(self, name)} must be at least 1")
         rounds, epochs = (min(self.seeds, 10), 1) if self.quick else (self.seeds, self.epochs)
-        with artifacts.claimed(self.out):
+        with files.claimed(self.out):
             seconds = measure_all(rounds, epochs)
             device = jax.devices()[0].device_kind
             protocol = (
@@ -153,7 +155,7 @@ def report(out: Path, seconds: np.ndarray, protocol: str, epochs: int) -> None:
         (names[arm], number, epochs, *seconds[:, arm, number].tolist())
         for arm, number in np.ndindex(seconds.shape[1:])
     )
-    artifacts.write_csv(out / "results.csv", columns, timings)
+    files.write_csv(out / "results.csv", columns, timings)
     logarithm = summarise(np.log(seconds[0]), names, higher_is_better=False, primary="inverted")
     spread = {
         clock: {
@@ -165,16 +167,16 @@ def report(out: Path, seconds: np.ndarray, protocol: str, epochs: int) -> None:
         for c, clock in enumerate(CLOCKS)
     }
     summary = {"protocol": protocol, "ratio": spread, "logarithm of wall seconds": logarithm.as_dict()}
-    artifacts.write_json(out / "summary.json", summary | artifacts.provenance())
-    figure = plots_dropout.ratios(
+    files.write_json(out / "summary.json", summary | files.provenance())
+    figure = dropout_figures.ratios(
         {clock: dict(zip(names[1:], ratios[c], strict=True)) for c, clock in enumerate(CLOCKS)},
         "time of a step, with dropout / without",
         title="What dropout adds to a training step",
         caption=f"{protocol}. Dots: one round each, where between 0.5 and 2.5; black: median and quartiles.",
     )
-    artifacts.write_bytes(out / "cost.png", plots.png(figure))
+    files.write_bytes(out / "cost.png", plots.png(figure))
     print(f"results.csv, summary.json and cost.png in {out}")
 
 
 if __name__ == "__main__":
-    sys.exit(command.run(DropoutCost, __doc__ or "", prog="dropout_cost.py"))
+    sys.exit(runner.run(DropoutCost, __doc__ or "", prog="dropout_cost.py"))

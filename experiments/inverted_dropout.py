@@ -36,22 +36,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from inverted import demonstration, dropout_figures, key_figures
+from inverted.demonstration import largest_difference, meeting
+from inverted.record import Record, store, stored
+from inverted.rescaling import Trained, evaluation_sums, first_weights, make_training, scale_kernel
 
-from cnnjax import artifacts, command, demonstration, plots_dropout, plots_keys
+from cnnjax import files
+from cnnjax.cli import runner
 from cnnjax.config import HParams
 from cnnjax.data import Dataset, load, split
-from cnnjax.demonstration import largest_difference, meeting
-from cnnjax.demonstration_record import Record, store, stored
 from cnnjax.errors import ArgumentError
-from cnnjax.intervals import t_interval
 from cnnjax.metrics import means
 from cnnjax.models import ConvNet
 from cnnjax.optimizers import adam
-from cnnjax.programs import to_device
 from cnnjax.report import spread
-from cnnjax.rescaling import Trained, evaluation_sums, first_weights, make_training, scale_kernel
 from cnnjax.state import MakeOptimizer, Params
-from cnnjax.train import Arrays
+from cnnjax.stats.intervals import t_interval
+from cnnjax.train import Arrays, to_device
 
 RATE = 0.5
 """The tutorial's; p is a power of two, so that rescaling by it rounds nothing."""
@@ -177,7 +178,7 @@ def what_dense_receives(record: Record, arms: dict[str, Trained], seeds: jax.Arr
     record.contrast("forgotten scaling", "test loss", pair)
     record.figure(
         "activations.png",
-        plots_dropout.activations(
+        dropout_figures.activations(
             found.training,
             found.test,
             title="Masks lower the mean in training; classic lowers the test, inverted raises training",
@@ -254,7 +255,7 @@ def one_family(
         record.contrast(f"{optimizer}: classic", "test loss", loss, primary=f"{optimizer}: {CLASSIC.name}")
     record.figure(
         "same_function.png",
-        plots_dropout.same_function(
+        dropout_figures.same_function(
             reference,
             others,
             notes,
@@ -293,7 +294,7 @@ def averaging(record: Record, trained: Trained, seeds: jax.Array, test: Arrays) 
     record.add("averaging", "weight scaling", (), **scaled)
     record.figure(
         "monte_carlo.png",
-        plots_dropout.monte_carlo(
+        dropout_figures.monte_carlo(
             curves,
             lines,
             title="Averaging k sampled networks against scaling the weights",
@@ -321,7 +322,7 @@ def masks_and_keys(record: Record) -> None:
     shown = {name: masks[name] for name in ("1 device", "8 devices, shard_map", demonstration.MISTAKE)}
     record.figure(
         "masks.png",
-        plots_keys.masks_and_keys(
+        key_figures.masks_and_keys(
             shown,
             {name: int(name[0]) for name in shown},
             demonstration.key_tree(0, 0, one),
@@ -368,10 +369,10 @@ class InvertedDropout:
             f"batch {BATCH}, {self.epochs} epoch{'s' * (self.epochs > 1)}, dropout rate {RATE:g}, "
             f"n={self.seeds} seed{'s' * (self.seeds > 1)}"
         )
-        made_by = {"protocol": protocol, "sha256": loaded.sha256, **artifacts.provenance()}
+        made_by = {"protocol": protocol, "sha256": loaded.sha256, **files.provenance()}
         kept = {name: made_by[name] for name in ("protocol", "sha256", "versions", "mask_scheme")}
         seeds = jnp.arange(self.seeds, dtype=jnp.uint32)
-        with artifacts.claimed(out):
+        with files.claimed(out):
             networks = train_all(out, json.dumps(kept), seeds, train, test, self.epochs)
             print(protocol)
             record = Record(out, protocol, [], made_by)
@@ -390,4 +391,4 @@ def part(dataset: Dataset, images: int) -> Dataset:
 
 
 if __name__ == "__main__":
-    sys.exit(command.run(InvertedDropout, __doc__ or "", prog="inverted_dropout.py"))
+    sys.exit(runner.run(InvertedDropout, __doc__ or "", prog="inverted_dropout.py"))

@@ -26,21 +26,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from costs import Cost, cost, milliseconds_per_step, narrowed
 
-from cnnjax import command, experiment, plots, plots_arms, report
-from cnnjax.artifacts import write_json
-from cnnjax.cli import model_named
+from cnnjax import experiment, plots, report
+from cnnjax.cli import runner
+from cnnjax.cli.flags import Flags
 from cnnjax.config import HParams
-from cnnjax.costs import Cost, cost, milliseconds_per_step, narrowed
 from cnnjax.data import Dataset
 from cnnjax.errors import ArgumentError
 from cnnjax.experiment import Arm, Splits
-from cnnjax.flags import Flags
-from cnnjax.models import ConvNet
+from cnnjax.experiment.results import Results
+from cnnjax.files import write_json
+from cnnjax.models import ConvNet, model_named
 from cnnjax.optimizers import OPTIMIZERS
-from cnnjax.programs import to_device
-from cnnjax.results import Results
+from cnnjax.plots import arms
 from cnnjax.stats import Contrast, summarise
+from cnnjax.train import to_device
 
 HPARAMS = HParams(1e-3, 0.0)
 OPTIMIZER = {"keras-cnn": "adam", "lenet-swish": "rmsprop"}
@@ -308,17 +309,17 @@ def _figures(results: Results, costs: Costs, told: str) -> dict[str, plots.Figur
         "milliseconds a training step": [milliseconds for _, milliseconds in costs],
     }
     return {
-        "accuracy_by_arm.png": plots_arms.final_by_arm(
+        "accuracy_by_arm.png": arms.final_by_arm(
             final, results.arms, "validation accuracy at the last epoch", title="Which pooling?", caption=told
         ),
-        "cost_against_accuracy.png": plots_arms.against_costs(
+        "cost_against_accuracy.png": arms.against_costs(
             axes, final, results.arms, "validation accuracy", title="What accuracy costs", caption=told
         ),
-        "shift_sensitivity.png": plots_arms.shift_sensitivity(
+        "shift_sensitivity.png": arms.shift_sensitivity(
             moved, results.arms, title="What a shift costs: validation images", caption=told
         ),
     }
 
 
 if __name__ == "__main__":
-    sys.exit(command.run(PoolingAblation, __doc__ or "", prog="pooling_ablation.py"))
+    sys.exit(runner.run(PoolingAblation, __doc__ or "", prog="pooling_ablation.py"))

@@ -19,21 +19,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from costs import milliseconds_per_step
+from reproduction import Comparison, compare
 
-from cnnjax import artifacts, command, experiment, plots_arms, report
+from cnnjax import experiment, files, report
+from cnnjax.cli import runner
+from cnnjax.cli.flags import Flags
 from cnnjax.config import HParams
-from cnnjax.costs import milliseconds_per_step
+from cnnjax.data.published import published_history
+from cnnjax.devices.processes import leads
 from cnnjax.errors import ArgumentError
 from cnnjax.experiment import Arm
-from cnnjax.flags import Flags
-from cnnjax.intervals import prediction_interval
+from cnnjax.experiment.results import Results
 from cnnjax.models import MODELS
 from cnnjax.optimizers import OPTIMIZERS
-from cnnjax.processes import leads
-from cnnjax.programs import to_device
-from cnnjax.published import published_history
-from cnnjax.reproduction import Comparison, compare
-from cnnjax.results import Results
+from cnnjax.plots import arms
+from cnnjax.stats.intervals import prediction_interval
+from cnnjax.train import to_device
 
 RATES = (0.0, 0.5)
 LENET = MODELS["lenet-swish"].clone(pixel_scale=255.0, dropout="none")
@@ -77,7 +79,7 @@ class ReproduceTutorials(Flags):
         second = [Arm("lenet-swish", LENET, HParams(1e-3, 0.0))]
         adam = self.protocol()
         rmsprop = replace(self.protocol("rmsprop"), epochs=self.second_epochs, train_split="all")
-        with artifacts.claimed(out):
+        with files.claimed(out):
             record: dict[str, Any] = {}
             merged: list[str] = []
             for arms, protocol, kept in (
@@ -112,8 +114,8 @@ class ReproduceTutorials(Flags):
                 if leads():
                     rows = (kept / "results.csv").read_text().splitlines(keepends=True)
                     merged += rows[len(merged) > 0 :]
-            artifacts.write_bytes(out / "results.csv", "".join(merged).encode())
-            artifacts.write_json(out / "summary.json", record)
+            files.write_bytes(out / "results.csv", "".join(merged).encode())
+            files.write_json(out / "summary.json", record)
             if not exact:
                 print("This is not the published protocol: what differs may come from that.")
             print(f"table, summary and figures in {out}")
@@ -153,7 +155,7 @@ class ReproduceTutorials(Flags):
             for metric, label in CURVES.items()
         }
         title = "Ours; no run was published" if published is None else "The published run over ours"
-        figure = plots_arms.published_over_ours(panels, title=title, caption=told)
+        figure = arms.published_over_ours(panels, title=title, caption=told)
         report.draw(out, {f"{arm.name.replace(' ', '-')}.png": figure})
         return {
             "protocol": told,
@@ -186,4 +188,4 @@ def _entry(c: Comparison) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    sys.exit(command.run(ReproduceTutorials, __doc__ or "", prog="reproduce_tutorials.py"))
+    sys.exit(runner.run(ReproduceTutorials, __doc__ or "", prog="reproduce_tutorials.py"))

@@ -10,7 +10,7 @@ Devices     the two largest of these batches divided over 1, 2, 4, ... devices.
 Population  networks in one program as experiments train them, batch 32 each, on all devices together.
 Ceilings    measured in the same rounds, on one device: the fastest product of square matrices, and the
             fastest x + 1 over an array too large for a cache. What a step must compute and move at least, if
-            caches keep nothing, is counted (cnnjax.costs) and compared with XLA's cost analysis; the ceiling
+            caches keep nothing, is counted (costs) and compared with XLA's cost analysis; the ceiling
             is the larger of the two least times.
 Protocol    random images; the programs that `train` and the experiments run; a round times each of them once,
             in turn, beginning with another one each time; medians over rounds.
@@ -27,14 +27,8 @@ from typing import Any
 import jax
 import numpy as np
 import optax
-
-from cnnjax import artifacts, command, parallel, plots, plots_scaling, report
-from cnnjax.cli import model_named
-from cnnjax.config import COMPUTE_DTYPES, HParams
-from cnnjax.costs import cost, step_cost
-from cnnjax.errors import ArgumentError
-from cnnjax.models import ConvNet
-from cnnjax.scaling import (
+from ceilings import figures
+from ceilings.measurements import (
     Ceilings,
     Fit,
     Timer,
@@ -47,6 +41,14 @@ from cnnjax.scaling import (
     product_timers,
     step_timer,
 )
+from costs import cost, step_cost
+
+from cnnjax import files, plots, report
+from cnnjax.cli import runner
+from cnnjax.config import COMPUTE_DTYPES, HParams
+from cnnjax.devices import layouts
+from cnnjax.errors import ArgumentError
+from cnnjax.models import ConvNet, model_named
 from cnnjax.train import PART
 
 HPARAMS = HParams(1e-3, 0.5)
@@ -95,7 +97,7 @@ class Scaling:
             raise ArgumentError(
                 f"--compute-dtype {self.compute_dtype} is none of {', '.join(COMPUTE_DTYPES)}"
             )
-        parallel.host_devices(max(self.devices, default=parallel.cores()))
+        layouts.host_devices(max(self.devices, default=layouts.cores()))
         model = model_named(self.model).clone(dtype=self.compute_dtype)
         batches = tuple(sorted({ALONE, *self.batches}))
         everything = jax.device_count()
@@ -104,7 +106,7 @@ class Scaling:
         multiples = self.populations or ((1, 2, 4) if jax.default_backend() == "cpu" else (1, 10, 100, 1000))
         members = sorted({everything * multiple for multiple in multiples})
         out = self.out or Path("results/scaling")
-        with artifacts.claimed(out):
+        with files.claimed(out):
             what = f"{self.model}, {self.compute_dtype}, {everything} x {jax.devices()[0].device_kind}"
             print(f"{what}; compiling")
             timers = _timers(model, batches, devices, members, self.chunk)
@@ -177,7 +179,7 @@ def _timers(
     model: ConvNet, batches: Sequence[int], devices: Sequence[int], members: Sequence[int], chunk: int | None
 ) -> dict[str, Timer]:
     """Compile everything; the names are the arms of results.csv."""
-    one, bare = parallel.one_device(), model.clone(dropout="none")
+    one, bare = layouts.one_device(), model.clone(dropout="none")
     timers = {_batch(batch): step_timer(model, batch, one, HPARAMS) for batch in batches}
     for batch in _taken_apart(batches):
         timers[_part(batch, PARTS[0])] = forward_timer(bare, batch)
@@ -185,8 +187,8 @@ def _timers(
         timers[_part(batch, PARTS[2])] = step_timer(bare, batch, one, HPARAMS)
     for batch in _divided(batches):
         for count in devices:
-            layout = parallel.layout(count)
-            parallel.refuse_undivided(batch, layout)
+            layout = layouts.layout(count)
+            layouts.refuse_undivided(batch, layout)
             timers[_batch(batch, count)] = step_timer(model, batch, layout, HPARAMS)
     for count in members:
         timers[_networks(count)] = population_timer(model, count, ALONE, chunk, HPARAMS)
@@ -321,11 +323,11 @@ def _write(out: Path, found: Found, record: dict[str, Any], told: str, calls: in
         for arm, rounds in found.seconds.items()
         for number, seconds in enumerate(rounds.tolist())
     )
-    artifacts.write_csv(out / "results.csv", ("arm", "seed", "epoch", "seconds_per_step"), rows)
-    artifacts.write_json(out / "summary.json", record | artifacts.provenance())
+    files.write_csv(out / "results.csv", ("arm", "seed", "epoch", "seconds_per_step"), rows)
+    files.write_json(out / "summary.json", record | files.provenance())
     costs = [step_cost(found.model, batch) for batch in found.batches]
     grows = Fit(**record["fit"])
-    figure = plots_scaling.scaling(
+    figure = figures.scaling(
         found.batches,
         np.array([found.seconds[_batch(batch)] for batch in found.batches]),
         {
@@ -342,8 +344,8 @@ def _write(out: Path, found: Found, record: dict[str, Any], told: str, calls: in
         title="How the time of a training step grows",
         caption=told,
     )
-    artifacts.write_bytes(out / "scaling.png", plots.png(figure))
+    files.write_bytes(out / "scaling.png", plots.png(figure))
 
 
 if __name__ == "__main__":
-    sys.exit(command.run(Scaling, __doc__ or "", prog="scaling.py"))
+    sys.exit(runner.run(Scaling, __doc__ or "", prog="scaling.py"))

@@ -50,7 +50,7 @@ def main() -> None:
     jax.config.update("jax_numpy_rank_promotion", "raise")
     import orbax.checkpoint  # noqa: F401
 
-    import cnnjax.run  # noqa: F401
+    import cnnjax.runs.training  # noqa: F401
 
     for line in sys.stdin:
         request = json.loads(line)

@@ -3,7 +3,8 @@
 import gzip
 from pathlib import Path
 
-from cnnjax import data, idx
+from cnnjax import data
+from cnnjax.data import idx
 
 TRAIN, TEST = 1_000, 200
 

@@ -15,9 +15,9 @@ from runs import TINY
 
 from cnnjax.config import TrainConfig
 from cnnjax.data import Dataset, load
-from cnnjax.html_report.subjects import Run
 from cnnjax.models import ConvNet
-from cnnjax.programs import Evaluation
+from cnnjax.report.html.subjects import Run
+from cnnjax.runs.programs import Evaluation
 from cnnjax.stats import summarise
 
 VOID = {"meta", "img", "input", "br"}

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cnnjax import programs
 from cnnjax.config import TrainConfig
 from cnnjax.data import Dataset
 from cnnjax.errors import ArgumentError, UserError
+from cnnjax.runs import programs
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="the benchmark reads /proc")
 

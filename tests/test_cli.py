@@ -13,12 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from runs import FILES, TINY, contents, fails, history, main, saved_tree, succeeds, train
 
-from cnnjax import cli, experiment, idx, run
+from cnnjax import cli, experiment
 from cnnjax.config import HParams
+from cnnjax.data import idx
 from cnnjax.dropout import MASK_SCHEME
 from cnnjax.experiment import Arm, Protocol
 from cnnjax.keys import streams
 from cnnjax.models import MODELS
+from cnnjax.runs import training
 
 pytestmark = pytest.mark.usefixtures("shared_programs")
 
@@ -139,7 +141,7 @@ def test_the_second_tutorials_protocol_is_its_member_of_the_reproduction(tmp_pat
 def test_the_default_directory_names_model_and_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     outs = []
-    monkeypatch.setattr(run, "train", lambda config, out, **_: outs.append(str(out)))
+    monkeypatch.setattr(training, "train", lambda config, out, **_: outs.append(str(out)))
     succeeds("train")
     succeeds("train", "--model", "lenet-swish", "--seed", "7")
     assert outs == ["runs/keras-cnn-seed0", "runs/lenet-swish-seed7"]
@@ -300,7 +302,7 @@ def test_whatever_is_typed(words: list[str]) -> None:
     if {"-h", "--help"} & set(words):
         return
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run, "train", _no_run)
+        patch.setattr(training, "train", _no_run)
         ended = main("train", *words)
     assert ended.code in (0, 1, 2), ended
     assert ended.err.count("\n") == (ended.code != 0), ended
@@ -311,7 +313,7 @@ def test_whatever_is_typed(words: list[str]) -> None:
 @given(FLAGS, st.one_of(NUMBERS, st.text(max_size=20)))
 def test_any_value_of_a_flag(flag: str, value: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run, "train", _no_run)
+        patch.setattr(training, "train", _no_run)
         ended = main("train", f"{flag}={value}")
     assert ended.code in (0, 1, 2) and "--debug" not in ended.err, ended
     assert ended.err.count("\n") == (ended.code != 0), ended

@@ -9,7 +9,7 @@ from runs import fails, succeeds
 
 from cnnjax import cli
 from cnnjax.cli import COMMANDS
-from cnnjax.completion import SHELLS
+from cnnjax.cli.completion import SHELLS
 
 BASH = shutil.which("bash")
 

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cnnjax.confusion import confused_pairs, pair_sentence, worst_mistakes
+from cnnjax.experiment.results import Predictions
 from cnnjax.plots import png
-from cnnjax.plots_confusion import COLUMNS, worst_images
-from cnnjax.results import Predictions
+from cnnjax.plots.confusion import COLUMNS, worst_images
+from cnnjax.stats.confusion import confused_pairs, pair_sentence, worst_mistakes
 
 LABELS = np.array([3, 3, 5, 5, 5, 1, 7], np.int32)
 SAID = Predictions(

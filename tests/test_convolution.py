@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import AxisType, PartitionSpec
 
-from cnnjax.convolution import MONOTONE, conv_pool, conv_pool_reference
 from cnnjax.errors import UserError
+from cnnjax.kernels.convolution import MONOTONE, conv_pool, conv_pool_reference
 from cnnjax.pooling import POOLING, PoolingName
 
 Arrays = tuple[jax.Array, jax.Array, jax.Array]

@@ -6,9 +6,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import pytest
+from costs import cost, milliseconds_per_step, narrowed
 
 from cnnjax.config import HParams
-from cnnjax.costs import cost, milliseconds_per_step, narrowed
 from cnnjax.models import MODELS, ConvNet, parameter_count
 from cnnjax.optimizers import adam
 from cnnjax.pooling import POOLING, PoolingName

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cnnjax import data, idx, sources, tfds_download, tfds_store
+from cnnjax import data
+from cnnjax.data import idx, loading, sources, tfds_download, tfds_store
 from cnnjax.errors import UserError
 
 TINY = Path(__file__).parent / "data"
@@ -349,7 +350,7 @@ def test_damaged_cache_is_noticed_and_rebuilt(damage, homes, files, offline, mon
         raw[len(raw) // 2] ^= 1
     elif damage == "other bits":
         train, test = idx.unpack(files)
-        data._write_cache("kmnist", idx.pack(test, train), "tfds download", first.sha256)
+        loading._write_cache("kmnist", idx.pack(test, train), "tfds download", first.sha256)
         raw = bytearray(path.read_bytes())
     path.write_bytes({"cut": raw[:-100], "empty": b"", "text": b"hello"}.get(damage, raw))
     lines = []
@@ -360,17 +361,18 @@ def test_damaged_cache_is_noticed_and_rebuilt(damage, homes, files, offline, mon
 
 def test_failed_cache_write_leaves_the_old_one(homes, files):
     sums = idx.digests(files)
-    data._write_cache("kmnist", files, "first", sums)
+    loading._write_cache("kmnist", files, "first", sums)
     before = snapshot(homes)
     with pytest.raises(TypeError):
-        data._write_cache("kmnist", {**files, TEST_LABELS: None}, "second", sums)  # pyright: ignore
+        loading._write_cache("kmnist", {**files, TEST_LABELS: None}, "second", sums)  # pyright: ignore
     assert snapshot(homes) == before
 
 
 def test_two_first_starts_at_once(homes, files):
     code = f"""
 import sys, pathlib
-from cnnjax import data, idx, sources
+from cnnjax import data
+from cnnjax.data import idx, sources
 files = {{f: idx.read(p) for f, p in idx.find(pathlib.Path({str(TINY)!r})).items()}}
 idx.MNIST_SHA256 = idx.digests(files)
 sources.download = lambda name: files

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from cnnjax.dense import dense
+from cnnjax.kernels.dense import dense
 
 Arrays = tuple[jax.Array, jax.Array, jax.Array]
 

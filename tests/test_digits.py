@@ -11,9 +11,9 @@ from hypothesis.extra import numpy as hnp
 from runs import TINY
 
 from cnnjax.data import load
-from cnnjax.digits import FAINT, digit
+from cnnjax.deploy.digits import FAINT, digit
+from cnnjax.deploy.likeness import UNLIKE, distances, shares_as_far
 from cnnjax.errors import UserError
-from cnnjax.likeness import UNLIKE, distances, shares_as_far
 
 # The tiny set that the tests share is drawn from MNIST, whatever it is called.
 IMAGES = load("fashion_mnist", TINY).test.images[..., 0]
@@ -157,7 +157,10 @@ def test_likeness_does_without_jax() -> None:
     import subprocess
     import sys
 
-    code = "import sys, cnnjax.likeness, cnnjax.digits, cnnjax.pictures; print('jax' in sys.modules)"
+    code = (
+        "import sys, cnnjax.deploy.likeness, cnnjax.deploy.digits, cnnjax.deploy.pictures; "
+        "print('jax' in sys.modules)"
+    )
     root = Path(__file__).parents[1]
     out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=root)
     assert out.stdout.strip() == "False"

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from runs import TINY, contents, fails, history, succeeds, train
 
 from cnnjax.data import load
-from cnnjax.evaluation import scores, share
-from cnnjax.predict import trained
+from cnnjax.deploy.evaluation import scores, share
+from cnnjax.deploy.predict import trained
 
 pytestmark = pytest.mark.usefixtures("shared_programs")
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from runs import contents, fails, history, succeeds, train
 
-from cnnjax import artifacts, events
 from cnnjax.errors import UserError
+from cnnjax.runs import event_files, run_directory
 
 loader = pytest.importorskip("tensorboard.backend.event_processing.event_file_loader")
 
@@ -91,7 +91,7 @@ def test_old_epochs_keep_their_distance_in_time(tmp_path: Path) -> None:
         {"epoch": i, "loss": 1.0, "accuracy": 0.5, "val_loss": 1.0, "val_accuracy": 0.5, "seconds": 10.0 * i}
         for i in (1, 2, 3)
     ]
-    events.begin(tmp_path, rows)
+    event_files.begin(tmp_path, rows)
     (path,) = (tmp_path / "tensorboard" / "train").iterdir()
     times = [
         event.wall_time for event in loader.LegacyEventFileLoader(str(path)).Load() if event.summary.value
@@ -110,10 +110,10 @@ def test_without_the_extra_it_says_what_to_install(tmp_path: Path, monkeypatch: 
 def test_what_cannot_be_written_is_one_line(done: Path, tmp_path: Path) -> None:
     (tmp_path / "tensorboard").write_text("mine")
     with pytest.raises(UserError, match="--out"):
-        events.begin(tmp_path, [])
+        event_files.begin(tmp_path, [])
     assert (tmp_path / "tensorboard").read_text() == "mine"
-    add = events.begin(tmp_path / "run", [])
+    add = event_files.begin(tmp_path / "run", [])
     shutil.rmtree(tmp_path / "run")
-    row: artifacts.Row = dict.fromkeys(artifacts.COLUMNS, 1.0)
+    row: run_directory.Row = dict.fromkeys(run_directory.COLUMNS, 1.0)
     with pytest.raises(UserError, match="--out"):
         add(row)

@@ -13,13 +13,13 @@ import pytest
 from runs import TINY, environment
 
 from cnnjax import experiment
-from cnnjax.artifacts import claimed, write_json
 from cnnjax.config import HParams
 from cnnjax.data import Dataset
 from cnnjax.errors import ArgumentError, UserError
-from cnnjax.experiment import Arm, OnNan, Protocol, Splits
+from cnnjax.experiment import Arm, OnNan, Protocol, Splits, engine
+from cnnjax.experiment.results import Results
+from cnnjax.files import claimed, write_json
 from cnnjax.models import ConvNet
-from cnnjax.results import Results
 from cnnjax.stats import conclusion, summarise
 
 MODEL = ConvNet(features=(2,), hidden=(4,))
@@ -86,7 +86,7 @@ def test_an_interrupted_experiment_ends_like_the_uninterrupted_one(
 
 
 def test_a_finished_experiment_trains_nothing(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(experiment, "_train_block", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(engine, "_train_block", lambda *_: pytest.fail("trained again"))
     run(whole)
 
 

@@ -33,8 +33,11 @@ from runs import (
     train,
 )
 
-from cnnjax import artifacts, checkpoints, data, idx, interrupts, run
+from cnnjax import data, files
+from cnnjax.data import idx
+from cnnjax.devices import signals
 from cnnjax.errors import UserError
+from cnnjax.runs import checkpoints, training
 
 pytestmark = pytest.mark.usefixtures("shared_programs")
 EPOCHS = 3
@@ -211,7 +214,7 @@ def test_what_a_killed_process_left_is_swept_away(unfinished: Path, uninterrupte
 
 
 def test_a_directory_in_use_is_refused(unfinished: Path, uninterrupted: Path) -> None:
-    with artifacts.claimed(unfinished):
+    with files.claimed(unfinished):
         before = contents(unfinished)
         for flag in ("--resume", "--overwrite"):
             assert "another process" in fails(1, *train(unfinished, flag, "--epochs", str(EPOCHS)))
@@ -224,7 +227,7 @@ def test_a_directory_in_use_is_refused(unfinished: Path, uninterrupted: Path) ->
 
 def test_a_lock_dies_with_its_process(tmp_path: Path) -> None:
     code = (
-        "import sys, time; from pathlib import Path; from cnnjax.artifacts import claimed\n"
+        "import sys, time; from pathlib import Path; from cnnjax.files import claimed\n"
         "with claimed(Path(sys.argv[1])): print('held', flush=True); time.sleep(600)"
     )
     out = tmp_path / "run"
@@ -232,11 +235,11 @@ def test_a_lock_dies_with_its_process(tmp_path: Path) -> None:
         [sys.executable, "-c", code, str(out)], stdout=subprocess.PIPE, text=True
     ) as holder:
         assert holder.stdout is not None and holder.stdout.readline() == "held\n"
-        with pytest.raises(UserError, match="another process"), artifacts.claimed(out):
+        with pytest.raises(UserError, match="another process"), files.claimed(out):
             pass
         holder.kill()
     assert (out / ".lock").exists()
-    with artifacts.claimed(out):
+    with files.claimed(out):
         pass
     assert not (out / ".lock").exists()
 
@@ -246,9 +249,9 @@ def test_a_lock_file_that_was_replaced_is_not_the_lock(tmp_path: Path) -> None:
     out = tmp_path / "run"
     out.mkdir()
     for _ in range(3):
-        with artifacts.claimed(out):
+        with files.claimed(out):
             (out / ".lock").unlink()
-            with artifacts.claimed(out):
+            with files.claimed(out):
                 pass
 
 
@@ -268,14 +271,14 @@ def test_divergence_ends_at_once(tmp_path: Path) -> None:
 def test_divergence_keeps_the_last_good_checkpoint(
     name: str, value: float, uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out, epochs = tmp_path / "run", run.programs.epochs
+    out, epochs = tmp_path / "run", training.programs.epochs
 
     def diverging(*arguments: Any, **options: Any) -> Iterator[Any]:
         for end in epochs(*arguments, **options):
             yield end._replace(row=end.row | {name: value}) if end.row["epoch"] == 3 else end
 
     with monkeypatch.context() as patch:
-        patch.setattr(run.programs, "epochs", diverging)
+        patch.setattr(training.programs, "epochs", diverging)
         line = fails(1, *train(out, "--epochs", str(EPOCHS), "--checkpoint-every", "5"))
     assert "epoch 3 " in line and "the state after epoch 2 is kept" in line
     assert [path.name for path in (out / "checkpoints").iterdir()] == ["epoch-2"]
@@ -325,7 +328,7 @@ def test_no_room_for_anything(unfinished: Path, uninterrupted: Path, monkeypatch
 
     before = contents(unfinished)
     with monkeypatch.context() as patch:
-        patch.setattr(artifacts.os, "fsync", full)
+        patch.setattr(files.os, "fsync", full)
         assert "No space left" in fails(1, "train", "--resume", "--out", str(unfinished))
     assert contents(unfinished) == before
     succeeds("train", "--resume", "--out", str(unfinished))
@@ -395,7 +398,7 @@ def test_an_interrupt_that_python_drops_is_raised_again() -> None:
             sum(range(10))
 
     began = time.monotonic()
-    with pytest.raises(interrupts.Terminated), interrupts.as_exceptions():
+    with pytest.raises(signals.Terminated), signals.as_exceptions():
         Dropper()
         time.sleep(30)
     assert time.monotonic() - began < 10
@@ -405,7 +408,7 @@ def test_an_interrupt_waits_for_the_end_of_an_import(tmp_path: Path, monkeypatch
     lines = ("import signal, time", "signal.raise_signal(signal.SIGTERM)", "time.sleep(0.2)", "done = True")
     (tmp_path / "imported_under_fire.py").write_text("\n".join(lines))
     monkeypatch.syspath_prepend(str(tmp_path))
-    with pytest.raises(KeyboardInterrupt), interrupts.as_exceptions():
+    with pytest.raises(KeyboardInterrupt), signals.as_exceptions():
         importlib.import_module("imported_under_fire")
         time.sleep(30)
     assert sys.modules.pop("imported_under_fire").done
@@ -414,7 +417,7 @@ def test_an_interrupt_waits_for_the_end_of_an_import(tmp_path: Path, monkeypatch
 def test_what_is_to_be_ignored_stays_ignored() -> None:
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        with interrupts.as_exceptions():
+        with signals.as_exceptions():
             signal.raise_signal(signal.SIGINT)
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     finally:
@@ -571,7 +574,7 @@ def test_a_run_that_is_killed_again_and_again_ends(killable: Killable, tmp_path:
 
 
 @pytest.fixture(scope="module")
-def files() -> dict[str, bytes]:
+def idx_files() -> dict[str, bytes]:
     small = {}
     for file, path in idx.find(TINY).items():
         array = idx.decode(idx.read(path), 3 if "images" in file else 1, file)
@@ -590,7 +593,7 @@ EDITS = st.one_of(
 @settings(max_examples=150)
 @given(st.sampled_from(idx.FILES), st.lists(EDITS, min_size=1, max_size=4), st.booleans())
 def test_any_damage_to_the_data_is_one_line(
-    files: dict[str, bytes],
+    idx_files: dict[str, bytes],
     tmp_path_factory: pytest.TempPathFactory,
     file: str,
     edits: list[tuple[str, int, int]],
@@ -598,7 +601,7 @@ def test_any_damage_to_the_data_is_one_line(
 ) -> None:
     import gzip
 
-    raw = bytearray(gzip.compress(files[file], mtime=0) if compress else files[file])
+    raw = bytearray(gzip.compress(idx_files[file], mtime=0) if compress else idx_files[file])
     for kind, where, what in edits:
         if kind == "prefix":
             raw[:2] = where.to_bytes(2, "big")
@@ -610,7 +613,7 @@ def test_any_damage_to_the_data_is_one_line(
             start = where % len(raw)
             del raw[start : start + what % len(raw)]
     directory = tmp_path_factory.mktemp("idx")
-    for name, content in (files | {file: bytes(raw)}).items():
+    for name, content in (idx_files | {file: bytes(raw)}).items():
         (directory / name).write_bytes(content)
     try:
         loaded = data.load("fashion_mnist", directory)
@@ -626,7 +629,7 @@ def test_a_fault_in_the_code_is_still_one_line(tmp_path: Path, monkeypatch: pyte
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("a\nb")
 
-    monkeypatch.setattr(run.programs, "build", broken)
+    monkeypatch.setattr(training.programs, "build", broken)
     ended = main(*train(tmp_path / "run"))
     assert ended.code == 1
     assert ended.err == "cnnjax: error: ZeroDivisionError: a b (--debug shows where)\n"

@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 from PIL import Image
 from runs import TINY, Ended, contents, main, succeeds, train
 
-from cnnjax import artifacts, export, predict, programs, sources
-from cnnjax.data import load
+from cnnjax import files
+from cnnjax.data import load, sources
+from cnnjax.deploy import export, predict
 from cnnjax.errors import UserError
+from cnnjax.runs import programs
 
 pytestmark = pytest.mark.usefixtures("shared_programs")
 SHARED = [HealthCheck.function_scoped_fixture]
@@ -45,7 +47,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> dict[Path, bytes]:
     monkeypatch.setattr(programs, "evaluate_on", evaluation)
     monkeypatch.setattr(predict, "sampled", sampled)
     monkeypatch.setattr(export, "export", lambda *_: export.Exported(b"file", 0.0))
-    monkeypatch.setattr(artifacts, "write_bytes", written.__setitem__)
+    monkeypatch.setattr(files, "write_bytes", written.__setitem__)
     monkeypatch.setattr(sources, "fetch", refused)
     return written
 

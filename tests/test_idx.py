@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from cnnjax import data, idx
+from cnnjax import data
+from cnnjax.data import idx
 from cnnjax.errors import ArgumentError, UserError
 
 TINY = Path(__file__).parent / "data"

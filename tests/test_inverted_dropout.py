@@ -19,16 +19,16 @@ import optax
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from inverted import demonstration, dropout_figures
+from inverted.rescaling import Trained, evaluation_sums, first_weights, make_training, scale_kernel
 
-from cnnjax import demonstration, plots, plots_dropout
+from cnnjax import plots
 from cnnjax.config import HParams
 from cnnjax.data import load
 from cnnjax.keys import streams
 from cnnjax.models import Conv, ConvNet
 from cnnjax.optimizers import adam
-from cnnjax.programs import to_device
-from cnnjax.rescaling import Trained, evaluation_sums, first_weights, make_training, scale_kernel
-from cnnjax.train import Arrays
+from cnnjax.train import Arrays, to_device
 
 ROOT = Path(__file__).parent.parent
 NETWORK = {kind: ConvNet(features=(4,), hidden=(16,), dropout=kind) for kind in ("inverted", "classic")}
@@ -207,8 +207,8 @@ def test_figures_of_few_seeds_are_drawn(seeds: int, k: int) -> None:
     scaled = {name: values[:, 0] for name, values in metrics.items()}
     forms = {name: 1 + rng.random((seeds, k)) for name in demonstration.FORMS}
     for figure in (
-        plots_dropout.monte_carlo(metrics, scaled),
-        plots_dropout.activations(forms, {name: values[:, 0] for name, values in forms.items()}),
+        dropout_figures.monte_carlo(metrics, scaled),
+        dropout_figures.activations(forms, {name: values[:, 0] for name, values in forms.items()}),
     ):
         assert plots.png(figure).startswith(b"\x89PNG")
 
@@ -222,7 +222,7 @@ def test_impossible_numbers_are_argument_errors(
 
 
 def run(experiment: ModuleType, *arguments: str) -> int:
-    return experiment.command.run(experiment.InvertedDropout, "", arguments, "inverted_dropout.py")
+    return experiment.runner.run(experiment.InvertedDropout, "", arguments, "inverted_dropout.py")
 
 
 @pytest.mark.slow

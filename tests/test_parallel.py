@@ -17,14 +17,15 @@ import numpy as np
 import pytest
 from runs import fails, new_process, train
 
-from cnnjax import parallel, programs
 from cnnjax.batches import shuffled_plan
 from cnnjax.config import HParams, TrainConfig
 from cnnjax.data import Dataset, load, split
+from cnnjax.devices import layouts
+from cnnjax.devices.layouts import Mapper
 from cnnjax.keys import streams
 from cnnjax.models import ConvNet
 from cnnjax.optimizers import adam
-from cnnjax.parallel import Mapper
+from cnnjax.runs import programs
 from cnnjax.state import init_state
 from cnnjax.train import Arrays, evaluate_shared, make_eval_step, make_train_step, train_epoch
 
@@ -42,7 +43,7 @@ def sets() -> tuple[Dataset, Dataset]:
 def trained(sets: tuple[Dataset, Dataset]) -> Callable[..., Rows]:
     @cache
     def run(devices: int, by: Mapper = "jit", seed: int = 0) -> Rows:
-        program = programs.build(replace(CONFIG, seed=seed), *sets, parallel.layout(devices, by))
+        program = programs.build(replace(CONFIG, seed=seed), *sets, layouts.layout(devices, by))
         assert program.layout.size == devices
         rows = [end.row for end in programs.epochs(program, program.start, range(CONFIG.epochs))]
         return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
@@ -83,7 +84,7 @@ def collectives(program: jax.stages.Compiled) -> list[str]:
 @pytest.mark.parametrize("by", ["jit", pytest.param("pmap", marks=pytest.mark.slow)])
 def test_devices_exchange_nothing_but_one_sum_a_step(by: Mapper) -> None:
     """Above all not the patches of the convolution, which are larger than everything else."""
-    model, layout = ConvNet(features=(2, 3), hidden=(4,), dropout_sites="blocks"), parallel.layout(4, by)
+    model, layout = ConvNet(features=(2, 3), hidden=(4,), dropout_sites="blocks"), layouts.layout(4, by)
     hparams, keys = HParams(jnp.float32(1e-3), jnp.float32(0.5)), streams(jax.random.key(0))
     images = jnp.zeros((1, 12, 12, 1))
     state = layout.replicate(jax.jit(lambda: init_state(model, adam, keys, images, hparams))())
@@ -91,13 +92,13 @@ def test_devices_exchange_nothing_but_one_sum_a_step(by: Mapper) -> None:
     plan = layout.divide(shuffled_plan(keys.shuffle, 40, 16))
     epoch = layout.epoch(partial(train_epoch, make_train_step(model, adam, layout.axis_name)))
     assert collectives(epoch.lower(state, data, plan, layout.replicate(hparams)).compile()) == ["all-reduce"]
-    share = partial(evaluate_shared, make_eval_step(model), axis_name=parallel.AXIS)
+    share = partial(evaluate_shared, make_eval_step(model), axis_name=layouts.AXIS)
     assert collectives(layout.evaluation(share).lower(state.params, data).compile()) == ["all-reduce"]
 
 
 @pytest.mark.parametrize("examples", [1, 3, 7, 501, 1300])
 def test_a_shared_evaluation_sees_every_example_once(examples: int) -> None:
-    layout = parallel.layout(4)
+    layout = layouts.layout(4)
     pixels = np.random.default_rng(0).integers(0, 256, (examples, 2, 2, 1), np.uint8)
     data = Arrays(jnp.asarray(pixels), jnp.ones(examples, jnp.int32))
     table = jnp.eye(3)
@@ -113,7 +114,7 @@ def test_a_shared_evaluation_sees_every_example_once(examples: int) -> None:
             ),
             params,
             data,
-            parallel.AXIS,
+            layouts.AXIS,
         )
     )(layout.replicate(table), layout.replicate(data))
     assert (sums.correct, sums.examples) == (examples, examples)

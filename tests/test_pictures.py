@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from runs import TINY
 
-from cnnjax import pictures
 from cnnjax.data import load
-from cnnjax.digits import digit
+from cnnjax.deploy import pictures
+from cnnjax.deploy.digits import digit
 from cnnjax.errors import UserError
 
 DIGIT = load("fashion_mnist", TINY).test.images[0, ..., 0]
@@ -213,7 +213,7 @@ def test_memory_is_bounded(content: bytes, told: str, most: int, tmp_path: Path)
     (tmp_path / "bomb").write_bytes(content)
     code = (
         "import resource, sys; from pathlib import Path; from PIL import Image\n"
-        "from cnnjax import digits, pictures\n"
+        "from cnnjax.deploy import digits, pictures\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "try: digits.digit(pictures.read(Path(sys.argv[1])).pixels)\n"
         "except Exception as error: print(error)\n"

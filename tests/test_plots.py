@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cnnjax import plots, plots_style
-from cnnjax.intervals import t_interval
-from cnnjax.published import published_history
+from cnnjax import plots
+from cnnjax.data.published import published_history
+from cnnjax.plots import style
+from cnnjax.stats.intervals import t_interval
 
 EPOCHS = np.arange(1, 8)
 NAMES = ["no dropout", "dropout 0.25", "dropout 0.5", "dropout 0.75"]
@@ -164,7 +165,7 @@ def test_final_vs_rate_sorts_by_rate_and_shows_every_seed(seeds):
     rates, values = np.array([0.5, 0.0, 0.75]), members(3, seeds)[:, :, -1]
     figure = plots.final_vs_rate(rates, values, "validation accuracy")
     (axis,) = figure.axes
-    thin, mean = axis.lines[:seeds], next(x for x in axis.lines if x.get_color() != plots_style.GREY)
+    thin, mean = axis.lines[:seeds], next(x for x in axis.lines if x.get_color() != style.GREY)
     for line, seed in zip(thin, values.T, strict=True):
         np.testing.assert_array_equal(line.get_xdata(), [0, 0.5, 0.75])
         np.testing.assert_array_equal(line.get_ydata(), seed[[1, 0, 2]])

@@ -17,21 +17,22 @@ import chex
 import jax
 import numpy as np
 import pytest
+from costs import cost
+from reproduction import compare
 from runs import TINY
 from scipy import stats
 
-from cnnjax import command, experiment, plots_arms, report
+from cnnjax import experiment, report
+from cnnjax.cli import runner
 from cnnjax.config import HParams
-from cnnjax.costs import cost
 from cnnjax.data import Dataset
+from cnnjax.data.published import published_history
 from cnnjax.errors import ArgumentError, UserError
-from cnnjax.experiment import Arm, Protocol, Splits
-from cnnjax.intervals import prediction_interval
+from cnnjax.experiment import Arm, Protocol, Splits, engine
+from cnnjax.experiment.results import METRICS, Predictions, Results, Store
 from cnnjax.models import MODELS, ConvNet
-from cnnjax.plots import png
-from cnnjax.published import published_history
-from cnnjax.reproduction import compare
-from cnnjax.results import METRICS, Predictions, Results, Store
+from cnnjax.plots import arms, png
+from cnnjax.stats.intervals import prediction_interval
 
 
 def script(name: str) -> ModuleType:
@@ -94,7 +95,7 @@ def untrained(untimed: None, monkeypatch: pytest.MonkeyPatch) -> None:
 def main(command_: type, *arguments: str) -> str:
     out, err = io.StringIO(), io.StringIO()
     with redirect_stdout(out), redirect_stderr(err):
-        code = command.run(command_, "", [*ON_TINY, *arguments])
+        code = runner.run(command_, "", [*ON_TINY, *arguments])
     assert (code, err.getvalue()) == (0, ""), err.getvalue()
     return out.getvalue()
 
@@ -102,7 +103,7 @@ def main(command_: type, *arguments: str) -> str:
 def refused(command_: type, *arguments: str, code: int = 2) -> str:
     err = io.StringIO()
     with redirect_stdout(io.StringIO()), redirect_stderr(err):
-        assert command.run(command_, "", [*ON_TINY, *arguments]) == code
+        assert runner.run(command_, "", [*ON_TINY, *arguments]) == code
     return err.getvalue()
 
 
@@ -176,7 +177,7 @@ def test_the_first_tutorials_runs_are_members_of_the_dropout_ablation(
     identities = []
 
     def noted(arms: Sequence[Arm], protocol: Protocol, splits: Splits, *_: object, **__: object) -> None:
-        identities.append(experiment._identity(arms, protocol, splits))
+        identities.append(engine._identity(arms, protocol, splits))
         raise UserError("enough")
 
     monkeypatch.setattr(experiment, "run", noted)
@@ -199,7 +200,7 @@ def test_both_train_and_a_second_start_trains_nothing(
         check(out, main(command_, *flags, "--out", str(out)))
         before = (out / "results.csv").read_bytes()
         with monkeypatch.context() as patch:
-            patch.setattr(experiment, "_train_block", lambda *_: pytest.fail("trained again"))
+            patch.setattr(engine, "_train_block", lambda *_: pytest.fail("trained again"))
             check(out, main(command_, *flags, "--out", str(out)))
         assert (out / "results.csv").read_bytes() == before
 
@@ -275,7 +276,7 @@ def test_a_probe_is_measured_after_the_last_epoch(tmp_path: Path) -> None:
 def test_arms_of_another_optimizer_have_a_program_of_their_own() -> None:
     arm = Arm("a", ConvNet(), HParams(1e-2, 0.0))
     other = replace(arm, name="b", optimizer="rmsprop")
-    assert experiment._groups([arm, other, replace(arm, name="c")]) == [
+    assert engine._groups([arm, other, replace(arm, name="c")]) == [
         [arm, replace(arm, name="c")],
         [other],
     ]
@@ -333,18 +334,18 @@ def test_the_published_run_is_compared_with_ours() -> None:
 def test_figures_of_arms_show_all_they_are_given() -> None:
     values = np.array([[0.9, 0.8, np.nan], [0.7, 0.75, 0.8], [0.95, 0.96, 0.97]])
     names = ["max", "average", "none, same size"]
-    figure = plots_arms.final_by_arm(values, names, "accuracy")
+    figure = arms.final_by_arm(values, names, "accuracy")
     assert [text.get_text() for text in figure.axes[0].get_xticklabels()] == [
         "max",
         "average",
         "none,\nsame size",
     ]
     costs = {"operations": [10, 10, 1000], "parameters": [5.0, 6.0, 7.0]}
-    figure = plots_arms.against_costs(costs, values, names, "accuracy")
+    figure = arms.against_costs(costs, values, names, "accuracy")
     for axis, numbers in zip(figure.axes, costs.values(), strict=True):
         drawn = [float(np.asarray(line[0].get_xdata())[0]) for line in axis.containers]
         assert drawn == list(map(float, numbers))
-    figure = plots_arms.shift_sensitivity(np.stack([values, values - 0.1, values - 0.3]), names)
+    figure = arms.shift_sensitivity(np.stack([values, values - 0.1, values - 0.3]), names)
     for line in figure.axes[0].containers:
         np.testing.assert_allclose(np.asarray(line[0].get_ydata()), [0, 10, 30], atol=1e-9)
     assert png(figure).startswith(b"\x89PNG")

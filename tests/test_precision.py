@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 from runs import fails, train
 
-from cnnjax import programs
 from cnnjax.config import HParams, TrainConfig
 from cnnjax.data import Dataset, load, split
 from cnnjax.dropout import DROPOUT
-from cnnjax.experiment import Arm, Protocol, Splits, _identity
+from cnnjax.experiment.engine import Arm, Protocol, Splits, _identity
 from cnnjax.keys import streams
 from cnnjax.models import ConvNet
 from cnnjax.optimizers import adam
 from cnnjax.pooling import POOLING, PoolingName
+from cnnjax.runs import programs
 from cnnjax.state import TrainState, init_state
 from cnnjax.train import Arrays, make_train_step, train_epoch
 

@@ -18,12 +18,13 @@ import pytest
 from PIL import Image
 from runs import TINY, Ended, new_process, succeeds, train
 
-from cnnjax import command, programs
-from cnnjax.cli_predict import Predict
+from cnnjax.cli import runner
+from cnnjax.cli.predict import Predict
 from cnnjax.data import Dataset, load
+from cnnjax.deploy.predict import probabilities, sampled, trained
 from cnnjax.errors import ArgumentError
 from cnnjax.keys import streams
-from cnnjax.predict import probabilities, sampled, trained
+from cnnjax.runs import programs
 
 pytestmark = pytest.mark.usefixtures("shared_programs")
 
@@ -38,7 +39,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def main(*arguments: str) -> Ended:
     out, err = io.StringIO(), io.StringIO()
     with redirect_stdout(out), redirect_stderr(err):
-        code = command.run({"predict": Predict, "other": Predict}, "", ["predict", *arguments])
+        code = runner.run({"predict": Predict, "other": Predict}, "", ["predict", *arguments])
     return Ended(code, out.getvalue(), err.getvalue())
 
 

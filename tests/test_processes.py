@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from runs import FILES, TINY, assert_same_run, fails, history, main, new_process, train
 
-from cnnjax import processes
+from cnnjax.devices import processes
+from cnnjax.devices.processes import Processes
 from cnnjax.errors import ArgumentError
-from cnnjax.processes import Processes
 
 EPOCHS = 4
 ROOT = Path(__file__).parents[1]
@@ -97,7 +97,7 @@ def test_two_processes_of_two_devices_are_one_of_four(whole: Path, tmp_path: Pat
 
 DIES = """
 import os, signal
-from cnnjax import following, programs
+from cnnjax.runs import following, programs
 epochs = programs.epochs
 def until_killed(*arguments):
     for number, end in enumerate(epochs(*arguments), 1):
@@ -165,7 +165,7 @@ ABSENT = ["--coordinator-address", "127.0.0.1:9", "--num-processes", "2", "--pro
 
 @pytest.mark.slow
 def test_a_process_that_waits_in_vain_says_so(tmp_path: Path) -> None:
-    prelude = "from cnnjax import processes; processes.START_SECONDS = 5"
+    prelude = "from cnnjax.devices import processes; processes.START_SECONDS = 5"
     ended = new_process(*train(tmp_path / "run", *ABSENT), prelude=prelude)
     assert ended.code != 0 and not (tmp_path / "run").exists()
     assert "did not all meet within 5 s" in ended.err.splitlines()[-1]
@@ -227,7 +227,7 @@ WORDS = "cnnjax: error: gone\n"
     ],
 )
 def test_last_words_are_heard_where_a_process_disappears(end: str, heard: str) -> None:
-    code = "import os, sys; from cnnjax.processes import _last_words\n"
+    code = "import os, sys; from cnnjax.devices.processes import _last_words\n"
     code += f"with _last_words() as say:\n    say('gone')\n    {end or 'pass'}"
     done = subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT, capture_output=True, text=True)
     assert done.stderr == heard

@@ -13,6 +13,7 @@ from runs import TINY, environment, main
 
 from cnnjax import experiment
 from cnnjax.data import load
+from cnnjax.experiment import engine
 
 ROOT = TINY.parents[1]
 README = (ROOT / "README.md").read_text()
@@ -99,7 +100,7 @@ def test_the_snippet(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(experiment, "use_every_core", lambda: None)  # the tests have their devices already
     tiny = load("fashion_mnist", TINY, announce=lambda _: None)
-    monkeypatch.setattr(experiment, "load", lambda *_, **__: tiny)
+    monkeypatch.setattr(engine, "load", lambda *_, **__: tiny)
     exec(compile(snippet, "README.md", "exec"), {})
     assert re.search(
         r"Against max, in validation accuracy over 6 paired seeds: .*average", capsys.readouterr().out

@@ -13,9 +13,9 @@ from PIL import Image
 from reports import made_run, make_experiment, tiny_test
 from runs import TINY, succeeds, train
 
-from cnnjax.html_report.page import page
+from cnnjax.deploy.predict import probabilities, trained
 from cnnjax.models import MODELS, ConvNet
-from cnnjax.predict import probabilities, trained
+from cnnjax.report.html.page import page
 
 pytestmark = [
     pytest.mark.usefixtures("shared_programs"),

@@ -15,15 +15,15 @@ from hypothesis import strategies as st
 from reports import Page, made_run, make_experiment
 from runs import TINY, contents, fails, succeeds, train
 
+from cnnjax.deploy.predict import trained
 from cnnjax.errors import UserError
-from cnnjax.html_report.charts import Line, chart, forest, key
-from cnnjax.html_report.markup import Markup, data_block, join, tag
-from cnnjax.html_report.network import exported
-from cnnjax.html_report.page import page
-from cnnjax.html_report.words import digits_for, interval, number, percent
-from cnnjax.intervals import wilson_interval
 from cnnjax.models import MODELS, ConvNet
-from cnnjax.predict import trained
+from cnnjax.report.html.charts import Line, chart, forest, key
+from cnnjax.report.html.markup import Markup, data_block, join, tag
+from cnnjax.report.html.network import exported
+from cnnjax.report.html.page import page
+from cnnjax.report.html.words import digits_for, interval, number, percent
+from cnnjax.stats.intervals import wilson_interval
 
 pytestmark = pytest.mark.usefixtures("shared_programs")
 HOSTILE = """<img src=x onerror=alert(1)>"'&</script><!--"""
@@ -188,7 +188,7 @@ def test_a_chart_has_finite_places_within_its_frame(values: list[float], from_ze
 
 
 def test_a_forest_tells_what_is_not_defined() -> None:
-    from cnnjax.html_report.charts import Estimate
+    from cnnjax.report.html.charts import Estimate
 
     drawn = Page(forest([Estimate("a", 1.0, None, None, "+1"), Estimate("b", None, None, None, "-")], "t"))
     assert len(drawn.all("circle")) == 1

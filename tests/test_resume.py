@@ -27,13 +27,15 @@ from runs import (
     train,
 )
 
-from cnnjax import artifacts, checkpoints, idx, resumption, run
+from cnnjax import files
 from cnnjax.config import TrainConfig
+from cnnjax.data import idx
 from cnnjax.dropout import MASK_SCHEME
 from cnnjax.keys import streams
-from cnnjax.manifest import Manifest
 from cnnjax.models import MODELS
 from cnnjax.optimizers import adam
+from cnnjax.runs import checkpoints, resumption, training
+from cnnjax.runs.manifest import Manifest
 from cnnjax.state import TrainState, init_state
 
 pytestmark = pytest.mark.usefixtures("shared_programs")
@@ -187,10 +189,8 @@ def test_another_mask_scheme_is_refused(interrupted: Path, monkeypatch: pytest.M
 
 
 def test_other_versions_are_mentioned(interrupted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    version = artifacts.metadata.version
-    monkeypatch.setattr(
-        artifacts.metadata, "version", lambda name: "99" if name == "optax" else version(name)
-    )
+    version = files.metadata.version
+    monkeypatch.setattr(files.metadata, "version", lambda name: "99" if name == "optax" else version(name))
     assert "optax 99 (was " in succeeds("train", "--resume", "--out", str(interrupted), "--epochs", "2")
 
 
@@ -237,7 +237,7 @@ def test_any_damage_to_the_configuration_is_one_line(
     out = tmp_path_factory.mktemp("damaged")
     (out / "config.json").write_bytes(raw)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run, "train", lambda *_, **__: {})
+        patch.setattr(training, "train", lambda *_, **__: {})
         ended = main("train", "--resume", "--out", str(out))
     assert ended.code in (0, 1, 2) and ended.err.count("\n") == (ended.code != 0), ended
     assert "--debug" not in ended.err, ended
@@ -317,13 +317,13 @@ def _names(out: Path) -> set[str]:
 
 def _scripted(patch: pytest.MonkeyPatch, change: Any) -> None:
     """Let `change` have each epoch's row first."""
-    epochs = run.programs.epochs
+    epochs = training.programs.epochs
 
     def scripted(*arguments: Any, **options: Any) -> Iterator[Any]:
         for end in epochs(*arguments, **options):
             yield end._replace(row=change(end.row))
 
-    patch.setattr(run.programs, "epochs", scripted)
+    patch.setattr(training.programs, "epochs", scripted)
 
 
 def _state() -> TrainState:

@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from ceilings import figures
+from ceilings.measurements import Ceilings, fit, least_seconds
+from costs import StepCost, cost, products, step_cost
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cnnjax import plots, plots_scaling
-from cnnjax.costs import StepCost, cost, products, step_cost
+from cnnjax import plots
 from cnnjax.models import MODELS
-from cnnjax.scaling import Ceilings, fit, least_seconds
 
 
 def script(name: str) -> ModuleType:
@@ -108,7 +109,7 @@ def test_a_bend_is_told() -> None:
 
 
 def test_one_device_can_be_drawn() -> None:
-    figure = plots_scaling.scaling(
+    figure = figures.scaling(
         BATCHES, np.ones((3, 2)), {"line": [1, 2, 3]}, {"batch 32": ([1], [1.0])}, ([1], [0.1]), 0.1
     )
     assert plots.png(figure).startswith(b"\x89PNG")

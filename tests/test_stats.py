@@ -10,7 +10,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom, t
 
-from cnnjax import intervals, stats
+from cnnjax import stats
+from cnnjax.stats import intervals, paired
 
 SURE = 1e-5  # a correct implementation fails a bound of this kind once in 100,000 draws of the seed
 
@@ -55,7 +56,7 @@ def test_bca_interval_is_defined_and_lies_within_the_data(d):
 # 8 pairs are enumerated, 25 sampled; t noise has heavy tails, but the null asks for symmetry only.
 @pytest.mark.parametrize(("n", "trials"), [(8, 2000), (25, 500)])
 def test_sign_flip_gives_at_most_5_percent_false_positives(n, trials, monkeypatch):
-    monkeypatch.setattr(stats, "FLIPS", 1999)
+    monkeypatch.setattr(paired, "FLIPS", 1999)
     draw = np.random.default_rng(n)
     hits = sum(stats.sign_flip_p(draw.standard_t(2, n), draw) <= 0.05 for _ in range(trials))
     assert 0 < hits <= binom.isf(SURE, trials, 0.05)
@@ -90,7 +91,7 @@ def test_sign_flip_p_knows_no_direction_no_order_and_no_unit(d):
 def test_sampled_p_agrees_with_the_exact_one_and_is_never_zero(monkeypatch):
     d = np.random.default_rng(3).normal(0.4, 1, 12)
     exact = stats.sign_flip_p(d, rng())
-    monkeypatch.setattr(stats, "EXACT_UP_TO", 5)
+    monkeypatch.setattr(paired, "EXACT_UP_TO", 5)
     sampled = stats.sign_flip_p(d, rng()) * (stats.FLIPS + 1) - 1
     assert within_binomial(round(sampled), stats.FLIPS, exact)
     assert stats.sign_flip_p(np.ones(40), rng()) == stats.smallest_p(40) > 0
@@ -250,5 +251,5 @@ def test_gatekeeping_keeps_the_error_of_the_family():
         differences = rng.normal(size=(3, 8))
         flipped = np.abs(differences @ patterns.T)
         p = (flipped >= np.abs(differences.sum(1, keepdims=True)) - 1e-12).mean(1)
-        hits += bool((stats._family(list(p), 0) <= 0.05).any())
+        hits += bool((paired._family(list(p), 0) <= 0.05).any())
     assert hits <= tries * 0.05 + 5 * math.sqrt(tries * 0.05 * 0.95)

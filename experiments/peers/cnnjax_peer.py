@@ -18,9 +18,8 @@ from cnnjax.keys import streams
 from cnnjax.metrics import MetricSums, means
 from cnnjax.models import MODELS, parameter_count
 from cnnjax.optimizers import OPTIMIZERS
-from cnnjax.programs import to_device
 from cnnjax.state import TrainState, init_state
-from cnnjax.train import Arrays, epoch_plan, evaluate, make_eval_step, make_train_step, train_epoch
+from cnnjax.train import Arrays, epoch_plan, evaluate, make_eval_step, make_train_step, to_device, train_epoch
 
 OPTIMIZER = {"keras-cnn": "adam", "lenet-swish": "rmsprop"}
 

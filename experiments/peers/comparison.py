@@ -13,8 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from cnnjax import artifacts, plots_style
+from cnnjax import files
 from cnnjax.errors import UserError
+from cnnjax.plots import style
 from cnnjax.report import console
 
 from .protocol import Settings
@@ -29,7 +30,7 @@ HATCHES = ("", "//", "..", "xx")
 def write_rows(path: Path, rows: Iterable[Row]) -> None:
     """Write results.csv, all digits."""
     cells = (["" if cell != cell else cell for cell in row] for row in rows)
-    artifacts.write_csv(path, Row._fields, cells)
+    files.write_csv(path, Row._fields, cells)
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -160,7 +161,7 @@ def chart(comparisons: Mapping[Settings, Sequence[Line]], caption: str) -> Figur
     columns = min(2, len(panels))
     rows = -(-len(panels) // columns)
     inches = 7.0 if columns == 1 else 12.5
-    figure = Figure(figsize=(inches, 1 + 3.3 * rows), dpi=plots_style.DPI, layout="constrained")
+    figure = Figure(figsize=(inches, 1 + 3.3 * rows), dpi=style.DPI, layout="constrained")
     axes: list[Axes] = list(figure.subplots(rows, columns, squeeze=False, sharey=True).flat)
     for axis, (model, validate) in zip(axes, panels, strict=False):
         settings = sorted(s for s in comparisons if (s.model, s.validate) == (model, validate))
@@ -192,7 +193,7 @@ def _bars(axis: Axes, groups: Sequence[Sequence[Line]], peers: Sequence[str]) ->
                 [line.greatest - line.ratio for _, line in bars],
             ],
             error_kw={"elinewidth": 1, "capsize": 2},
-            color=plots_style.COLOURS[i],
+            color=style.COLOURS[i],
             edgecolor="white",
             hatch=HATCHES[i],
             label=peer,

@@ -1,0 +1,1 @@
+"""Devices, processes and signals: where a program runs and how it ends."""

@@ -1,0 +1,17 @@
+"""Ablations: arms that differ in one thing, and seeds that pair them."""
+
+from cnnjax.experiment.engine import Arm, OnNan, Protocol, Report, Splits, prepare, run, use_every_core
+from cnnjax.experiment.results import Results, Store
+
+__all__ = [
+    "Arm",
+    "OnNan",
+    "Protocol",
+    "Report",
+    "Results",
+    "Splits",
+    "Store",
+    "prepare",
+    "run",
+    "use_every_core",
+]

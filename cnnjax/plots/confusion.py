@@ -1,0 +1,53 @@
+"""The figure of the worst confusions: images with what they are, what they are taken for, and how surely."""
+
+import textwrap
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from cnnjax.plots.style import DPI
+from cnnjax.stats.confusion import Mistake, Pair
+
+COLUMNS = 8
+
+
+def worst_images(
+    images: np.ndarray,
+    rows: Sequence[tuple[Pair, Sequence[Mistake]]],
+    *,
+    title: str = "",
+    caption: str = "",
+) -> Figure:
+    """Draw a row of mistakes for each pair, out of `images` u8[n, height, width, 1].
+
+    Below each image: true -> predicted class, the mean probability of the predicted class, and how many
+    networks predict it.
+    """
+    figure = Figure(figsize=(1.15 * COLUMNS + 1.9, 1.5 * len(rows) + 1.0), dpi=DPI, layout="constrained")
+    grid = figure.subplots(len(rows), COLUMNS, squeeze=False)
+    for axes, (pair, mistakes) in zip(grid, rows, strict=True):
+        seeds = len(pair.counts)
+        for axis in axes:
+            axis.set(xticks=[], yticks=[])
+            axis.spines[:].set_visible(False)
+        for axis, mistake in zip(axes, mistakes, strict=False):
+            axis.imshow(images[mistake.image, ..., 0], cmap="gray_r", vmin=0, vmax=255)
+            agree = f"\n{mistake.seeds} of {seeds}" if seeds > 1 else ""
+            axis.set_xlabel(
+                f"{mistake.true} → {mistake.predicted}   {mistake.probability:.2f}{agree}", fontsize=8.5
+            )
+            axis.spines[:].set_visible(True)
+        count = f"{pair.per_seed.mean():.{seeds > 1:d}f}"
+        if seeds > 1:
+            count += f" ± {pair.per_seed.std(ddof=1):.1f}"
+        name = f"{pair.a} and {pair.b}\n{count} images"
+        axes[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9.5)
+    if title:
+        figure.suptitle(title, fontsize=12)
+    told = "true → predicted, probability of the predicted class"
+    if rows and len(rows[0][0].counts) > 1:
+        told += " (mean over the networks that predict it), and how many do"
+    lines = (told, textwrap.fill(caption, int(15 * figure.get_figwidth())))
+    figure.supxlabel("\n".join(filter(None, lines)), fontsize=8.5, color="#444444")
+    return figure

@@ -1,0 +1,83 @@
+"""What the figures share: colours, frames, legends, means with intervals.
+
+Colours are those of Okabe and Ito (2008), told apart by all common kinds of colour blindness; every
+arm also has a line style and a marker of its own, so the figures survive black-and-white print.
+pyplot and its global state are not used.
+"""
+
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from cnnjax.stats.intervals import Floats, t_interval
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+LINES = ("-", "--", "-.", ":")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<")
+GREY = "#808080"
+DPI = 150
+
+
+def frame(
+    width: float, height: float, title: str, caption: str, panels: int = 1
+) -> tuple[Figure, list[Axes]]:
+    """A figure of panels side by side; `title` is a line above it, `caption` one below."""
+    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+    axes = [figure.add_subplot(1, panels, i + 1) for i in range(panels)]
+    for axis in axes:
+        axis.grid(color="#DDDDDD", linewidth=0.6)
+        axis.set_axisbelow(True)
+        axis.spines[["top", "right"]].set_visible(False)
+    # About 12 characters of the title's size to an inch, 15 of the caption's.
+    if title:
+        lines = (textwrap.fill(line, int(12 * width)) for line in title.split("\n"))
+        figure.suptitle("\n".join(lines), fontsize=12)
+    if caption:
+        figure.supxlabel(textwrap.fill(caption, int(15 * width)), fontsize=8.5, color="#444444")
+    return figure, axes
+
+
+def epoch_axis(axis: Axes, epochs: Sequence[float] | Floats) -> None:
+    """Make x the epochs, ticks on whole ones."""
+    axis.set(xlabel="epoch", xlim=(min(epochs) - 0.5, max(epochs) + 0.5))
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10], min_n_ticks=1))
+
+
+def legend_beside(figure: Figure, heading: str = "") -> None:
+    """Put the legend of the first axes beside all of them, where it hides no data."""
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    legend = figure.legend(
+        handles, labels, loc="outside right upper", title=heading, fontsize=9, frameon=False
+    )
+    legend.set_alignment("left")
+
+
+def finite(values: npt.ArrayLike) -> Floats:
+    """The values, NaN where they are not finite."""
+    table = np.asarray(values, float)
+    return np.where(np.isfinite(table), table, np.nan)
+
+
+def counted(n: npt.NDArray[np.integer[Any]]) -> str:
+    """How many members, from the n of each place."""
+    low, high = int(n.min()), int(n.max())
+    return f"n={high}" if low == high else f"n={low} to {high}"
+
+
+def draw_seeds(axis: Axes, x: npt.ArrayLike, values: Floats, through: str, **style: Any) -> None:
+    """Draw values float[x, seeds]: a thin line for each seed, and the means with their 95% t intervals.
+
+    `through` names the x for the legend; `style` is that of the means.
+    """
+    seeds = axis.plot(x, values, color=GREY, linewidth=0.7, alpha=0.7, marker=".", markersize=3)
+    mean, half, n = t_interval(values)
+    label = f"mean and 95% t interval\n({counted(n)})"
+    axis.errorbar(x, mean, yerr=half, color=COLOURS[0], marker="o", zorder=3, label=label, **style)
+    if seeds:
+        seeds[0].set_label(f"one seed through all {through}")

@@ -1,0 +1,1 @@
+"""One run on disk: its directory, checkpoints, progress, and how it resumes."""

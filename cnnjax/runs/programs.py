@@ -1,0 +1,205 @@
+"""The compiled programs of one run: built once, one transfer to the host an epoch."""
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple, Protocol
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cnnjax.config import TrainConfig
+from cnnjax.data import Dataset
+from cnnjax.devices.layouts import Layout, one_device
+from cnnjax.keys import Streams, streams
+from cnnjax.metrics import MetricSums, means
+from cnnjax.models import MODELS, ConvNet
+from cnnjax.optimizers import OPTIMIZERS
+from cnnjax.state import TrainState, init_state
+from cnnjax.train import (
+    Arrays,
+    epoch_plan,
+    evaluate,
+    evaluate_shared,
+    make_eval_step,
+    make_train_step,
+    to_device,
+    train_epoch,
+)
+
+SEGMENTS = 20
+"""Parts in which an epoch is handed to the device at most, so that its progress can be seen."""
+
+
+class Progress(Protocol):
+    """Told how many of an epoch's parts the device has finished."""
+
+    def __call__(self, epoch: int, done: int, parts: int) -> None:
+        """Epochs and parts count from 1."""
+        ...
+
+
+class EpochEnd(NamedTuple):
+    """What is known after an epoch."""
+
+    row: dict[str, float]  # a row of history.csv
+    state: TrainState  # on the device; donated to the next epoch, so copy what is to be kept
+
+
+class Evaluation(NamedTuple):
+    """A whole split under one set of parameters."""
+
+    loss: float  # mean, nats
+    accuracy: float  # fraction
+    logits: np.ndarray  # f32[n, classes]
+
+
+@dataclass(frozen=True)
+class Program:
+    """The compiled programs of one configuration and one data set."""
+
+    start: TrainState
+    plan: Callable[[int], list[jax.Array]]  # the parts of an epoch's index plan
+    epoch: Callable[..., tuple[TrainState, MetricSums]]
+    evaluate: Callable[..., tuple[MetricSums, Any]]  # (params, data); on one device with logits
+    layout: Layout
+    train: Arrays
+    val: Arrays
+    compile_seconds: float
+
+
+def network(config: TrainConfig) -> ConvNet:
+    """The model that a configuration names."""
+    return MODELS[config.model].clone(pixel_scale=config.pixel_scale, dtype=config.compute_dtype)
+
+
+def build(config: TrainConfig, train: Dataset, val: Dataset, layout: Layout | None = None) -> Program:
+    """Compile a run before its first step, so that compiling and training are timed apart.
+
+    On one device unless `layout` says otherwise.
+    """
+    began = time.perf_counter()
+    layout = layout or one_device()
+    model, make_optimizer = network(config), OPTIMIZERS[config.optimizer]
+    hparams = jax.tree.map(jnp.float32, config.hparams)
+    keys = streams(jax.random.key(config.seed))
+    step = make_train_step(model, make_optimizer, layout.axis_name)
+    train_arrays, val_arrays = (Arrays(*layout.replicate(tuple(part))) for part in (train, val))
+    shared = layout.replicate(hparams)
+    examples = train.labels.shape[0]
+    steps = -(-examples // config.batch_size)
+    parts = max(n for n in range(1, SEGMENTS + 1) if steps % n == 0)
+
+    @jax.jit
+    def start(keys: Streams) -> TrainState:
+        sample = jnp.zeros((1, *train.images.shape[1:]), jnp.float32)
+        return init_state(model, make_optimizer, keys, sample, hparams)
+
+    @jax.jit
+    def plan(number: jax.Array) -> list[jax.Array]:
+        rows = epoch_plan(keys.shuffle, number, examples, config.batch_size)
+        return jnp.split(rows, parts)
+
+    def compiled(program: Any, *arguments: Any) -> Callable[..., Any]:
+        return program.lower(*arguments).compile(compiler_options=dict(layout.options) or None)
+
+    state = layout.replicate(start(keys))
+    first = layout.divide(plan(jnp.int32(0))[0])
+    epoch = compiled(layout.epoch(partial(train_epoch, step)), state, train_arrays, first, shared)
+    validate = layout.evaluation(_evaluation(model, config.dropout_rate, layout.axis_name))
+    return Program(
+        start=state,
+        plan=lambda number: list(map(layout.divide, plan(jnp.int32(number)))),
+        epoch=lambda state, part: epoch(state, train_arrays, part, shared),
+        evaluate=compiled(validate, state.params, val_arrays),
+        layout=layout,
+        train=train_arrays,
+        val=val_arrays,
+        compile_seconds=time.perf_counter() - began,
+    )
+
+
+def epochs(
+    program: Program, state: TrainState, numbers: Iterable[int], progress: Progress | None = None
+) -> Iterator[EpochEnd]:
+    """Train for the epochs of these numbers (the first of a run is 0), yielding after each one.
+
+    The host queues a whole epoch and its validation without waiting, and fetches all metrics at once.
+
+    Args:
+        program: compiled for the run.
+        state: where the first of these epochs begins; donated.
+        numbers: consecutive.
+        progress: told as the device gets on within an epoch.
+    """
+    for number in numbers:
+        began = time.perf_counter()
+        sums = []
+        for part in program.plan(number):
+            state, part_sums = program.epoch(state, part)
+            sums.append(part_sums)
+        val_sums, _ = program.evaluate(state.params, program.val)
+        _watch(number + 1, sums, progress)
+        fetched, val_fetched = jax.device_get((sums, val_sums))
+        training = means(jax.tree.map(lambda *leaves: np.sum(leaves, dtype=np.float64), *fetched))
+        validation = means(val_fetched)
+        yield EpochEnd(
+            {
+                "epoch": number + 1,
+                "loss": float(training["loss"]),
+                "accuracy": float(training["accuracy"]),
+                "val_loss": float(validation["loss"]),
+                "val_accuracy": float(validation["accuracy"]),
+                "seconds": time.perf_counter() - began,
+            },
+            state,
+        )
+
+
+def finite(row: Mapping[str, float]) -> bool:
+    """Whether an epoch's losses are; if not, training diverged."""
+    return math.isfinite(row["loss"]) and math.isfinite(row["val_loss"])
+
+
+def evaluate_on(config: TrainConfig, params: Any, dataset: Dataset) -> Evaluation:
+    """Loss, accuracy and logits of `params` over a whole data set."""
+    run = jax.jit(partial(evaluate, make_eval_step(network(config), config.dropout_rate)))
+    sums, logits = jax.device_get(run(params, to_device(dataset)))
+    metrics = means(sums)
+    return Evaluation(float(metrics["loss"]), float(metrics["accuracy"]), logits)
+
+
+def confusion(labels: np.ndarray, logits: np.ndarray) -> np.ndarray:
+    """Counts i64[classes, classes]: row = true class, column = predicted class."""
+    classes = logits.shape[1]
+    pairs = labels.astype(np.int64) * classes + np.argmax(logits, axis=1)
+    return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
+
+
+def _evaluation(
+    model: nn.Module, dropout_rate: float, axis_name: str | None
+) -> Callable[[Any, Arrays], tuple[MetricSums, Any]]:
+    eval_step = make_eval_step(model, dropout_rate)
+    if axis_name is None:
+        return partial(evaluate, eval_step)
+    return lambda params, data: (evaluate_shared(eval_step, params, data, axis_name), None)
+
+
+def _watch(epoch: int, sums: list[Any], progress: Progress | None) -> None:
+    """Report the parts as the device finishes them, without fetching anything.
+
+    Asking again and again instead of waiting also lets Ctrl-C through: a wait inside JAX would hold it back
+    until the epoch ends.
+    """
+    done = 0
+    while done < len(sums):
+        if sums[done].loss.is_ready():
+            done += 1
+            if progress is not None:
+                progress(epoch, done, len(sums))
+        else:
+            time.sleep(0.02)

@@ -1,0 +1,188 @@
+"""How long a training step takes, over batch, devices and population, and how long it must take at least."""
+
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from costs import StepCost, some_state
+from jax.typing import DTypeLike
+from scipy.optimize import nnls
+
+from cnnjax.batches import sequential_plan, take_batch
+from cnnjax.config import HParams
+from cnnjax.devices.layouts import Layout
+from cnnjax.models import ConvNet
+from cnnjax.optimizers import adam
+from cnnjax.population import make_population, stack
+from cnnjax.state import MakeOptimizer
+from cnnjax.train import Arrays, make_train_step, train_epoch
+
+SHAPE = (28, 28, 1)
+MIN_STEPS = 8
+"""Steps in one call of a compiled program at least; what a call itself costs is a small part of that."""
+
+Timer = Callable[[int], float]  # calls of the compiled program -> seconds a step
+
+
+class Ceilings(NamedTuple):
+    """What one device did at best."""
+
+    flops: float  # a second, in a product of square matrices
+    bandwidth: float  # bytes a second, reading and writing an array too large for a cache
+
+
+class Fit(NamedTuple):
+    """seconds(batch) = fixed + image * batch."""
+
+    fixed: float
+    image: float
+
+    def at(self, batch: float) -> float:
+        """Seconds a step."""
+        return self.fixed + self.image * batch
+
+
+class Best(NamedTuple):
+    """A program that does nothing but what is to be measured."""
+
+    timer: Timer
+    amount: float  # operations or bytes
+
+
+def product_timers(dtype: DTypeLike) -> dict[str, Best]:
+    """Products of square matrices of several sizes, on the first device; `amount` counts operations."""
+    sizes = (1024, 2048) if jax.default_backend() == "cpu" else (4096, 8192, 16384)
+    multiply = jax.jit(jnp.matmul)
+
+    def timer(size: int) -> Timer:
+        a = jnp.full((size, size), 0.5, dtype)
+        return _timer(partial(multiply, a, a), 1)
+
+    return {f"product of {size} x {size}": Best(timer(size), 2.0 * size**3) for size in sizes}
+
+
+def memory_timer() -> Best:
+    """An array too large for a cache plus 1, on the first device; `amount` counts bytes."""
+    values = jnp.zeros((1 << 25) if jax.default_backend() == "cpu" else (1 << 28), jnp.float32)
+    amount = 2.0 * values.nbytes
+    # In place: the pages of a fresh result would cost more than the traffic.
+    add = jax.jit(lambda x: x + 1, donate_argnums=0)
+
+    def call() -> object:
+        nonlocal values
+        values = add(values)
+        return values
+
+    return Best(_timer(call, 1), amount)
+
+
+def least_seconds(cost: StepCost, best: Ceilings) -> float:
+    """How long a step takes at least: as its products do, or as its bytes do, whichever is longer."""
+    return max(cost.flops / best.flops, cost.bytes / best.bandwidth)
+
+
+def fit(batches: Sequence[int], seconds: Sequence[float]) -> Fit:
+    """Least squares of the relative deviations, neither part below zero."""
+    rows = np.array([[1, batch] for batch in batches]) / np.asarray(seconds)[:, None]
+    (fixed, image), _ = nnls(rows, np.ones(len(rows)))
+    return Fit(float(fixed), float(image))
+
+
+def random_images(count: int) -> Arrays:
+    """Images and labels that cost as much as real ones."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (count, *SHAPE), np.uint8)
+    return Arrays(jnp.asarray(images), jnp.asarray(rng.integers(0, 10, count), jnp.int32))
+
+
+def step_timer(
+    model: ConvNet, batch_size: int, layout: Layout, hparams: HParams, make_optimizer: MakeOptimizer = adam
+) -> Timer:
+    """Compile and warm up training as `train` does it on this layout."""
+    steps = _steps(batch_size)
+    data = random_images(batch_size)
+    traced = jax.tree.map(jnp.float32, hparams)
+    state = layout.replicate(some_state(model, make_optimizer, data, traced))
+    plan = layout.divide(_plan(batch_size))
+    data, traced = Arrays(*layout.replicate(tuple(data))), layout.replicate(traced)
+    step = make_train_step(model, make_optimizer, layout.axis_name)
+    lowered = layout.epoch(partial(train_epoch, step)).lower(state, data, plan, traced)
+    compiled = lowered.compile(compiler_options=dict(layout.options) or None)
+
+    def call() -> object:
+        nonlocal state
+        state, sums = compiled(state, data, plan, traced)
+        return sums
+
+    return _timer(call, steps)
+
+
+def forward_timer(model: ConvNet, batch_size: int) -> Timer:
+    """The same for the forward pass alone, from pixels to logits without dropout, on one device."""
+    data = random_images(batch_size)
+    params = some_state(model, adam, data, HParams()).params
+
+    @jax.jit
+    def run(params: Any, plan: jax.Array) -> jax.Array:
+        def body(total: jax.Array, row: jax.Array) -> tuple[jax.Array, None]:
+            images = take_batch(data.images, data.labels, row).images
+            # Every step waits for the one before, or all of them would be computed as one.
+            logits = model.apply({"params": params}, images + 0 * total)
+            assert isinstance(logits, jax.Array)
+            return jnp.sum(logits), None
+
+        return jax.lax.scan(body, jnp.float32(0), plan)[0]
+
+    return _timer(partial(run, params, _plan(batch_size)), _steps(batch_size))
+
+
+def population_timer(
+    model: ConvNet, members: int, batch_size: int, chunk: int | None, hparams: HParams
+) -> Timer:
+    """The same for a population, as experiments train it on all devices: seconds a step of all members."""
+    steps = _steps(batch_size)
+    data, one = random_images(steps * batch_size), random_images(1)
+    program = make_population(model, adam, data, one, batch_size=batch_size, chunk=chunk)
+    population = program.start(np.arange(members, dtype=np.uint32), stack([hparams] * members))
+
+    def call() -> object:
+        nonlocal population
+        population, sums = program.epoch(population, 0)
+        return sums
+
+    return _timer(call, steps)
+
+
+def _steps(batch_size: int) -> int:
+    return max(MIN_STEPS, 2048 // batch_size)
+
+
+def _plan(batch_size: int) -> jax.Array:
+    """i32[steps, batch]: the same images in every step."""
+    return jnp.tile(sequential_plan(batch_size, batch_size), (_steps(batch_size), 1))
+
+
+def _timer(call: Callable[[], object], steps: int) -> Timer:
+    jax.block_until_ready(call())
+
+    def measure(calls: int) -> float:
+        began = time.perf_counter()
+        for _ in range(calls):
+            jax.block_until_ready(call())
+        return (time.perf_counter() - began) / (calls * steps)
+
+    return measure
+
+
+def counted_by_xla(model: ConvNet, batch_size: int, hparams: HParams) -> StepCost:
+    """What XLA's cost analysis says of one compiled step on one device."""
+    data = random_images(batch_size)
+    traced = jax.tree.map(jnp.float32, hparams)
+    state = some_state(model, adam, data, traced)
+    batch = take_batch(data.images, data.labels, jnp.arange(batch_size))
+    analysis = jax.jit(make_train_step(model, adam)).lower(state, batch, traced).compile().cost_analysis()
+    return StepCost(int((analysis or {}).get("flops", 0)), int((analysis or {}).get("bytes accessed", 0)))

@@ -1,0 +1,177 @@
+"""Figures of the dropout demonstration: pure functions from numbers to a matplotlib Figure.
+
+`cnnjax.plots.png` renders these too.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from cnnjax.plots.style import COLOURS, GREY, LINES, MARKERS, frame, legend_beside
+from cnnjax.stats.intervals import Floats, t_interval
+
+
+def activations(
+    training: Mapping[str, npt.ArrayLike],
+    test: Mapping[str, npt.ArrayLike],
+    *,
+    title: str = "",
+    caption: str = "",
+) -> Figure:
+    """Mean activations of each form of dropout: training float[seeds, masks], test float[seeds].
+
+    Left, both modes; right, how much larger the test's are, a small dot for each seed and mask.
+    """
+    figure, (levels, ratios) = frame(10, 4.4, title, caption, panels=2)
+    for i, values in enumerate((_per_seed(training), {k: np.asarray(v) for k, v in test.items()})):
+        mean, half, _ = t_interval(np.stack(list(values.values())))
+        levels.errorbar(
+            np.arange(len(mean)) + (-0.12, 0.12)[i],
+            mean,
+            yerr=half,
+            color=COLOURS[i],
+            marker=MARKERS[i],
+            markersize=8,
+            linestyle="none",
+            capsize=6,
+            label=("in training", "at test")[i],
+        )
+        side = (-1, 1)[i]
+        for x, value in enumerate(mean):
+            levels.annotate(
+                f"{value:.3f}",
+                (x + 0.12 * side, value),
+                (9 * side, 0),
+                textcoords="offset points",
+                ha=("right", "left")[i],
+                va="center",
+                fontsize=9,
+            )
+    for x, name in enumerate(training):
+        every = np.asarray(test[name], float)[:, None] / np.asarray(training[name], float)
+        spread = np.linspace(-0.18, 0.18, every.size)
+        ratios.plot(x + spread, every.ravel(), ".", color=GREY, markersize=3, zorder=2)
+        mean, half, _ = t_interval(every.mean(axis=1))
+        ratios.errorbar(x, mean, yerr=half, color=COLOURS[2], marker="D", markersize=7, capsize=6, zorder=3)
+        note = f"{mean:.4f}" + (f" ± {half:.4f}" if np.isfinite(half) else "")
+        ratios.annotate(note, (x, float(mean)), (0, 12), textcoords="offset points", ha="center", fontsize=9)
+    for axis, label in ((levels, "mean activation that Dense_0 receives"), (ratios, "test / training")):
+        axis.set_xticks(range(len(training)), list(training))
+        axis.set(ylabel=label, xlim=(-0.55, len(training) - 0.45))
+        axis.set_ylim(0, axis.get_ylim()[1] * 1.12)
+    ratios.axhline(1, color="black", linewidth=0.8, zorder=1)
+    legend_beside(figure)
+    return figure
+
+
+def same_function(
+    reference: Mapping[str, npt.ArrayLike],
+    others: Mapping[str, Mapping[str, npt.ArrayLike]],
+    told: Mapping[str, Mapping[str, str]],
+    *,
+    title: str = "",
+    caption: str = "",
+) -> Figure:
+    """Logits of other networks against a reference: a row for each optimizer, a column for each network.
+
+    `reference[row]` and `others[row][column]` are float[points]; `told` has a line of text for each.
+    """
+    columns = list(next(iter(others.values())))
+    figure, _ = frame(3.4 * len(columns), 3.5 * len(others), title, caption, panels=0)
+    for i, (row, networks) in enumerate(others.items()):
+        for j, (column, logits) in enumerate(networks.items()):
+            axis = figure.add_subplot(len(others), len(columns), i * len(columns) + j + 1)
+            x, y = np.asarray(reference[row], float), np.asarray(logits, float)
+            low, high = min(x.min(), y.min()), max(x.max(), y.max())
+            axis.plot((low, high), (low, high), color="black", linewidth=0.8)
+            axis.plot(x, y, ".", color=COLOURS[i], markersize=2.5, alpha=0.5, rasterized=True)
+            axis.set_aspect("equal")
+            axis.set_title(f"{row}: {column}", fontsize=10)
+            axis.annotate(told[row][column], (0.04, 0.96), xycoords="axes fraction", va="top", fontsize=8.5)
+            axis.spines[["top", "right"]].set_visible(False)
+            axis.set(xlabel="logit, inverted network", ylabel="logit, classic network")
+    return figure
+
+
+def monte_carlo(
+    averaged: Mapping[str, npt.ArrayLike],
+    scaled: Mapping[str, npt.ArrayLike],
+    *,
+    title: str = "",
+    caption: str = "",
+) -> Figure:
+    """Averages of k sampled networks, float[seeds, k], against weight scaling, float[seeds].
+
+    A column for each metric; above its values, below the difference within each seed.
+    """
+    figure, _ = frame(11, 6.8, title, caption, panels=0)
+    for j, (metric, table) in enumerate(averaged.items()):
+        curve, line = np.asarray(table, float), np.asarray(scaled[metric], float)
+        k = np.arange(1, curve.shape[1] + 1)
+        value, difference = (figure.add_subplot(2, len(averaged), i * len(averaged) + j + 1) for i in (0, 1))
+        value.plot(k, curve.T, color=GREY, linewidth=0.6, alpha=0.7)[0].set_label("average, one seed")
+        _band(value, k, curve, 0, "average of k sampled networks")
+        _band(value, k, np.repeat(line[:, None], len(k), axis=1), 1, "weight scaling")
+        _band(difference, k, curve - line[:, None], 2, "average - weight scaling,\nwithin each seed")
+        difference.axhline(0, color="black", linewidth=0.8)
+        tail = (curve - line[:, None])[:, min(len(k) - 1, 4) :]
+        # The first few k are an order of magnitude away, and would hide whether and where the two meet.
+        mean, half, _ = t_interval(tail, axis=0)
+        difference.set_ylim(*_around(mean, half))
+        value.set(ylabel=metric)
+        difference.set(ylabel=f"difference of {metric}")
+        for axis in (value, difference):
+            axis.set_xscale("log")
+            axis.set_xlabel("k, number of sampled networks")
+            ticks = [t for t in (1, 2, 5, 10, 20, 50, 100, 200, 500) if t <= len(k)]
+            axis.set_xticks(ticks, list(map(str, ticks)))
+            axis.minorticks_off()
+            axis.grid(color="#DDDDDD", linewidth=0.6)
+            axis.set_axisbelow(True)
+            axis.spines[["top", "right"]].set_visible(False)
+    for axis in figure.axes[:2]:
+        axis.legend(fontsize=9, frameon=False)
+    return figure
+
+
+def ratios(
+    table: Mapping[str, Mapping[str, npt.ArrayLike]], ylabel: str, *, title: str = "", caption: str = ""
+) -> Figure:
+    """Ratios float[rounds] of each arm to a reference, a panel for each clock: median, quartiles, rounds."""
+    figure, axes = frame(10, 4.4, title, caption, panels=len(table))
+    for axis, (clock, arms) in zip(axes, table.items(), strict=True):
+        for x, values in enumerate(arms.values()):
+            ratio = np.asarray(values, float)
+            low, median, high = np.percentile(ratio, (25, 50, 75))
+            axis.plot(x + np.linspace(-0.2, 0.2, len(ratio)), ratio, ".", color=COLOURS[x], alpha=0.6)
+            axis.errorbar(x, median, [[median - low], [high - median]], color="black", marker="D", capsize=6)
+            axis.annotate(f"{median:.2f}", (x + 0.24, median), va="center", fontsize=10)
+        axis.axhline(1, color="black", linewidth=0.8)
+        axis.set_xticks(range(len(arms)), list(arms))
+        axis.set(title=f"{clock} time", xlim=(-0.5, len(arms) - 0.3))
+        # A round that was held up says nothing, and would flatten all the others.
+        axis.set_ylim(0.5, 2.5)
+    axes[0].set_ylabel(ylabel)
+    return figure
+
+
+def _band(axis: Axes, k: Any, table: Floats, i: int, label: str) -> None:
+    mean, half, _ = t_interval(table, axis=0)
+    axis.fill_between(k, mean - half, mean + half, color=COLOURS[i], alpha=0.2, linewidth=0)
+    axis.plot(k, mean, color=COLOURS[i], linestyle=LINES[i], linewidth=2, label=label)
+
+
+def _around(mean: Floats, half: Floats) -> tuple[float, float]:
+    """Limits that hold all intervals and 0, with some room above for a legend."""
+    half = np.nan_to_num(half)
+    low, high = min(0.0, float(np.min(mean - half))), max(0.0, float(np.max(mean + half)))
+    room = (high - low) or 1.0
+    return low - 0.15 * room, high + 0.4 * room
+
+
+def _per_seed(values: Mapping[str, npt.ArrayLike]) -> dict[str, Floats]:
+    return {name: np.asarray(table, float).mean(axis=1) for name, table in values.items()}

@@ -1,0 +1,107 @@
+"""The figure of masks and the keys they come from: a pure function from arrays to a matplotlib Figure."""
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from cnnjax.stats.intervals import Floats
+
+Bools = npt.NDArray[np.bool_]
+KEPT, DROPPED, PATH, SIBLING = "#0072B2", "#F2F2F2", "#D55E00", "#5A5A5A"
+
+
+class Level(NamedTuple):
+    """One level of a key tree: the children of the chosen node above, each a name and its words.
+
+    `chosen` is the place of the node that has children; None at the leaves, all of which are wanted.
+    """
+
+    derivation: str
+    nodes: Sequence[tuple[str, str]]
+    chosen: int | None
+
+
+def masks_and_keys(
+    masks: Mapping[str, Bools],
+    devices: Mapping[str, int],
+    tree: Sequence[Level],
+    *,
+    columns: int = 64,
+    title: str = "",
+    caption: str = "",
+) -> Figure:
+    """Masks bool[batch, elements] of one batch, side by side, above the key tree they come from.
+
+    Lines divide the parts of the batch that different devices drew.
+    """
+    figure = Figure(figsize=(11, 10.2), dpi=150, layout="constrained")
+    grid = figure.add_gridspec(2, len(masks), height_ratios=(4.4, 5.8))
+    for i, (name, mask) in enumerate(masks.items()):
+        axis = figure.add_subplot(grid[0, i])
+        rows = len(mask)
+        shades = np.where(mask[:, :columns, None], _rgb(KEPT), _rgb(DROPPED))
+        axis.imshow(shades, aspect="auto", interpolation="nearest", extent=(0, columns, rows, 0))
+        part = rows // devices[name]
+        for device in range(devices[name]):
+            if device:
+                axis.axhline(device * part, color=PATH, linewidth=1.4)
+            axis.text(
+                columns + 1, (device + 0.5) * part, f"dev. {device}", va="center", fontsize=7, color=PATH
+            )
+        axis.set_title(textwrap.fill(name, 38), fontsize=10)
+        axis.set(xlabel=f"element (first {columns} of {mask.shape[1]:,})")
+        if not i:
+            axis.set(ylabel="example's place in the batch")
+    _tree(figure.add_subplot(grid[1, :]), tree)
+    figure.suptitle(title, fontsize=12)
+    figure.supxlabel(textwrap.fill(caption, 165), fontsize=8.5, color="#444444")
+    return figure
+
+
+def _tree(axis: Axes, tree: Sequence[Level]) -> None:
+    """Level under level; the chosen node of each is the parent of the next."""
+    axis.axis("off")
+    axis.set(xlim=(0, 1), ylim=(len(tree) - 0.4, -0.5))
+    parent: float | None = None
+    for depth, level in enumerate(tree):
+        places = 0.24 + 0.76 * (np.arange(len(level.nodes)) + 0.5) / len(level.nodes)
+        axis.text(0, depth, level.derivation, va="center", fontsize=9.5)
+        for i, (place, (name, words)) in enumerate(zip(places, level.nodes, strict=True)):
+            on = level.chosen in (i, None)
+            colour = "black" if on else SIBLING
+            if parent is not None:
+                axis.plot(
+                    (parent, place),
+                    (depth - 0.74, depth - 0.27),
+                    color=PATH if on else SIBLING,
+                    linewidth=2 if on else 0.9,
+                    linestyle="-" if on else ":",
+                )
+            box: dict[str, Any] = {
+                "boxstyle": "round,pad=0.35",
+                "facecolor": "white",
+                "edgecolor": PATH if on else SIBLING,
+                "linewidth": 1.8 if on else 0.8,
+            }
+            told = f"{name}\n{words}"
+            axis.text(
+                place,
+                depth,
+                told,
+                ha="center",
+                va="center",
+                family="monospace",
+                fontsize=8.5,
+                color=colour,
+                bbox=box,
+            )
+        parent = float(places[level.chosen or 0])
+
+
+def _rgb(colour: str) -> Floats:
+    return np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
