@@ -1,7 +1,6 @@
-"""Keys: the named streams of a run, and random bits as a function of where an example is.
+"""Keys: the named streams of a run, the key of a mask, and the random bits that belong to an element.
 
-The key tree, wide and shallow (a child is named by `split`'s position or `fold_in`'s number, never both
-from one parent):
+A child key is named by `split`'s position or by `fold_in`'s number, never both from one parent:
 
     root = jax.random.key(seed)
     |- split 0: init
@@ -9,29 +8,32 @@ from one parent):
     '- split 2: dropout --- fold_in(step) --- fold_in(layer) ------> threefry(counter = (example, block))
 """
 
-from functools import partial
+from math import prod
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
+from jax.extend.random import threefry_2x32
 
-_ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
+from cnnjax.shapes import Array, Index, Int32, Key, UInt32
+
+UNIT = 2**30
+"""`uniform_bits` are whole numbers in [0, UNIT)."""
 
 
 class Streams(NamedTuple):
-    """The three independent keys of one run, each a key scalar."""
+    """The three independent keys of one run."""
 
-    init: jax.Array
-    shuffle: jax.Array
-    dropout: jax.Array
+    init: Key[Array, ""]
+    shuffle: Key[Array, ""]
+    dropout: Key[Array, ""]
 
 
 def require_threefry(key: jax.Array) -> None:
     """Refuse every key but a typed threefry key.
 
-    Under `vmap`, an `rbg` key draws the bits of its first member for all members, so paired populations
-    would silently share masks; raw uint32 keys carry no implementation to check.
+    Under `vmap`, an `rbg` key draws the bits of its first member for all members, so paired populations would
+    silently share masks. Raw uint32 keys carry no implementation to check.
 
     Raises:
         TypeError: `key` is not a typed key.
@@ -46,62 +48,84 @@ def require_threefry(key: jax.Array) -> None:
         )
 
 
-def streams(root: jax.Array) -> Streams:
-    """The named streams of a run from its root key (a threefry key scalar)."""
+def streams(root: Key[Array, ""]) -> Streams:
+    """Split the root key of a run into its named streams.
+
+    Raises:
+        TypeError, ValueError: see `require_threefry`.
+    """
     require_threefry(root)
     return Streams(*jax.random.split(root, 3))
 
 
-def threefry_2x32(
-    key: tuple[jax.Array, jax.Array], counter: tuple[jax.Array, jax.Array]
-) -> tuple[jax.Array, jax.Array]:
-    """Threefry-2x32, 20 rounds (Salmon et al. 2011), on broadcastable uint32 arrays.
+class Masks(NamedTuple):
+    """What a network needs to know to draw the masks of one batch."""
 
-    The same function as JAX's own primitive (a test compares them), written with `jax.numpy` so that XLA
-    fuses its rounds into one loop; the primitive runs them as a loop over memory on the CPU, where it
-    costs about six times as much.
+    stream: Key[Array, ""]  # `streams(root).dropout`
+    step: Index = 0  # number of the training step, from 0
+    first_example: Index = 0  # position of the batch's first example in the global batch
+
+    def key(self, layer: Index) -> Key[Array, ""]:
+        """Return the key of one dropout layer, counted from the input."""
+        return jax.random.fold_in(jax.random.fold_in(self.stream, self.step), layer)
+
+
+def mask_key(root: Key[Array, ""], layer: Index, step: Index) -> Key[Array, ""]:
+    """Return the key of one layer's dropout mask at one training step.
+
+    This is the project's promise: the mask of example i is a function of `mask_key(root, layer, step)` and i
+    alone. It does not depend on the number of devices, nor on how the program is run.
+
+    Args:
+        root: the root key of the run, `jax.random.key(seed)`.
+        layer: number of the dropout layer, counted from the input.
+        step: number of the training step, counted from 0.
     """
-    schedule = (key[0], key[1], key[0] ^ key[1] ^ np.uint32(0x1BD11BDA))
-    x, y = counter[0] + schedule[0], counter[1] + schedule[1]
-    for group in range(5):
-        for rotation in _ROTATIONS[group % 2]:
-            x = x + y
-            y = (y << np.uint32(rotation)) | (y >> np.uint32(32 - rotation))
-            y = y ^ x
-        x = x + schedule[(group + 1) % 3]
-        y = y + schedule[(group + 2) % 3] + np.uint32(group + 1)
+    return Masks(streams(root).dropout, step).key(layer)
+
+
+def example_words(
+    key: Key[Array, ""], examples: UInt32[Array, " n"], blocks: int
+) -> tuple[UInt32[Array, "blocks n"], UInt32[Array, "blocks n"]]:
+    """Draw two random words for each block of each example: threefry(key, (example, block)).
+
+    The words of an example do not depend on how many examples are drawn together, nor on the device.
+
+    Args:
+        key: used for nothing else.
+        examples: positions of the examples in the global batch.
+        blocks: pairs of words per example, below 2^32 - 1.
+    """
+    require_threefry(key)
+    example = jnp.broadcast_to(examples, (blocks, len(examples)))
+    block = jnp.broadcast_to(jnp.arange(blocks, dtype=jnp.uint32)[:, None], example.shape)
+    x, y = threefry_2x32(jax.random.key_data(key), jnp.stack([example, block]))
     return x, y
 
 
-@partial(jax.jit, static_argnames="blocks", inline=True)
-def example_blocks(key: jax.Array, example: jax.Array, blocks: int) -> tuple[jax.Array, jax.Array]:
-    """Random words for each example, as a pure function of `key` and the example's number.
-
-    An example's words do not depend on how many examples are drawn together, nor on the device that
-    draws them: those of block b are threefry(key, (example, b)).
-
-    Args:
-        key: threefry key scalar, used for nothing else.
-        example: uint32[n], the places of the examples in the global batch.
-        blocks: how many pairs of words each example gets, below 2^32 - 1.
-
-    Returns:
-        Two arrays, uint32[blocks, n]. Examples come last, where `conv_pool` has them: whoever reads both
-        then reads rows of both.
-    """
-    shape = (blocks, example.shape[0])
-    place = jnp.broadcast_to(example.astype(jnp.uint32)[None, :], shape)
-    block = jnp.broadcast_to(jnp.arange(blocks, dtype=jnp.uint32)[:, None], shape)
-    return threefry_2x32(_words_of(key), (place, block))
-
-
-def shared_word(key: jax.Array) -> jax.Array:
-    """One uint32 for all examples together, independent of what `example_blocks` draws from `key`."""
-    last = jnp.full((), jnp.iinfo(jnp.uint32).max, jnp.uint32)
-    return threefry_2x32(_words_of(key), (last, last))[0]
-
-
-def _words_of(key: jax.Array) -> tuple[jax.Array, jax.Array]:
+def shared_word(key: Key[Array, ""]) -> UInt32[Array, ""]:
+    """Draw one word for all examples together, independent of `example_words`."""
     require_threefry(key)
-    data = jax.random.key_data(key)
-    return data[0], data[1]
+    return threefry_2x32(jax.random.key_data(key), jnp.full(2, 2**32 - 1, jnp.uint32))[0]
+
+
+def positions(shape: tuple[int, ...], first_example: Index = 0) -> UInt32[Array, " n"]:
+    """Positions in the global batch of the examples of f[n, ...]."""
+    return jnp.asarray(first_example, jnp.uint32) + jnp.arange(shape[0] if shape else 1, dtype=jnp.uint32)
+
+
+def uniform_bits(
+    key: Key[Array, ""], shape: tuple[int, ...], first_example: Index = 0
+) -> Int32[Array, "..."]:
+    """Draw a whole number, uniform in [0, 2^30), for each element of f[n, ...].
+
+    The upper 16 bits of element j of an example are quarter j % 4 of the example's block j // 4. The lower 14
+    are drawn once for all elements of a key, at a cost of 16 bits an element instead of 30. Over keys every
+    number is equally likely; within one mask, the sharing correlates two elements by at most
+    2^-34 / (rate (1 - rate)).
+    """
+    elements = prod(shape[1:])
+    x, y = example_words(key, positions(shape, first_example), -(-elements // 4))
+    quarters = jnp.stack([x & 0xFFFF, x >> 16, y & 0xFFFF, y >> 16], axis=1)
+    upper = quarters.reshape(-1, x.shape[1])[:elements].T.reshape(shape)
+    return (upper << 14 | shared_word(key) >> 18).astype(jnp.int32)

@@ -6,25 +6,29 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from cnnjax.shapes import Array, Float32, Int32
+
 
 class MetricSums(NamedTuple):
-    """Sums over examples; each f32[], or f32 with leading axes of steps or members."""
+    """Sums over examples; leading axes may count steps or members."""
 
-    loss: jax.Array
-    correct: jax.Array
-    examples: jax.Array
+    loss: Float32[Array, "..."]
+    correct: Float32[Array, "..."]
+    examples: Float32[Array, "..."]
 
 
-def example_loss(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Softmax cross-entropy in nats: f32[n, classes], i32[n] -> f32[n]."""
+def example_loss(logits: Float32[Array, "n classes"], labels: Int32[Array, " n"]) -> Float32[Array, " n"]:
+    """Softmax cross-entropy in nats."""
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
 
 
-def metric_sums(logits: jax.Array, labels: jax.Array, loss: jax.Array, weight: jax.Array) -> MetricSums:
-    """Sums over a batch: f32[n, classes], i32[n], f32[n], f32[n] of 0 (padding) and 1.
-
-    `loss` is `example_loss(logits, labels)`, handed over because training has it already.
-    """
+def metric_sums(
+    logits: Float32[Array, "n classes"],
+    labels: Int32[Array, " n"],
+    loss: Float32[Array, " n"],
+    weight: Float32[Array, " n"],
+) -> MetricSums:
+    """Sum over a batch; `loss` is `example_loss(logits, labels)`, and `weight` is 0 for padding, else 1."""
     correct = (jnp.argmax(logits, axis=-1) == labels).astype(jnp.float32)
     return MetricSums(jnp.sum(loss * weight), jnp.sum(correct * weight), jnp.sum(weight))
 
@@ -35,5 +39,5 @@ def total(sums: MetricSums) -> MetricSums:
 
 
 def means(sums: MetricSums) -> dict[str, jax.Array]:
-    """`loss` (nats) and `accuracy` (fraction): the one division."""
+    """Divide: `loss` (nats) and `accuracy` (fraction)."""
     return {"loss": sums.loss / sums.examples, "accuracy": sums.correct / sums.examples}

@@ -1,8 +1,7 @@
 """One convolutional network whose fields are the axes one may ablate, and the tutorials' two instances."""
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import field
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Literal
 
@@ -10,21 +9,24 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cnnjax.dropout import Dropout, Place, Rate
+from cnnjax.dropout import DROPOUT
 from cnnjax.errors import ArgumentError
-from cnnjax.kernels.convolution import conv_pool, conv_pool_reference
+from cnnjax.kernels.convolution import Activation, Padding, conv_pool, output_size
 from cnnjax.kernels.dense import dense
-from cnnjax.pooling import PoolingName
+from cnnjax.kernels.dropout import FAST
+from cnnjax.keys import Masks
+from cnnjax.pooling import POOLING, PoolingName
+from cnnjax.shapes import Array, Float, Float32, Index, Key, Scalar
 
-Padding = Literal["SAME", "VALID"]
-Activation = Callable[[jax.Array], jax.Array]
+WINDOW = 2
+"""Height and width of a pooling window."""
 
 
 class Conv(nn.Module):
-    """Convolution, activation and pooling, as one layer: pool(activation(conv(x) + bias)).
+    """Convolution, activation and pooling: pool(activation(conv(x) + bias)).
 
-    Parameters `kernel` f32[k, k, in, out] (Glorot uniform) and `bias` f32[out] (zeros), as Keras's Conv2D
-    and Flax's `nn.Conv` hold them. `reference=True` computes the same through XLA's own convolution.
+    Parameters `kernel` f32[k, k, in, out] (Glorot uniform) and `bias` f32[out] (zeros), as Keras's Conv2D and
+    Flax's `nn.Conv` hold them. `reference=True` computes the definition; otherwise one fused kernel does.
     """
 
     features: int
@@ -32,26 +34,23 @@ class Conv(nn.Module):
     padding: Padding
     activation: Activation
     pooling: PoolingName
-    window: int = 2
     reference: bool = False
     dtype: str = "float32"
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """f[n, height, width, in] -> f[n, height', width', out]."""
+    def __call__(self, x: Float[Array, "n h w in"]) -> Float[Array, "n h2 w2 out"]:
+        """Apply the layer."""
         shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
-        kernel = self.param("kernel", nn.initializers.glorot_uniform(), shape)
-        bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        layer = conv_pool_reference if self.reference else conv_pool
-        return layer(
-            x,
-            kernel.astype(self.dtype),
-            bias.astype(self.dtype),
-            padding=self.padding,
-            activation=self.activation,
-            pooling=self.pooling,
-            window=self.window,
-        )
+        kernel = self.param("kernel", nn.initializers.glorot_uniform(), shape).astype(self.dtype)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
+        if not self.reference:
+            return conv_pool(
+                x, kernel, bias, padding=self.padding, activation=self.activation, pooling=self.pooling
+            )
+        output_size(x.shape, shape, self.padding, 1 if self.pooling == "none" else WINDOW)
+        layout = ("NHWC", "HWIO", "NHWC")
+        convolved = jax.lax.conv_general_dilated(x, kernel, (1, 1), self.padding, dimension_numbers=layout)
+        return POOLING[self.pooling](self.activation(convolved + bias[None, None, None]), WINDOW)
 
 
 class Dense(nn.Module):
@@ -61,11 +60,38 @@ class Dense(nn.Module):
     dtype: str = "float32"
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """f[n, in] -> f[n, features]."""
+    def __call__(self, x: Float[Array, "n in"]) -> Float[Array, "n out"]:
+        """X @ kernel + bias."""
         kernel = self.param("kernel", nn.initializers.glorot_uniform(), (x.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         return dense(x, kernel.astype(self.dtype), bias.astype(self.dtype))
+
+
+class Dropout(nn.Module):
+    """Dropout as a layer: `Dropout("inverted")(x, rate)`.
+
+    Its key comes from the `dropout` stream of `apply(..., rngs={"dropout": key})`, as for Flax's own layer,
+    unless one is passed. `rate` is an argument of the call, and may be traced.
+    """
+
+    kind: str = "inverted"
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "n *rest"],
+        rate: Scalar,
+        key: Key[Array, ""] | None = None,
+        *,
+        deterministic: bool = False,
+        first_example: Index = 0,
+    ) -> Float[Array, "n *rest"]:
+        """Apply `DROPOUT[self.kind]`."""
+        if key is None:
+            # At evaluation the key is not used.
+            key = jax.random.key(0) if deterministic else self.make_rng("dropout")
+        drop = FAST[DROPOUT[self.kind]]
+        return drop(key, x, rate, deterministic=deterministic, first_example=first_example)
 
 
 class ConvNet(nn.Module):
@@ -75,19 +101,19 @@ class ConvNet(nn.Module):
     Flatten, Dropout, Dense(100, relu), Dense(10)).
 
     Attributes:
-        features: output channels, one entry a convolution block.
+        features: output channels, one entry per convolution block.
         kernel_size: height and width of every kernel.
         padding: "SAME" or "VALID", as Keras's same and valid.
         activation: after every convolution and every hidden dense layer.
-        pooling: a name in `POOLING`; "strided" is a convolution with strides in pooling's place.
+        pooling: a name in `POOLING`; "strided" is a convolution with strides in place of pooling.
         hidden: widths of the dense layers before the logits.
         classes: number of logits.
         dropout: a name in `DROPOUT`, or "none", which draws no masks at all.
         dropout_sites: "flatten" drops once, before the dense layers; "blocks" after every block.
-        pixel_scale: factor on the images first of all; 255 undoes the division by 255, for a network that is
-            to see raw pixels, as the second tutorial's.
-        reference: True computes the convolutions through XLA's own, slower on the CPU.
-        dtype: of all that is computed, "float32" or "bfloat16"; parameters and logits are float32.
+        pixel_scale: factor on the images, applied first; 255 undoes the division by 255, for a network that
+            takes raw pixels, as the second tutorial's.
+        reference: compute the convolutions by their definition, slower on the CPU.
+        dtype: of the computation, "float32" or "bfloat16"; parameters and logits are float32.
     """
 
     features: tuple[int, ...] = (10,)
@@ -101,44 +127,35 @@ class ConvNet(nn.Module):
     dropout_sites: Literal["flatten", "blocks"] = "flatten"
     pixel_scale: float = 1.0
     reference: bool = False
-    # Not in repr(), by which experiments know the arms of directories that are older than it.
-    dtype: str = field(default="float32", repr=False)
+    dtype: str = "float32"
 
     @nn.compact
     def __call__(
         self,
-        images: jax.Array,
+        images: Float32[Array, "n h w c"],
         train: bool = False,
-        dropout_rate: Rate = 0.0,
-        dropout_key: jax.Array | None = None,
-        first_example: Place = 0,
-    ) -> jax.Array:
-        """Logits of a batch.
+        dropout_rate: Scalar = 0.0,
+        masks: Masks | None = None,
+    ) -> Float32[Array, "n classes"]:
+        """Compute the logits of a batch.
 
         Args:
-            images: f32[n, height, width, channels] in [0, 1].
+            images: pixels in [0, 1].
             train: whether dropout draws masks; static.
             dropout_rate: float or traced scalar.
-            dropout_key: the step's key; without it, the `dropout` stream of `apply(..., rngs=...)`. Site l
-                of the network uses fold_in(key, l), sites counted from the input.
-            first_example: where the first of `images` is in the whole batch, if they are a part of it.
-
-        Returns:
-            f32[n, classes].
+            masks: which masks to draw: site l, counted from the input, uses `masks.key(l)`. Without it, keys
+                come from the `dropout` stream of `apply(..., rngs=...)`.
         """
-        draws = train and self.dropout != "none"
-        stream = self.make_rng("dropout") if draws and dropout_key is None else dropout_key
 
         def drop(x: jax.Array, site: int) -> jax.Array:
             if self.dropout == "none":
                 return x
-            key = jax.random.fold_in(stream, site) if draws and stream is not None else None
+            key, first = (None, 0) if masks is None or not train else (masks.key(site), masks.first_example)
             layer = Dropout(self.dropout, name=f"Dropout_{site}")
-            return layer(x, dropout_rate, key, deterministic=not train, first_example=first_example)
+            return layer(x, dropout_rate, key, deterministic=not train, first_example=first)
 
         x = images if self.pixel_scale == 1.0 else images * self.pixel_scale
         x = x.astype(self.dtype)
-        last = len(self.features) - 1
         for block, features in enumerate(self.features):
             x = Conv(
                 features,
@@ -146,12 +163,15 @@ class ConvNet(nn.Module):
                 self.padding,
                 self.activation,
                 self.pooling,
-                reference=self.reference,
-                dtype=self.dtype,
+                self.reference,
+                self.dtype,
                 name=f"Conv_{block}",
             )(x)
-            if self.dropout_sites == "blocks" or block == last:
-                x = drop(x, block if self.dropout_sites == "blocks" else 0)
+            if self.dropout_sites == "blocks":
+                x = drop(x, block)
+        if self.dropout_sites == "flatten":
+            # Before it is flattened: spatial dropout drops channels.
+            x = drop(x, 0)
         x = x.reshape(x.shape[0], -1)
         for layer, width in enumerate(self.hidden):
             x = self.activation(Dense(width, self.dtype, name=f"Dense_{layer}")(x))
@@ -171,10 +191,10 @@ MODELS: Mapping[str, ConvNet] = MappingProxyType(
 
 
 def model_named(name: str) -> ConvNet:
-    """The network of that name.
+    """Look up a network in `MODELS`.
 
     Raises:
-        ArgumentError: there is none.
+        ArgumentError: there is none of that name.
     """
     if name not in MODELS:
         raise ArgumentError(f"unknown model {name!r}; choose one of {', '.join(MODELS)}")

@@ -12,14 +12,14 @@ from cnnjax.config import OPTIMIZER_NAMES, HParams
 
 
 class AdamState(NamedTuple):
-    """State of `adam`; `mean` and `square` have the structure of the parameters."""
+    """State of `keras_adam`; `mean` and `square` have the structure of the parameters."""
 
     step: jax.Array  # i32[], updates so far
     mean: Any
     square: Any
 
 
-def adam(hparams: HParams) -> optax.GradientTransformation:
+def keras_adam(hparams: HParams) -> optax.GradientTransformation:
     """Adam (Kingma & Ba 2015) as Keras computes it: b1 0.9, b2 0.999, epsilon 1e-7.
 
     Keras adds epsilon to sqrt(v), which the paper calls epsilon-hat, and optax to the bias-corrected root:
@@ -52,6 +52,6 @@ def rmsprop(hparams: HParams) -> optax.GradientTransformation:
 
 
 OPTIMIZERS: Mapping[str, Callable[[HParams], optax.GradientTransformation]] = MappingProxyType(
-    dict(zip(OPTIMIZER_NAMES, (adam, rmsprop), strict=True))
+    dict(zip(OPTIMIZER_NAMES, (keras_adam, rmsprop), strict=True))
 )
 """By the name that Keras gives them."""

@@ -1,136 +1,91 @@
 """Pooling: each window of an image becomes one value.
 
-A kind of pooling is a reduction over the leading axis of ``values f[offsets, ...]``, where offset
-``r * window + c`` holds what lies in row r and column c of every window. The layers here
-(``POOLING``) bring an image into that form; the fused convolution (``cnnjax.kernels.convolution``) computes
-it in that form from the start. Both use the same reductions.
+A kind of pooling is a reduction over the leading axis of `values f[offsets, ...]`, where offset
+`r * window + c` holds what lies in row r and column c of every window. `POOLING` applies the reductions to
+images. Networks use the fast forms of `cnnjax.kernels`, which equal these.
 """
 
 from collections.abc import Callable, Mapping
-from functools import partial, reduce
+from functools import partial
 from types import MappingProxyType
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
-import jax
+import flax.linen as nn
 import jax.numpy as jnp
-import numpy as np
+
+from cnnjax.shapes import Array, Float
 
 PoolingName = Literal["max", "average", "median", "strided", "none"]
+Reduction = Callable[[Float[Array, "offsets *rest"]], Float[Array, "*rest"]]
 
 
 class Pooling(Protocol):
-    """``f(x f[N, H, W, C], window) -> f[N, H // window, W // window, C]``, dropping a remainder."""
+    """`f(x, window)`, which takes images to smaller ones."""
 
-    def __call__(self, x: jax.Array, window: int = 2) -> jax.Array: ...  # noqa: D102
+    def __call__(self, x: Float[Array, "n h w c"], window: int = 2) -> Float[Array, "n h2 w2 c"]:
+        """Height and width become height // window and width // window; a remainder is dropped."""
+        ...
 
 
-def maximum(values: jax.Array, key: Callable[[jax.Array], jax.Array] | None = None) -> jax.Array:
-    """Pick along axis 0 the value whose ``key`` is largest, as ``max(values, key=key)`` does.
+def maximum(
+    values: Float[Array, "offsets *rest"], key: Callable[[Array], Array] = lambda values: values
+) -> Float[Array, "*rest"]:
+    """Pick along axis 0 the value whose `key` is largest, as `max(values, key=key)` does.
 
-    Of equal ones the first wins and takes the whole gradient, as in ``flax.linen.max_pool``; a NaN
-    wins over numbers.
+    Of equal ones the first wins and takes the whole gradient, as in `flax.linen.max_pool`. A NaN wins over
+    numbers.
     """
-    return _pick(values, None if key is None else jax.lax.stop_gradient(key(values)))
+    winner = jnp.argmax(key(values), axis=0, keepdims=True)
+    return jnp.take_along_axis(values, winner, axis=0)[0]
 
 
-def average(values: jax.Array) -> jax.Array:
+def average(values: Float[Array, "offsets *rest"]) -> Float[Array, "*rest"]:
     """Mean along axis 0."""
-    # Summed row by row: a reduction over so short an axis is several times slower on the CPU.
-    first_row, *rows = _unstack(values)
-    return sum(rows, start=first_row) / len(values)
+    return jnp.mean(values, axis=0)
 
 
-def median(values: jax.Array) -> jax.Array:
-    """Median along axis 0: of an even number the mean of the middle two, NaN if any value is one.
-
-    The gradient goes to the middle value, or in halves to the middle two; equal values share it.
-    """
-    rows = list(_unstack(values))
-    count = len(rows)
-    # Odd-even transposition: compares whole rows, where a sort on the CPU goes value by value.
-    for turn in range(count):
-        for i in range(turn % 2, count - 1, 2):
-            low, high = jnp.minimum(rows[i], rows[i + 1]), jnp.maximum(rows[i], rows[i + 1])
-            rows[i], rows[i + 1] = low, high
-    return (rows[(count - 1) // 2] + rows[count // 2]) / 2
+def median(values: Float[Array, "offsets *rest"]) -> Float[Array, "*rest"]:
+    """Median along axis 0: of an even number the mean of the middle two, NaN if any value is one."""
+    ordered, n = jnp.sort(values, axis=0), len(values)
+    middle = (ordered[(n - 1) // 2] + ordered[n // 2]) / 2
+    return jnp.where(jnp.isnan(ordered[-1]), ordered[-1], middle)
 
 
-def first(values: jax.Array) -> jax.Array:
+def first(values: Float[Array, "offsets *rest"]) -> Float[Array, "*rest"]:
     """Keep offset 0, the top left; after a convolution that is one with larger strides."""
     return values[0]
 
 
-REDUCTIONS: Mapping[PoolingName, Callable[[jax.Array], jax.Array]] = MappingProxyType(
+REDUCTIONS: Mapping[PoolingName, Reduction] = MappingProxyType(
     {"max": maximum, "average": average, "median": median, "strided": first, "none": first}
 )
 
 
-@jax.custom_jvp
-def _pick(values: jax.Array, scores: jax.Array | None) -> jax.Array:
-    if scores is None:
-        # Not the running maximum without its offset, which XLA's CPU compiler turns into a slow reduction.
-        return reduce(jnp.maximum, _unstack(values))
-    return _pick_with_offset(values, scores)[0]
+def pool(reduction: Reduction, x: Float[Array, "n h w c"], window: int = 2) -> Float[Array, "n h2 w2 c"]:
+    """Apply a reduction to windows that do not overlap; what is left over at the far edges is dropped."""
+    height, width = (size // window * window for size in x.shape[1:3])
+    offsets = [x[:, r:height:window, c:width:window] for r in range(window) for c in range(window)]
+    return reduction(jnp.stack(offsets))
 
 
-@_pick.defjvp
-def _pick_jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[jax.Array, jax.Array]:
-    best, offset = _pick_with_offset(*primals)
-    picked = jax.lax.broadcasted_iota(offset.dtype, primals[0].shape, 0) == offset[None]
-    # Transposed, one pass that writes each offset's gradient or zero.
-    return best, jnp.sum(jnp.where(picked, tangents[0], jnp.zeros_like(tangents[0])), axis=0)
+def max_pool(x: Float[Array, "n h w c"], window: int = 2) -> Float[Array, "n h2 w2 c"]:
+    """`pool(maximum, x, window)` by the operation that XLA has for it."""
+    return nn.max_pool(x, (window, window), (window, window))
 
 
-def _pick_with_offset(values: jax.Array, scores: jax.Array | None) -> tuple[jax.Array, jax.Array]:
-    """The first value with the largest score (itself, where there are none), and where along axis 0 it is.
-
-    Both come from one reduction: XLA on the CPU gives two results in one pass over memory by nothing else.
-    """
-    small = np.min_scalar_type(len(values))
-    if scores is None:
-        return _running_maximum(values, small)
-    offset = jax.lax.broadcasted_iota(small, values.shape, 0)
-
-    def larger(one: tuple[jax.Array, ...], other: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
-        (i, _, a), (j, _, b) = one, other
-        equal = (a == b) | (a != a) & (b != b)
-        wins = (a > b) | (a != a) & (b == b) | equal & (i < j)
-        return tuple(jnp.where(wins, p, q) for p, q in zip(one, other, strict=True))
-
-    operands, lowest = (offset, values, scores), (len(values), -jnp.inf, -jnp.inf)
-    none = tuple(jnp.full((), low, operand.dtype) for low, operand in zip(lowest, operands, strict=True))
-    first_offset, best, _ = jax.lax.reduce(operands, none, larger, (0,))
-    return best, first_offset
+def no_pooling(x: Float[Array, "n h w c"], window: int = 1) -> Float[Array, "n h w c"]:
+    """Return the images as they are."""
+    del window
+    return x
 
 
-def _running_maximum(values: jax.Array, small: np.dtype) -> tuple[jax.Array, jax.Array]:
-    """`_pick_with_offset` row after row, which XLA fuses with what makes the rows."""
-    best, offset = values[0], jnp.zeros(values.shape[1:], small)
-    for i in range(1, len(values)):
-        wins = (values[i] > best) | (values[i] != values[i]) & (best == best)
-        best, offset = jnp.where(wins, values[i], best), jnp.where(wins, small.type(i), offset)
-    # Each result and, so that there is something to reduce, one that is lower.
-    results, lowest = (best, offset), (jnp.full((), -jnp.inf, best.dtype), jnp.zeros((), small))
-    pairs = jax.tree.map(
-        lambda one, low: jax.lax.pad(one[None], low, [(0, 1, 0)] + [(0, 0, 0)] * one.ndim), results, lowest
-    )
-    return jax.lax.reduce(pairs, lowest, partial(jax.tree.map, jax.lax.max), (0,))
-
-
-def _unstack(values: jax.Array) -> tuple[jax.Array, ...]:
-    # Transposed, a split is one concatenation, where each index would be a padded array.
-    return tuple(row.squeeze(0) for row in jax.lax.split(values, (1,) * len(values)))
-
-
-def _pool(name: PoolingName, x: jax.Array, window: int = 2) -> jax.Array:
-    if name == "none":
-        return x
-    n, height, width, channels = x.shape
-    rows, columns = height // window, width // window
-    inside = x[:, : rows * window, : columns * window]
-    tiles = inside.reshape(n, rows, window, columns, window, channels)
-    values = tiles.transpose(2, 4, 0, 1, 3, 5).reshape(window**2, n, rows, columns, channels)
-    return REDUCTIONS[name](values)
-
-
-POOLING: Mapping[PoolingName, Pooling] = MappingProxyType({name: partial(_pool, name) for name in REDUCTIONS})
+POOLING: Mapping[PoolingName, Pooling] = MappingProxyType(
+    {
+        "max": max_pool,
+        "average": partial(pool, average),
+        "median": partial(pool, median),
+        "strided": partial(pool, first),
+        "none": no_pooling,
+    }
+)
+"""The kinds by name; "strided" turns a convolution into one with larger strides."""

@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,17 +17,19 @@ from jax.sharding import PartitionSpec as P
 
 from cnnjax.config import HParams
 from cnnjax.devices.layouts import place
-from cnnjax.keys import Streams, streams
+from cnnjax.keys import streams
 from cnnjax.metrics import MetricSums
-from cnnjax.state import MakeOptimizer, TrainState, init_state
-from cnnjax.train import Arrays, epoch_plan, evaluate, make_eval_step, make_train_step, train_epoch
+from cnnjax.shapes import Array, Key
+from cnnjax.state import TrainState
+from cnnjax.task import Task
+from cnnjax.train import Arrays, make_training
 
 
 class Population(NamedTuple):
     """Every leaf has a leading axis of members."""
 
     state: TrainState
-    shuffle: jax.Array  # key[members], the shuffle streams
+    shuffle: Key[Array, " members"]  # the shuffle streams
     hparams: HParams
 
 
@@ -58,8 +59,7 @@ def default_chunk(backend: str) -> int:
 
 
 def make_population(
-    model: nn.Module,
-    make_optimizer: MakeOptimizer,
+    task: Task,
     train: Arrays,
     val: Arrays,
     *,
@@ -72,19 +72,16 @@ def make_population(
     products whose shapes `vmap` changes.
 
     Args:
-        model: the architecture of all members.
-        make_optimizer: builds the optimizer from a member's hyperparameters.
+        task: what all members train.
         train: training data, shared; copied to every device.
         val: validation data, likewise.
         batch_size: examples a step, of every member.
         chunk: members to `vmap` at a time; `default_chunk` of the backend unless given. Memory for
             activations grows with it, and not with the population.
     """
-    step = make_train_step(model, make_optimizer)
     chunk = chunk or default_chunk(jax.default_backend())
-    examples = train.labels.shape[0]
+    run = make_training(task, train.images.shape[1:], train.labels.shape[0], batch_size)
     mesh = jax.make_mesh((jax.device_count(),), ("members",), axis_types=(AxisType.Auto,))
-    shape = (1, *train.images.shape[1:])
     train, val = jax.tree.map(partial(place, NamedSharding(mesh, P())), (train, val))
 
     def spread(one: Callable[..., Any]) -> Callable[..., Any]:
@@ -102,24 +99,19 @@ def make_population(
         return whole
 
     def start_one(member: tuple[jax.Array, HParams]) -> Population:
-        seed, hparams = member
-        keys: Streams = streams(jax.random.key(seed))
-        state = init_state(model, make_optimizer, keys, jnp.zeros(shape), hparams)
-        return Population(state, keys.shuffle, hparams)
+        keys = streams(jax.random.key(member[0]))
+        return Population(run.init(keys, member[1]), keys.shuffle, member[1])
 
     def epoch_one(
         member: Population, number: jax.Array, train: Arrays, val: Arrays
     ) -> tuple[Population, EpochSums]:
-        plan = epoch_plan(member.shuffle, number, examples, batch_size)
-        state, sums = train_epoch(step, member.state, train, plan, member.hparams)
-        seen = Arrays(*(leaf[: val.labels.shape[0]] for leaf in train))
-        eval_step = make_eval_step(model, member.hparams.dropout_rate)
-        after = [evaluate(eval_step, state.params, data)[0] for data in (seen, val)]
+        state, sums = run.epoch(member.state, train, run.plan(member.shuffle, number), member.hparams)
+        measured = Arrays(*(leaf[: val.labels.shape[0]] for leaf in train))
+        after = [run.evaluate(state, data, member.hparams)[0] for data in (measured, val)]
         return member._replace(state=state), EpochSums(sums, *after)
 
-    def evaluate_one(member: Population, data: Arrays) -> tuple[MetricSums, jax.Array]:
-        eval_step = make_eval_step(model, member.hparams.dropout_rate)
-        return evaluate(eval_step, member.state.params, data)
+    def evaluate_one(member: Population, data: Arrays) -> tuple[MetricSums, jax.Array | None]:
+        return run.evaluate(member.state, data, member.hparams)
 
     # With a device a core, threads inside an operation only wait for each other.
     alone = jax.default_backend() == "cpu" and jax.device_count() > 1

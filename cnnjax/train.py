@@ -1,10 +1,9 @@
-"""Training as pure functions: a step, an epoch, a run. The model and the optimizer come in as arguments."""
+"""Training as pure functions: a step, an epoch, a run."""
 
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
@@ -12,23 +11,24 @@ import optax
 from cnnjax.batches import Batch, scaled, sequential_plan, shuffled_plan, take, take_batch
 from cnnjax.config import HParams
 from cnnjax.data import Dataset
-from cnnjax.dropout import Place, Rate
-from cnnjax.keys import streams
+from cnnjax.kernels.parts import scaled_together, sum_over_parts, varying
+from cnnjax.keys import Masks, Streams, streams
 from cnnjax.metrics import MetricSums, example_loss, metric_sums, total
-from cnnjax.state import MakeOptimizer, Params, TrainState, init_state
+from cnnjax.shapes import Array, Float32, Index, Int32, Key, UInt8
+from cnnjax.state import Params, TrainState
+from cnnjax.task import Task, init_state
 
 TrainStep = Callable[[TrainState, Batch, HParams], tuple[TrainState, MetricSums]]
-EvalStep = Callable[[Params, Batch], tuple[MetricSums, jax.Array]]
+EvalStep = Callable[[TrainState, Batch, HParams], tuple[MetricSums, jax.Array]]
+Plan = Int32[Array, "steps batch"]
 EVAL_BATCH = 500
-PART = 128
-"""Examples that a CPU takes through a step at a time; the activations of more fall out of its caches."""
 
 
 class Arrays(NamedTuple):
     """A data set in device memory."""
 
-    images: jax.Array  # uint8[n, height, width, channels]
-    labels: jax.Array  # i32[n]
+    images: UInt8[Array, "n height width channels"]
+    labels: Int32[Array, " n"]
 
 
 def to_device(dataset: Dataset) -> Arrays:
@@ -36,33 +36,29 @@ def to_device(dataset: Dataset) -> Arrays:
     return Arrays(jnp.asarray(dataset.images), jnp.asarray(dataset.labels))
 
 
-def make_train_step(
-    model: nn.Module, make_optimizer: MakeOptimizer, axis_name: str | None = None
-) -> TrainStep:
-    """One step of stochastic gradient descent on the mean loss over the batch's examples.
+def make_train_step(task: Task, axis_name: str | None = None) -> TrainStep:
+    """Make a step of stochastic gradient descent on the mean loss over the batch's examples.
 
     Args:
-        model: `apply({"params": p}, images, train, dropout_rate, dropout_key, first_example) -> logits`.
-        make_optimizer: builds the optimizer from the traced hyperparameters.
-        axis_name: the mapped axis that splits the batch, for `pmap` and `shard_map`; the state is the
-            same on every device, and stays so.
+        task: its model's `apply({"params": p}, images, train, dropout_rate, masks)` gives logits.
+        axis_name: the mapped axis that splits the batch, for `pmap` and `shard_map`; the state is the same on
+            every device, and stays so.
 
     Returns:
         step(state, batch, hparams) -> (state, metric sums over the whole batch, before the update).
     """
 
     def step(state: TrainState, batch: Batch, hparams: HParams) -> tuple[TrainState, MetricSums]:
-        key = jax.random.fold_in(state.key, state.step)
+        def gradient_sum(params: Params, batch: Batch, first_example: Index) -> tuple[Params, MetricSums]:
+            masks = Masks(state.key, state.step, first_example)
 
-        def gradient_sum(params: Params, batch: Batch, first_example: Place) -> tuple[Params, MetricSums]:
             def loss_sum(params: Params) -> tuple[jax.Array, MetricSums]:
-                logits: Any = model.apply(
+                logits: Any = task.model.apply(
                     {"params": params},
                     batch.images,
                     train=True,
                     dropout_rate=hparams.dropout_rate,
-                    dropout_key=key,
-                    first_example=first_example,
+                    masks=masks,
                 )
                 loss = example_loss(logits, batch.labels)
                 return jnp.sum(loss * batch.weight), metric_sums(logits, batch.labels, loss, batch.weight)
@@ -73,82 +69,29 @@ def make_train_step(
         if axis_name is not None:
             # Under shard_map, the gradient of an unvarying parameter carries a psum already; marked as
             # varying, the gradient is this device's own part everywhere, and is summed once, below.
-            params = _varying(params, axis_name)
+            params = varying(params, axis_name)
             first_example = jax.lax.axis_index(axis_name) * batch.labels.shape[0]
-        size = _part_size(batch.labels.shape[0])
-        in_parts = partial(_sum_over_parts, gradient_sum, size, axis_name)
-        gradient, sums = (
-            gradient_sum(params, batch, first_example)
-            if size == batch.labels.shape[0]
-            else jax.lax.platform_dependent(
-                params, batch, jnp.asarray(first_example), cpu=in_parts, default=gradient_sum
-            )
-        )
+        gradient, sums = sum_over_parts(gradient_sum, axis_name)(params, batch, first_example)
         if axis_name is not None:
             gradient, sums = jax.lax.psum((gradient, sums), axis_name)
-        gradient = _scaled_together(gradient, 1 / sums.examples)
-        updates, opt_state = make_optimizer(hparams).update(gradient, state.opt_state, state.params)
+        gradient = scaled_together(gradient, 1 / sums.examples)
+        updates, opt_state = task.optimizer(hparams).update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         return TrainState(state.step + 1, params, opt_state, state.key), sums
 
     return step
 
 
-def _varying(tree: Any, axis_name: str) -> Any:
-    return jax.tree.map(lambda leaf: jax.lax.pcast(leaf, axis_name, to="varying"), tree)
+def make_eval_step(task: Task) -> EvalStep:
+    """Make the evaluation of one batch, without masks: metric sums and logits.
 
-
-def _part_size(examples: int) -> int:
-    """The largest divisor up to `PART`, or all examples where it would make the parts much smaller."""
-    size = max(size for size in range(1, PART + 1) if examples % size == 0)
-    return size if size >= PART // 2 else examples
-
-
-def _sum_over_parts(
-    function: Callable[[Params, Batch, Place], Any],
-    size: int,
-    axis_name: str | None,
-    params: Params,
-    batch: Batch,
-    first_example: jax.Array,
-) -> Any:
-    """`function` of the whole batch as its sum over parts, two at a time."""
-    parts = jax.tree.map(lambda leaf: leaf.reshape(-1, size, *leaf.shape[1:]), batch)
-    firsts = first_example + size * jnp.arange(batch.labels.shape[0] // size)
-
-    def add(total: Any, part: tuple[Batch, jax.Array]) -> tuple[Any, None]:
-        return jax.tree.map(jnp.add, total, function(params, *part)), None
-
-    shapes = jax.eval_shape(function, params, jax.tree.map(lambda leaf: leaf[0], parts), first_example)
-    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-    zeros = zeros if axis_name is None else _varying(zeros, axis_name)
-    # Two, so that one part's products that keep a single core busy run beside the other part's.
-    return jax.lax.scan(add, zeros, (parts, firsts), unroll=2)[0]
-
-
-def _scaled_together(gradient: Params, factor: jax.Array) -> Params:
-    """The gradient times a factor that is not there before every bias's gradient is.
-
-    Otherwise XLA's CPU scheduler updates the first parameters while the backward pass still reads them, and
-    copies them for it: about 6% of a step of the first tutorial's network. `optimization_barrier` does not
-    prevent that; a factor does that depends on what is computed after the last reading. That is the gradient
-    of the bias below a kernel. To wait for the kernels' own would keep a core idle, as the convolution's is
-    the work of one.
-    """
-    leaves = jax.tree.leaves(gradient)
-    biases = [leaf for leaf in leaves if leaf.ndim < 2] or leaves
-    factor = factor + 0 * jnp.sum(jnp.stack([leaf.ravel()[0] for leaf in biases]))
-    return jax.tree.map(lambda leaf: leaf * factor, gradient)
-
-
-def make_eval_step(model: nn.Module, dropout_rate: Rate = 0.0) -> EvalStep:
-    """Metric sums and logits of one batch, without masks: eval_step(params, batch).
-
-    `dropout_rate`, which may be traced, matters to classic dropout alone: it scales down at evaluation.
+    The dropout rate matters to classic dropout alone, which scales down at evaluation.
     """
 
-    def eval_step(params: Params, batch: Batch) -> tuple[MetricSums, jax.Array]:
-        logits: Any = model.apply({"params": params}, batch.images, train=False, dropout_rate=dropout_rate)
+    def eval_step(state: TrainState, batch: Batch, hparams: HParams) -> tuple[MetricSums, jax.Array]:
+        logits: Any = task.model.apply(
+            {"params": state.params}, batch.images, train=False, dropout_rate=hparams.dropout_rate
+        )
         loss = example_loss(logits, batch.labels)
         return metric_sums(logits, batch.labels, loss, batch.weight), logits
 
@@ -156,13 +99,13 @@ def make_eval_step(model: nn.Module, dropout_rate: Rate = 0.0) -> EvalStep:
 
 
 def train_epoch(
-    step: TrainStep, state: TrainState, data: Arrays, plan: jax.Array, hparams: HParams
+    step: TrainStep, state: TrainState, data: Arrays, plan: Plan, hparams: HParams
 ) -> tuple[TrainState, MetricSums]:
-    """Follow an index plan, i32[steps, batch]: a whole epoch's, or any part of one.
+    """Follow an index plan: a whole epoch's, or any part of one.
 
-    Its images are gathered at once, as uint8, for within the loop a gather costs more than it moves.
-    Returns the state after it and the metric sums over its examples, each batch measured before its
-    update, as Keras reports training metrics.
+    Its images are gathered at once, as uint8, because within the loop a gather costs more than it moves.
+    Returns the state after it and the metric sums over its examples, each batch measured before its update,
+    as Keras reports training metrics.
     """
 
     def body(state: TrainState, batch: Batch) -> tuple[TrainState, MetricSums]:
@@ -172,40 +115,77 @@ def train_epoch(
     return state, total(sums)
 
 
-def evaluate(eval_step: EvalStep, params: Params, data: Arrays) -> tuple[MetricSums, jax.Array]:
-    """Metric sums over all of `data`, each example exactly once, and the logits f32[n, classes]."""
+def evaluate(
+    eval_step: EvalStep, state: TrainState, data: Arrays, hparams: HParams
+) -> tuple[MetricSums, Float32[Array, "n classes"]]:
+    """Compute metric sums over all of `data`, each example exactly once, and the logits."""
     examples = data.labels.shape[0]
     plan = sequential_plan(examples, min(EVAL_BATCH, examples))
 
     def body(_: None, row: jax.Array) -> tuple[None, tuple[MetricSums, jax.Array]]:
-        return None, eval_step(params, take_batch(data.images, data.labels, row))
+        return None, eval_step(state, take_batch(data.images, data.labels, row), hparams)
 
     _, (sums, logits) = jax.lax.scan(body, None, plan)
     return total(sums), logits.reshape(-1, logits.shape[-1])[:examples]
 
 
-def evaluate_shared(eval_step: EvalStep, params: Params, data: Arrays, axis_name: str) -> MetricSums:
-    """Metric sums over all of `data`, to which each device along a mapped axis adds its share."""
+def evaluate_shared(
+    eval_step: EvalStep, state: TrainState, data: Arrays, hparams: HParams, *, axis_name: str
+) -> MetricSums:
+    """Compute metric sums over all of `data`, to which each device along a mapped axis adds its share."""
     examples, devices = data.labels.shape[0], jax.lax.axis_size(axis_name)
     width = -(-min(EVAL_BATCH, examples) // devices)
     plan = sequential_plan(examples, devices * width).reshape(-1, devices, width)
 
     def body(_: None, row: jax.Array) -> tuple[None, MetricSums]:
-        return None, eval_step(params, take_batch(data.images, data.labels, row))[0]
+        return None, eval_step(state, take_batch(data.images, data.labels, row), hparams)[0]
 
     _, sums = jax.lax.scan(body, None, plan[:, jax.lax.axis_index(axis_name)])
     return jax.lax.psum(total(sums), axis_name)
 
 
-def epoch_plan(key: jax.Array, epoch: jax.Array | int, examples: int, batch_size: int) -> jax.Array:
-    """The index plan of an epoch (counted from 0) of the run whose shuffle stream is `key`."""
-    return shuffled_plan(jax.random.fold_in(key, epoch), examples, batch_size)
+def epoch_plan(shuffle: Key[Array, ""], epoch: Index, examples: int, batch_size: int) -> Plan:
+    """Return the index plan of an epoch, counted from 0, of the run with this shuffle stream."""
+    return shuffled_plan(jax.random.fold_in(shuffle, epoch), examples, batch_size)
+
+
+class Training(NamedTuple):
+    """The pure functions that a run is composed of; `jit`, `vmap` or shard them as you like."""
+
+    init: Callable[[Streams, HParams], TrainState]
+    plan: Callable[[Key[Array, ""], Index], Plan]  # (shuffle stream, epoch)
+    epoch: Callable[[TrainState, Arrays, Plan, HParams], tuple[TrainState, MetricSums]]
+    evaluate: Callable[[TrainState, Arrays, HParams], tuple[MetricSums, jax.Array | None]]
+
+
+def make_training(
+    task: Task, image_shape: tuple[int, ...], examples: int, batch_size: int, axis_name: str | None = None
+) -> Training:
+    """Build the functions of a run: a single one, a member of a population, or one shard of a divided run.
+
+    Args:
+        task: what is trained.
+        image_shape: (height, width, channels).
+        examples: size of the training set.
+        batch_size: examples a step, over all devices.
+        axis_name: the mapped axis that divides a batch; `evaluate` then gives no logits.
+    """
+    eval_step = make_eval_step(task)
+
+    def shared(state: TrainState, data: Arrays, hparams: HParams) -> tuple[MetricSums, None]:
+        return evaluate_shared(eval_step, state, data, hparams, axis_name=str(axis_name)), None
+
+    return Training(
+        init=lambda keys, hparams: init_state(task, keys, image_shape, hparams),
+        plan=lambda shuffle, epoch: epoch_plan(shuffle, epoch, examples, batch_size),
+        epoch=partial(train_epoch, make_train_step(task, axis_name)),
+        evaluate=partial(evaluate, eval_step) if axis_name is None else shared,
+    )
 
 
 def train_run(
-    model: nn.Module,
-    make_optimizer: MakeOptimizer,
-    key: jax.Array,
+    task: Task,
+    root: Key[Array, ""],
     hparams: HParams,
     train: Arrays,
     val: Arrays,
@@ -213,21 +193,16 @@ def train_run(
     epochs: int,
     batch_size: int,
 ) -> tuple[TrainState, MetricSums, MetricSums]:
-    """A whole run as one function of its root key: `jit` it, or `vmap` it over keys and `hparams`.
+    """Train a whole run, a function of its root key: `jit` it, or `vmap` it over keys and `hparams`.
 
     Returns:
         The final state, and the training and validation metric sums, f32[epochs] each.
     """
-    step = make_train_step(model, make_optimizer)
-    eval_step = make_eval_step(model, hparams.dropout_rate)
-    sample = take_batch(train.images, train.labels, jnp.zeros((1,), jnp.int32)).images
-    keys = streams(key)
-    state = init_state(model, make_optimizer, keys, sample, hparams)
+    run, keys = make_training(task, train.images.shape[1:], train.labels.shape[0], batch_size), streams(root)
 
-    def epoch(state: TrainState, number: jax.Array) -> tuple[TrainState, tuple[MetricSums, ...]]:
-        plan = epoch_plan(keys.shuffle, number, train.labels.shape[0], batch_size)
-        state, sums = train_epoch(step, state, train, plan, hparams)
-        return state, (sums, evaluate(eval_step, state.params, val)[0])
+    def epoch(state: TrainState, number: jax.Array) -> tuple[TrainState, tuple[MetricSums, MetricSums]]:
+        state, sums = run.epoch(state, train, run.plan(keys.shuffle, number), hparams)
+        return state, (sums, run.evaluate(state, val, hparams)[0])
 
-    state, (train_sums, val_sums) = jax.lax.scan(epoch, state, jnp.arange(epochs))
+    state, (train_sums, val_sums) = jax.lax.scan(epoch, run.init(keys, hparams), jnp.arange(epochs))
     return state, train_sums, val_sums

@@ -6,7 +6,17 @@ from pathlib import Path
 import jax
 import pytest
 from hypothesis import settings
-from runs import compiled_once
+from jaxtyping import install_import_hook
+
+CHECKED = (
+    *("batches", "dropout", "kernels", "keys", "metrics", "models", "pooling", "population", "state"),
+    *("task", "train"),
+)
+with install_import_hook([f"cnnjax.{name}" for name in CHECKED], "beartype.beartype"):
+    # Their annotations of shapes and dtypes are checked at every call.
+    pass
+
+from runs import compiled_once  # noqa: E402 (after the hook)
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")

@@ -19,13 +19,15 @@ import pytest
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from cnnjax import train
 from cnnjax.batches import Batch
 from cnnjax.config import HParams
 from cnnjax.dropout import DROPOUT, classic_dropout
-from cnnjax.keys import streams
+from cnnjax.kernels import parts
+from cnnjax.kernels.dropout import FAST
+from cnnjax.keys import mask_key, streams
 from cnnjax.models import ConvNet
-from cnnjax.state import TrainState, init_state
+from cnnjax.state import TrainState
+from cnnjax.task import Task, init_state
 from cnnjax.train import make_train_step
 
 BATCH, SHAPE, RATE = 16, (16, 4, 4, 5), 0.37
@@ -35,12 +37,11 @@ MaskOf = Callable[[jax.Array, jax.Array], jax.Array]
 
 def mask(key: jax.Array, x: jax.Array, axis_name: str | None = None, kind: str = "classic") -> jax.Array:
     first = 0 if axis_name is None else jax.lax.axis_index(axis_name) * len(x)
-    return DROPOUT[kind](key, x, RATE, first_example=first)
+    return FAST[DROPOUT[kind]](key, x, RATE, first_example=first)
 
 
 def layer_key(seed: int, step: int, layer: int) -> jax.Array:
-    stream = streams(jax.random.key(seed)).dropout
-    return jax.random.fold_in(jax.random.fold_in(stream, step), layer)
+    return mask_key(jax.random.key(seed), layer, step)
 
 
 def mesh(devices: int) -> Mesh:
@@ -90,11 +91,9 @@ def test_shard_map(kind: str, devices: int, expected: dict[str, jax.Array]) -> N
 @pytest.mark.parametrize("kind", DROPOUT)
 def test_scan_vmap_and_eager(kind: str, expected: dict[str, jax.Array]) -> None:
     x, want = jnp.ones(SHAPE), expected[kind]
-    stream = streams(jax.random.key(3)).dropout
 
     def body(step: jax.Array, _: None) -> tuple[jax.Array, jax.Array]:
-        key = jax.random.fold_in(jax.random.fold_in(stream, step), 1)
-        return step + 1, mask(key, x, kind=kind)
+        return step + 1, mask(mask_key(jax.random.key(3), 1, step), x, kind=kind)
 
     _, scanned = jax.lax.scan(body, jnp.int32(0), None, length=7)
     seeds = jnp.stack([layer_key(seed, 5, 1) for seed in range(5)])
@@ -180,6 +179,9 @@ def sgd(hparams: HParams) -> optax.GradientTransformation:
     return optax.sgd(hparams.learning_rate * 100)
 
 
+TASK, SHAPE_OF_IMAGES = Task(MODEL, sgd), (12, 12, 1)
+
+
 @pytest.fixture(scope="module")
 def batch() -> Batch:
     rng = np.random.default_rng(0)
@@ -194,13 +196,13 @@ def batch() -> Batch:
 
 @pytest.fixture(scope="module")
 def state(batch: Batch) -> TrainState:
-    init = jax.jit(lambda key: init_state(MODEL, sgd, streams(key), batch.images, HPARAMS))
+    init = jax.jit(lambda key: init_state(TASK, streams(key), SHAPE_OF_IMAGES, HPARAMS))
     return init(jax.random.key(1))
 
 
 @pytest.fixture(scope="module")
 def stepped(state: TrainState, batch: Batch) -> tuple[TrainState, object]:
-    return jax.jit(make_train_step(MODEL, sgd))(state, batch, HPARAMS)
+    return jax.jit(make_train_step(TASK))(state, batch, HPARAMS)
 
 
 def assert_same_step(got: tuple[TrainState, object], want: tuple[TrainState, object]) -> None:
@@ -217,7 +219,7 @@ def test_step_by_sharded_jit(devices: int, state: TrainState, batch: Batch, step
     here = mesh(devices)
     shards = jax.device_put(batch, NamedSharding(here, P("data")))
     replicated = jax.device_put((state, HPARAMS), NamedSharding(here, P()))
-    got = jax.jit(make_train_step(MODEL, sgd))(replicated[0], shards, replicated[1])
+    got = jax.jit(make_train_step(TASK))(replicated[0], shards, replicated[1])
     assert_same_step(got, stepped)
 
 
@@ -225,7 +227,7 @@ def test_step_by_sharded_jit(devices: int, state: TrainState, batch: Batch, step
 def test_step_by_pmap(devices: int, state: TrainState, batch: Batch, stepped: tuple) -> None:
     parts = jax.tree.map(lambda x: x.reshape(devices, -1, *x.shape[1:]), batch)
     step = jax.pmap(
-        make_train_step(MODEL, sgd, axis_name="data"),
+        make_train_step(TASK, axis_name="data"),
         "data",
         in_axes=(None, 0, None),
         out_axes=None,
@@ -237,7 +239,7 @@ def test_step_by_pmap(devices: int, state: TrainState, batch: Batch, stepped: tu
 @pytest.mark.parametrize("devices", DEVICES)
 def test_step_by_shard_map(devices: int, state: TrainState, batch: Batch, stepped: tuple) -> None:
     step = jax.shard_map(
-        make_train_step(MODEL, sgd, axis_name="data"),
+        make_train_step(TASK, axis_name="data"),
         mesh=mesh(devices),
         in_specs=(P(), P("data"), P()),
         out_specs=P(),
@@ -246,7 +248,7 @@ def test_step_by_shard_map(devices: int, state: TrainState, batch: Batch, steppe
 
 
 def test_step_in_scan_and_population(state: TrainState, batch: Batch, stepped: tuple) -> None:
-    step = make_train_step(MODEL, sgd)
+    step = make_train_step(TASK)
 
     def scan(state: TrainState) -> tuple[TrainState, object]:
         return jax.lax.scan(lambda s, _: (s, step(s, batch, HPARAMS)), state, None, length=1)[1]
@@ -256,7 +258,7 @@ def test_step_in_scan_and_population(state: TrainState, batch: Batch, stepped: t
     keys = jnp.stack([jax.random.key(seed) for seed in range(3)])
 
     def member(key: jax.Array) -> tuple[TrainState, object]:
-        return step(init_state(MODEL, sgd, streams(key), batch.images, HPARAMS), batch, HPARAMS)
+        return step(init_state(TASK, streams(key), SHAPE_OF_IMAGES, HPARAMS), batch, HPARAMS)
 
     members = jax.jit(jax.vmap(member))(keys)
     assert_same_step(jax.tree.map(lambda leaf: leaf[1], members), stepped)
@@ -267,28 +269,28 @@ def test_step_in_parts(
     part: int, state: TrainState, batch: Batch, stepped: tuple, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As a CPU takes a batch that is larger than `PART`, here in parts of 4 and of 8."""
-    monkeypatch.setattr(train, "PART", part)
-    assert train._part_size(BATCH) == {5: 4, 8: 8}[part]
-    assert_same_step(jax.jit(make_train_step(MODEL, sgd))(state, batch, HPARAMS), stepped)
+    monkeypatch.setattr(parts, "PART", part)
+    assert parts.part_size(BATCH) == {5: 4, 8: 8}[part]
+    assert_same_step(jax.jit(make_train_step(TASK))(state, batch, HPARAMS), stepped)
 
 
 @pytest.mark.parametrize("way", [test_step_by_shard_map, test_step_by_pmap, test_step_by_sharded_jit])
 def test_step_in_parts_on_devices(
     way: Callable, state: TrainState, batch: Batch, stepped: tuple, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(train, "PART", 4)
+    monkeypatch.setattr(parts, "PART", 4)
     way(2, state, batch, stepped)
 
 
 def test_a_batch_that_hardly_divides_is_taken_whole() -> None:
-    assert [train._part_size(n) for n in (1, 32, 128, 192, 250, 256, 257, 500, 512)] == [
+    assert [parts.part_size(n) for n in (1, 32, 128, 192, 250, 256, 257, 500, 512)] == [
         *(1, 32, 128, 96, 125, 128, 257, 125, 128)
     ]
 
 
 def test_one_changed_mask_would_be_seen(state: TrainState, batch: Batch, stepped: tuple) -> None:
     """The tolerance above has teeth: the next step's masks fail it."""
-    other = jax.jit(make_train_step(MODEL, sgd))(state._replace(step=state.step + 1), batch, HPARAMS)
+    other = jax.jit(make_train_step(TASK))(state._replace(step=state.step + 1), batch, HPARAMS)
     with pytest.raises(AssertionError):
         assert_same_step(other, stepped)
 
@@ -297,5 +299,5 @@ def test_no_key_is_used_twice(state: TrainState, batch: Batch) -> None:
     """JAX's own checker of key reuse over a whole step and its initialisation."""
     with jax.debug_key_reuse(True):
         key = jax.random.key(1)
-        fresh = jax.jit(lambda k: init_state(MODEL, sgd, streams(k), batch.images, HPARAMS))(key)
-        jax.jit(make_train_step(MODEL, sgd))(fresh, batch, HPARAMS)
+        fresh = jax.jit(lambda k: init_state(TASK, streams(k), SHAPE_OF_IMAGES, HPARAMS))(key)
+        jax.jit(make_train_step(TASK))(fresh, batch, HPARAMS)

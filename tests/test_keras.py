@@ -12,7 +12,7 @@ import pytest
 
 from cnnjax.config import HParams
 from cnnjax.models import MODELS
-from cnnjax.optimizers import OPTIMIZERS, adam
+from cnnjax.optimizers import OPTIMIZERS, keras_adam
 
 Reference = dict[str, np.ndarray]
 
@@ -53,7 +53,7 @@ def test_optimizers_take_keras_steps(name: str, reference: Reference) -> None:
 def test_optax_adam_would_fail_the_test_above(reference: Reference) -> None:
     """The reference tells the two places of epsilon apart."""
     gradient = jnp.asarray(reference["optimizer/gradients"][0])
-    ours, _ = adam(HParams(jnp.float32(1e-3))).update(gradient, adam(HParams()).init(gradient))
+    ours, _ = keras_adam(HParams(jnp.float32(1e-3))).update(gradient, keras_adam(HParams()).init(gradient))
     with jax.numpy_dtype_promotion("standard"):
         theirs, _ = (optimizer := optax.adam(1e-3, eps=1e-7)).update(gradient, optimizer.init(gradient))
     assert np.max(np.abs(np.asarray(ours) - np.asarray(theirs))) > 1e-5

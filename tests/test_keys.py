@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jax.extend.random import threefry_2x32 as reference
 
-from cnnjax.keys import example_blocks, shared_word, streams, threefry_2x32
+from cnnjax import keys
+from cnnjax.kernels.threefry import example_words, shared_word, threefry_2x32
+from cnnjax.keys import mask_key, streams
 
 WORD = st.integers(0, 2**32 - 1)
 
@@ -39,15 +41,31 @@ def test_threefry_known_answers() -> None:
 @given(blocks=st.integers(1, 5), start=st.integers(0, 100), count=st.integers(1, 5))
 def test_an_examples_words_do_not_depend_on_its_company(blocks: int, start: int, count: int) -> None:
     key = jax.random.key(3)
-    everyone = example_blocks(key, jnp.arange(105, dtype=jnp.uint32), 5)
-    some = example_blocks(key, jnp.arange(start, start + count, dtype=jnp.uint32), blocks)
+    everyone = example_words(key, jnp.arange(105, dtype=jnp.uint32), 5)
+    some = example_words(key, jnp.arange(start, start + count, dtype=jnp.uint32), blocks)
     chex.assert_shape(some, (blocks, count))
     chex.assert_trees_all_equal(some, tuple(half[:blocks, start : start + count] for half in everyone))
 
 
+@given(seed=WORD, first=WORD, count=st.integers(1, 5), blocks=st.integers(1, 4))
+def test_the_fast_words_equal_the_definition(seed: int, first: int, count: int, blocks: int) -> None:
+    key = jax.random.key(seed)
+    examples = jnp.uint32(first) + jnp.arange(count, dtype=jnp.uint32)
+    fast, definition = (f(key, examples, blocks) for f in (example_words, keys.example_words))
+    chex.assert_trees_all_equal(fast, definition)
+    chex.assert_trees_all_equal(shared_word(key), keys.shared_word(key))
+
+
+def test_mask_keys_are_the_documented_tree() -> None:
+    """split(root, 3)[2], then the step, then the layer: what the README draws."""
+    root = jax.random.key(5)
+    by_hand = jax.random.fold_in(jax.random.fold_in(jax.random.split(root, 3)[2], 7), 2)
+    chex.assert_trees_all_equal(mask_key(root, layer=2, step=7), by_hand)
+
+
 def test_the_shared_word_is_none_of_the_examples() -> None:
     """Of 100,000 words one is equal by chance with probability 2e-5."""
-    words = np.stack(example_blocks(jax.random.key(1), jnp.arange(500, dtype=jnp.uint32), 100))
+    words = np.stack(example_words(jax.random.key(1), jnp.arange(500, dtype=jnp.uint32), 100))
     shared = {seed: int(shared_word(jax.random.key(seed))) for seed in range(50)}
     assert len(set(shared.values())) == 50
     assert shared[1] not in words
@@ -55,7 +73,7 @@ def test_the_shared_word_is_none_of_the_examples() -> None:
 
 def test_words_are_uniform() -> None:
     """Every bit is set with frequency 1/2, within 5 standard deviations of the binomial."""
-    words = np.stack(example_blocks(jax.random.key(1), jnp.arange(500, dtype=jnp.uint32), 50))
+    words = np.stack(example_words(jax.random.key(1), jnp.arange(500, dtype=jnp.uint32), 50))
     share = np.unpackbits(words.view(np.uint8)[..., None], axis=-1).mean(axis=(0, 1, 2))
     assert np.all(np.abs(share - 0.5) < 5 * 0.5 / np.sqrt(words.size * 4))
 

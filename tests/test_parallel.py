@@ -24,9 +24,10 @@ from cnnjax.devices import layouts
 from cnnjax.devices.layouts import Mapper
 from cnnjax.keys import streams
 from cnnjax.models import ConvNet
-from cnnjax.optimizers import adam
+from cnnjax.optimizers import keras_adam
 from cnnjax.runs import programs
-from cnnjax.state import init_state
+from cnnjax.state import TrainState
+from cnnjax.task import Task, init_state
 from cnnjax.train import Arrays, evaluate_shared, make_eval_step, make_train_step, train_epoch
 
 CONFIG = TrainConfig(model="lenet-swish", dropout_rate=0.4, epochs=3)
@@ -85,15 +86,17 @@ def collectives(program: jax.stages.Compiled) -> list[str]:
 def test_devices_exchange_nothing_but_one_sum_a_step(by: Mapper) -> None:
     """Above all not the patches of the convolution, which are larger than everything else."""
     model, layout = ConvNet(features=(2, 3), hidden=(4,), dropout_sites="blocks"), layouts.layout(4, by)
-    hparams, keys = HParams(jnp.float32(1e-3), jnp.float32(0.5)), streams(jax.random.key(0))
-    images = jnp.zeros((1, 12, 12, 1))
-    state = layout.replicate(jax.jit(lambda: init_state(model, adam, keys, images, hparams))())
+    hparams, task = HParams(jnp.float32(1e-3), jnp.float32(0.5)), Task(model, keras_adam)
+    keys = streams(jax.random.key(0))
+    state = layout.replicate(jax.jit(lambda: init_state(task, keys, (12, 12, 1), hparams))())
     data = layout.replicate(Arrays(jnp.zeros((40, 12, 12, 1), jnp.uint8), jnp.zeros(40, jnp.int32)))
     plan = layout.divide(shuffled_plan(keys.shuffle, 40, 16))
-    epoch = layout.epoch(partial(train_epoch, make_train_step(model, adam, layout.axis_name)))
+    epoch = layout.epoch(partial(train_epoch, make_train_step(task, layout.axis_name)))
     assert collectives(epoch.lower(state, data, plan, layout.replicate(hparams)).compile()) == ["all-reduce"]
-    share = partial(evaluate_shared, make_eval_step(model), axis_name=layouts.AXIS)
-    assert collectives(layout.evaluation(share).lower(state.params, data).compile()) == ["all-reduce"]
+    share = partial(evaluate_shared, make_eval_step(task), axis_name=layouts.AXIS)
+    assert collectives(layout.evaluation(share).lower(state, data, layout.replicate(hparams)).compile()) == [
+        "all-reduce"
+    ]
 
 
 @pytest.mark.parametrize("examples", [1, 3, 7, 501, 1300])
@@ -101,22 +104,24 @@ def test_a_shared_evaluation_sees_every_example_once(examples: int) -> None:
     layout = layouts.layout(4)
     pixels = np.random.default_rng(0).integers(0, 256, (examples, 2, 2, 1), np.uint8)
     data = Arrays(jnp.asarray(pixels), jnp.ones(examples, jnp.int32))
-    table = jnp.eye(3)
+    keys = streams(jax.random.key(0))
+    state = TrainState(jnp.int32(0), jnp.eye(3), (), keys.dropout)
     sums = layout.evaluation(
-        lambda params, data: evaluate_shared(
-            lambda params, batch: (
+        lambda state, data: evaluate_shared(
+            lambda state, batch, hparams: (
                 programs.MetricSums(
-                    jnp.sum(params[0, 0] * batch.weight * batch.images[:, 0, 0, 0]),
+                    jnp.sum(state.params[0, 0] * batch.weight * batch.images[:, 0, 0, 0]),
                     jnp.sum(batch.weight * batch.labels.astype(jnp.float32)),
                     jnp.sum(batch.weight),
                 ),
                 batch.weight,
             ),
-            params,
+            state,
             data,
-            layouts.AXIS,
+            HParams(),
+            axis_name=layouts.AXIS,
         )
-    )(layout.replicate(table), layout.replicate(data))
+    )(layout.replicate(state), layout.replicate(data))
     assert (sums.correct, sums.examples) == (examples, examples)
     np.testing.assert_allclose(sums.loss, pixels[:, 0, 0, 0].astype(np.float64).sum() / 255, rtol=1e-5)
 

@@ -12,7 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cnnjax.pooling import POOLING, PoolingName, average, maximum, median
+from cnnjax import pooling
+from cnnjax.kernels.pooling import REDUCTIONS, average, maximum, median
+from cnnjax.pooling import POOLING, PoolingName
 
 SIZES = [
     ((2, 4, 6, 3), 2),
@@ -75,6 +77,33 @@ def test_gradient_equals_flax(name: PoolingName, shape: tuple[int, ...], window:
         x = images(seed, shape, levels=3)
         ours = value_and_gradient(partial(POOLING[name], window=window), x)
         chex.assert_trees_all_close(ours, value_and_gradient(flax_pool, x), rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", REDUCTIONS)
+@given(seed=st.integers(0, 999), count=st.integers(1, 9), ties=st.booleans(), nan=st.booleans())
+def test_the_fast_reduction_equals_the_definition(
+    name: PoolingName, seed: int, count: int, ties: bool, nan: bool
+) -> None:
+    """In value always; in gradient too, but that of a median of ties, which the fast form shares out."""
+    rng = np.random.default_rng(seed)
+    values = rng.integers(0, 3, (count, 4)) if ties else rng.permutation(4 * count).reshape(count, 4)
+    values = values.astype(np.float32)
+    values[0, 0] = np.nan if nan else values[0, 0]
+    results = []
+    for reduction in (REDUCTIONS[name], pooling.REDUCTIONS[name]):
+        value, back = jax.vjp(reduction, jnp.asarray(values))
+        results.append((value, back(jnp.arange(1.0, 5.0))[0]))
+    chex.assert_trees_all_close(results[0][0], results[1][0], rtol=1e-6)
+    if name != "median" or not (ties or nan):
+        chex.assert_trees_all_close(results[0][1], results[1][1], rtol=1e-6)
+
+
+@given(seed=st.integers(0, 99))
+def test_maximum_by_key_equals_the_definition(seed: int) -> None:
+    values = jnp.asarray(np.random.default_rng(seed).integers(-3, 4, (5, 6)), jnp.float32)
+    both = [jax.vjp(partial(f, key=jnp.square), values) for f in (maximum, pooling.maximum)]
+    chex.assert_trees_all_equal(both[0][0], both[1][0])
+    chex.assert_trees_all_equal(both[0][1](jnp.ones(6)), both[1][1](jnp.ones(6)))
 
 
 @given(st.integers(0, 99), st.integers(1, 9))

@@ -11,12 +11,13 @@ import pytest
 from cnnjax.config import HParams
 from cnnjax.keys import streams
 from cnnjax.models import ConvNet
-from cnnjax.optimizers import adam
+from cnnjax.optimizers import keras_adam
 from cnnjax.population import EpochSums, Population, make_population, stack
-from cnnjax.state import TrainState, init_state
+from cnnjax.state import TrainState
+from cnnjax.task import Task, init_state
 from cnnjax.train import Arrays, epoch_plan, make_train_step, train_epoch, train_run
 
-MODEL = ConvNet(features=(3,), hidden=(8,))
+TASK = Task(ConvNet(features=(3,), hidden=(8,)), keras_adam)
 SEEDS = np.array([4, 4, 7, 7, 9, 9, 11, 11], np.uint32)
 RATES = [0.0, 0.5] * 4
 
@@ -31,7 +32,7 @@ TRAIN, VAL = arrays(40), arrays(12)
 
 
 def trained(chunk: int, epochs: int = 2) -> tuple[Population, list[EpochSums]]:
-    program = make_population(MODEL, adam, TRAIN, VAL, batch_size=8, chunk=chunk)
+    program = make_population(TASK, TRAIN, VAL, batch_size=8, chunk=chunk)
     population = program.start(SEEDS, stack([HParams(1e-2, rate) for rate in RATES]))
     measured = []
     for number in range(epochs):
@@ -43,8 +44,8 @@ def trained(chunk: int, epochs: int = 2) -> tuple[Population, list[EpochSums]]:
 def solo(seed: int, rate: float, epochs: int = 2) -> TrainState:
     """The run that a user gets from `train`: a jitted epoch at a time."""
     keys, hparams = streams(jax.random.key(seed)), HParams(jnp.float32(1e-2), jnp.float32(rate))
-    state = jax.jit(lambda: init_state(MODEL, adam, keys, jnp.zeros((1, 8, 8, 1)), hparams))()
-    epoch = jax.jit(partial(train_epoch, make_train_step(MODEL, adam)))
+    state = jax.jit(lambda: init_state(TASK, keys, (8, 8, 1), hparams))()
+    epoch = jax.jit(partial(train_epoch, make_train_step(TASK)))
     for number in range(epochs):
         state, _ = epoch(state, TRAIN, epoch_plan(keys.shuffle, number, 40, 8), hparams)
     return state
@@ -83,7 +84,7 @@ def test_arms_of_a_seed_are_paired_and_seeds_differ() -> None:
 
 
 def test_a_diverged_member_takes_no_one_with_it(one_by_one: tuple) -> None:
-    program = make_population(MODEL, adam, TRAIN, VAL, batch_size=8, chunk=1)
+    program = make_population(TASK, TRAIN, VAL, batch_size=8, chunk=1)
     hparams = stack([HParams(np.nan if i == 2 else 1e-2, rate) for i, rate in enumerate(RATES)])
     population = program.start(SEEDS, hparams)
     population, _ = program.epoch(population, 0)
@@ -95,7 +96,7 @@ def test_a_diverged_member_takes_no_one_with_it(one_by_one: tuple) -> None:
 
 def test_a_whole_run_vmaps_over_keys_and_rates() -> None:
     """`train_run` is a function: seeds x rates are two nested vmaps."""
-    run = partial(train_run, MODEL, adam, train=TRAIN, val=VAL, epochs=1, batch_size=8)
+    run = partial(train_run, TASK, train=TRAIN, val=VAL, epochs=1, batch_size=8)
     keys = jnp.stack([jax.random.key(seed) for seed in (4, 7)])
     rates = jnp.array([0.0, 0.5])
 

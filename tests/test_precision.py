@@ -16,10 +16,11 @@ from cnnjax.dropout import DROPOUT
 from cnnjax.experiment.engine import Arm, Protocol, Splits, _identity
 from cnnjax.keys import streams
 from cnnjax.models import ConvNet
-from cnnjax.optimizers import adam
+from cnnjax.optimizers import keras_adam
 from cnnjax.pooling import POOLING, PoolingName
 from cnnjax.runs import programs
-from cnnjax.state import TrainState, init_state
+from cnnjax.state import TrainState
+from cnnjax.task import Task, init_state
 from cnnjax.train import Arrays, make_train_step, train_epoch
 
 HPARAMS = HParams(jnp.float32(1e-3), jnp.float32(0.5))
@@ -28,10 +29,10 @@ BFLOAT16 = ConvNet(features=(2, 3), hidden=(4,), dropout_sites="blocks", dtype="
 
 def shape_of_an_epoch(model: ConvNet) -> tuple[TrainState, TrainState, str]:
     """The state before and after, in shapes and dtypes, and the program in between."""
-    plan, keys = jnp.arange(12).reshape(3, 4), streams(jax.random.key(0))
+    plan, task = jnp.arange(12).reshape(3, 4), Task(model, keras_adam)
     data = Arrays(jnp.zeros((12, 12, 12, 1), jnp.uint8), jnp.zeros(12, jnp.int32))
-    before = jax.eval_shape(lambda: init_state(model, adam, keys, jnp.zeros((1, 12, 12, 1)), HPARAMS))
-    epoch = partial(train_epoch, make_train_step(model, adam))
+    before = jax.eval_shape(lambda: init_state(task, streams(jax.random.key(0)), (12, 12, 1), HPARAMS))
+    epoch = partial(train_epoch, make_train_step(task))
     program, (after, _) = jax.make_jaxpr(epoch, return_shape=True)(before, data, plan, HPARAMS)
     return before, after, str(program)
 
@@ -75,7 +76,7 @@ def test_experiments_tell_the_arms_apart() -> None:
         _identity([Arm("arm", ConvNet(dtype=dtype), HPARAMS)], Protocol(), data)
         for dtype in ("float32", "bfloat16")
     ]
-    assert told[0] != told[1] and "dtype" not in repr(ConvNet())
+    assert told[0] != told[1]
 
 
 def test_other_dtypes_are_refused(tmp_path: Path) -> None:

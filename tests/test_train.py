@@ -15,11 +15,13 @@ from hypothesis import strategies as st
 
 from cnnjax.batches import PADDING, Batch, sequential_plan, shuffled_plan, take_batch
 from cnnjax.config import HParams
+from cnnjax.kernels.parts import scaled_together
 from cnnjax.keys import streams
 from cnnjax.metrics import MetricSums, means, total
 from cnnjax.models import MODELS, ConvNet, parameter_count
-from cnnjax.optimizers import adam
-from cnnjax.state import TrainState, init_state
+from cnnjax.optimizers import keras_adam
+from cnnjax.state import TrainState
+from cnnjax.task import Task, init_state
 from cnnjax.train import (
     Arrays,
     epoch_plan,
@@ -31,6 +33,7 @@ from cnnjax.train import (
 )
 
 MODEL = ConvNet(features=(3,), hidden=(8,))
+TASK = Task(MODEL, keras_adam)
 HPARAMS = HParams(jnp.float32(1e-3), jnp.float32(0.5))
 
 
@@ -41,17 +44,17 @@ def arrays(n: int, size: int = 8) -> Arrays:
 
 
 def start(data: Arrays, seed: int = 0) -> TrainState:
-    return _start(jax.random.key(seed), data.images[:1].astype(jnp.float32))
+    return _start(jax.random.key(seed), data.images.shape[1:])
 
 
-@jax.jit
-def _start(key: jax.Array, sample: jax.Array) -> TrainState:
-    return init_state(MODEL, adam, streams(key), sample, HPARAMS)
+@partial(jax.jit, static_argnums=1)
+def _start(key: jax.Array, image_shape: tuple[int, ...]) -> TrainState:
+    return init_state(TASK, streams(key), image_shape, HPARAMS)
 
 
 @jax.jit
 def step_once(state: TrainState, batch: Batch, hparams: HParams) -> tuple[TrainState, MetricSums]:
-    return make_train_step(MODEL, adam)(state, batch, hparams)
+    return make_train_step(TASK)(state, batch, hparams)
 
 
 @jax.jit
@@ -105,7 +108,7 @@ def test_a_step_is_optax_on_the_mean_loss() -> None:
     data, hparams = arrays(6), HParams(jnp.float32(1.0), jnp.float32(0.0))
     batch, params = take_batch(*data, sequential_plan(6, 6)[0]), start(data).params
     state = start(data)._replace(opt_state=descent(hparams).init(params))
-    after, _ = jax.jit(make_train_step(MODEL, descent))(state, batch, hparams)
+    after, _ = jax.jit(make_train_step(Task(MODEL, descent)))(state, batch, hparams)
 
     @jax.jit
     def loss(params: Any) -> jax.Array:
@@ -122,9 +125,9 @@ def test_a_step_is_optax_on_the_mean_loss() -> None:
 @pytest.mark.parametrize("n", [1, 7, 40])
 def test_evaluation_counts_every_example_once(n: int) -> None:
     data = arrays(n)
-    params = start(data).params
-    sums, logits = jax.jit(partial(evaluate, make_eval_step(MODEL)))(params, data)
-    everything = logits_of(params, data)
+    state = start(data)
+    sums, logits = jax.jit(partial(evaluate, make_eval_step(TASK)))(state, data, HPARAMS)
+    everything = logits_of(state.params, data)
     chex.assert_trees_all_close(logits, everything, rtol=1e-5, atol=1e-6)
     loss = optax.softmax_cross_entropy_with_integer_labels(everything, data.labels)
     metrics = means(sums)
@@ -137,17 +140,17 @@ def test_evaluation_counts_every_example_once(n: int) -> None:
 
 def test_evaluation_in_several_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     data = arrays(23)
-    params = start(data).params
-    whole = jax.jit(partial(evaluate, make_eval_step(MODEL)))(params, data)
+    state = start(data)
+    whole = jax.jit(partial(evaluate, make_eval_step(TASK)))(state, data, HPARAMS)
     monkeypatch.setattr("cnnjax.train.EVAL_BATCH", 5)
-    parts = jax.jit(partial(evaluate, make_eval_step(MODEL)))(params, data)
+    parts = jax.jit(partial(evaluate, make_eval_step(TASK)))(state, data, HPARAMS)
     chex.assert_trees_all_close(parts, whole, rtol=1e-5, atol=1e-6)
 
 
 def test_everything_is_traced_once() -> None:
     """Epochs, rates, learning rates and seeds are data: none of them compiles anything again."""
     data = arrays(20)
-    step, eval_step = make_train_step(MODEL, adam), make_eval_step(MODEL)
+    step, eval_step = make_train_step(TASK), make_eval_step(TASK)
     once = partial(chex.assert_max_traces, n=1)
     epoch = jax.jit(once(lambda *given: train_epoch(step, *given)))
     evaluation = jax.jit(once(lambda *given: evaluate(eval_step, *given)))
@@ -157,12 +160,12 @@ def test_everything_is_traced_once() -> None:
         hparams = HParams(jnp.float32(1e-3 * (seed + 1)), jnp.float32(rate))
         for number in range(2):
             state, _ = epoch(state, data, plan(shuffle, jnp.int32(number)), hparams)
-        evaluation(state.params, data)
+        evaluation(state, data, hparams)
 
 
 def test_an_epoch_in_parts_is_the_epoch() -> None:
     data = arrays(24)
-    epoch = jax.jit(partial(train_epoch, make_train_step(MODEL, adam)))
+    epoch = jax.jit(partial(train_epoch, make_train_step(TASK)))
     plan = epoch_plan(jax.random.key(0), jnp.int32(0), 24, 4)
     whole, sums = epoch(start(data), data, plan, HPARAMS)
     state, parts = start(data), []
@@ -176,13 +179,13 @@ def test_an_epoch_in_parts_is_the_epoch() -> None:
 
 def test_a_run_is_its_epochs_and_a_function_of_its_key() -> None:
     data, val = arrays(20), arrays(7)
-    run = jax.jit(partial(train_run, MODEL, adam, epochs=2, batch_size=8))
+    run = jax.jit(partial(train_run, TASK, epochs=2, batch_size=8))
     state, sums, _ = run(jax.random.key(5), HPARAMS, data, val)
     again, _, _ = run(jax.random.key(5), HPARAMS, data, val)
     chex.assert_trees_all_equal(state.params, again.params)
     chex.assert_shape(sums.loss, (2,))
     by_hand = start(data, 5)
-    epoch = jax.jit(partial(train_epoch, make_train_step(MODEL, adam)))
+    epoch = jax.jit(partial(train_epoch, make_train_step(TASK)))
     for number in range(2):
         plan = epoch_plan(streams(jax.random.key(5)).shuffle, jnp.int32(number), 20, 8)
         by_hand, _ = epoch(by_hand, data, plan, HPARAMS)
@@ -195,7 +198,7 @@ def test_training_learns() -> None:
     images[:32, :4] = 255
     images[32:, :, :4] = 255
     data = Arrays(jnp.asarray(images), jnp.repeat(jnp.arange(2), 32))
-    run = jax.jit(partial(train_run, MODEL, adam, epochs=6, batch_size=8))
+    run = jax.jit(partial(train_run, TASK, epochs=6, batch_size=8))
     hparams = HParams(jnp.float32(1e-2), jnp.float32(0.2))
     _, sums, val = run(jax.random.key(0), hparams, data, data)
     assert float(means(val)["accuracy"][-1]) == 1.0
@@ -258,12 +261,21 @@ def test_every_kind_and_site_of_dropout_trains(kind: str, sites: str) -> None:
 
     @jax.jit
     def first_step(hparams: HParams) -> tuple[TrainState, MetricSums]:
-        state = init_state(model, adam, streams(jax.random.key(0)), batch.images, hparams)
-        return make_train_step(model, adam)(state, batch, hparams)
+        task = Task(model, keras_adam)
+        state = init_state(task, streams(jax.random.key(0)), data.images.shape[1:], hparams)
+        return make_train_step(task)(state, batch, hparams)
 
     for rate in (0.5, 1.0):
         after, sums = first_step(HPARAMS._replace(dropout_rate=jnp.float32(rate)))
         chex.assert_tree_all_finite((after.params, sums))
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+def test_a_gradient_that_is_not_finite_stays_where_it_is(value: float) -> None:
+    gradient = {"kernel": jnp.ones((2, 3)), "bias": jnp.array([1.0, 2.0]).at[0].set(value)}
+    scaled = jax.jit(scaled_together)(gradient, jnp.float32(0.5))
+    expected = jax.tree.map(lambda leaf: 0.5 * leaf, gradient)
+    chex.assert_trees_all_equal(scaled, expected)
 
 
 def test_flax_users_pass_rngs() -> None:
@@ -287,8 +299,10 @@ def test_classic_dropout_is_scaled_down_at_evaluation() -> None:
     """Below a linear readout without bias, logits are (1 - rate) times those of unscaled features."""
     data = arrays(9)
     model = ConvNet(features=(3,), hidden=(), dropout="classic")
-    params = jax.jit(model.init)(jax.random.key(0), data.images.astype(jnp.float32))["params"]
+    task = Task(model, keras_adam)
+    state = init_state(task, streams(jax.random.key(0)), data.images.shape[1:], HPARAMS)
+    evaluation = jax.jit(partial(evaluate, make_eval_step(task)))
     full, scaled = (
-        jax.jit(partial(evaluate, make_eval_step(model, rate)))(params, data)[1] for rate in (0.0, 0.75)
+        evaluation(state, data, HPARAMS._replace(dropout_rate=jnp.float32(rate)))[1] for rate in (0.0, 0.75)
     )
     chex.assert_trees_all_close(scaled, 0.25 * full, rtol=1e-4, atol=1e-6)

@@ -15,7 +15,7 @@ from cnnjax.batches import take_batch
 from cnnjax.config import TrainConfig
 from cnnjax.data import Dataset
 from cnnjax.errors import ArgumentError, UserError
-from cnnjax.keys import streams
+from cnnjax.keys import Masks, streams
 from cnnjax.optimizers import OPTIMIZERS
 from cnnjax.runs import checkpoints, programs, resumption
 from cnnjax.runs.run_directory import CHECKPOINTS
@@ -87,25 +87,24 @@ def sampled(network: Trained, dataset: Dataset, masks: int, seed: int = 0) -> Sa
     if rate == 1:
         raise ArgumentError("--mc keeps nothing of the features at the dropout rate of this run, 1")
     draw = jax.jit(partial(_probabilities_under_masks, model, masks=masks))
-    stream = streams(jax.random.key(seed)).dropout
     found = []
     for start in range(0, len(dataset.labels), EVAL_BATCH):
         rows = slice(start, start + EVAL_BATCH)
         arrays = programs.to_device(Dataset(dataset.images[rows], dataset.labels[rows]))
-        key = jax.random.fold_in(stream, start // EVAL_BATCH)
-        drawn = np.asarray(draw(network.params, arrays, jnp.float32(rate), key))
+        source = Masks(streams(jax.random.key(seed)).dropout, first_example=jnp.uint32(start))
+        drawn = np.asarray(draw(network.params, arrays, jnp.float32(rate), source))
         found.append((drawn.mean(axis=0), drawn.std(axis=0, ddof=1)))
     return Sampled(*map(np.concatenate, zip(*found, strict=True)))
 
 
 def _probabilities_under_masks(
-    model: nn.Module, params: Any, data: Arrays, rate: jax.Array, key: jax.Array, masks: int
+    model: nn.Module, params: Any, data: Arrays, rate: jax.Array, source: Masks, masks: int
 ) -> jax.Array:
     """Class probabilities f32[masks, n, classes]."""
     images = take_batch(data.images, data.labels, jnp.arange(data.labels.shape[0])).images
 
     def one(mask: jax.Array) -> jax.Array:
-        logits: Any = model.apply({"params": params}, images, True, rate, jax.random.fold_in(key, mask))
+        logits: Any = model.apply({"params": params}, images, True, rate, source._replace(step=mask))
         return jax.nn.softmax(logits)
 
     # Under vmap, what comes before the masks is computed once for all of them: so five at a time.

@@ -27,6 +27,7 @@ from cnnjax.metrics import means
 from cnnjax.models import ConvNet
 from cnnjax.optimizers import OPTIMIZERS
 from cnnjax.population import PopulationProgram, default_chunk, make_population, stack
+from cnnjax.task import Task
 from cnnjax.train import Arrays, to_device
 
 OnNan = Literal["stop", "continue"]
@@ -157,8 +158,7 @@ def run(
         tell()
         for group in _groups(arms):
             program = make_population(
-                group[0].model,
-                OPTIMIZERS[group[0].optimizer or protocol.optimizer],
+                Task(group[0].model, OPTIMIZERS[group[0].optimizer or protocol.optimizer]),
                 train,
                 val,
                 batch_size=protocol.batch_size,

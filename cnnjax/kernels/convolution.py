@@ -17,14 +17,15 @@ from itertools import product
 from math import prod
 from typing import Any, Literal
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.custom_derivatives import SymbolicZero
 
 from cnnjax.errors import UserError
-from cnnjax.pooling import POOLING, REDUCTIONS, PoolingName, first, maximum
+from cnnjax.kernels.pooling import REDUCTIONS, maximum
+from cnnjax.pooling import PoolingName, first
+from cnnjax.shapes import Array, Float
 
 Activation = Callable[[jax.Array], jax.Array]
 Padding = Literal["SAME", "VALID"]
@@ -41,32 +42,41 @@ MONOTONE: frozenset[Activation] = frozenset(
 
 
 def conv_pool(
-    x: jax.Array,
-    kernel: jax.Array,
-    bias: jax.Array,
+    x: Float[Array, "n h w in"],
+    kernel: Float[Array, "kh kw in out"],
+    bias: Float[Array, " out"],
     *,
     padding: Padding,
     activation: Activation,
     pooling: PoolingName,
     window: int = 2,
-    stride: int = 1,
-) -> jax.Array:
-    """``pool(activation(conv(x) + bias))`` of ``x f[N, H, W, Ci]``, ``kernel f[kh, kw, Ci, Co]``.
+) -> Float[Array, "n h2 w2 out"]:
+    """Compute pool(activation(conv(x) + bias)), in value and gradient as Flax's layers one after the other.
 
-    ``stride`` is the convolution's. Pooling windows do not overlap, what is left over at the far
-    edges is dropped, and "none" ignores ``window``. Returns f[N, H', W', Co]: in value and gradient
-    what ``flax.linen.Conv`` with these parameters, ``activation`` and ``flax.linen.max_pool`` or
-    ``avg_pool`` give. Raises ``UserError`` where the image is too small for a single output.
+    Pooling windows do not overlap, what is left over at the far edges is dropped, and "none" ignores
+    `window`.
+
+    Args:
+        x: images.
+        kernel: of the convolution, whose stride is 1.
+        bias: of the convolution.
+        padding: "SAME" or "VALID".
+        activation: any function that is applied elementwise: it sees the axes in another order.
+        pooling: a name in `cnnjax.pooling.POOLING`.
+        window: height and width of a pooling window.
+
+    Raises:
+        UserError: the image is too small for a single output.
     """
     window = 1 if pooling == "none" else window
     keeps_one = REDUCTIONS[pooling] is first
     offsets = ((0, 0),) if keeps_one else tuple(product(range(window), range(window)))
-    size = rows, columns = _size(x, kernel, padding, window, stride)
+    size = rows, columns = output_size(x.shape, kernel.shape, padding, window)
 
     # Read in whole blocks of step x step pixels: few slices, of neighbouring values.
-    step = window * stride
-    high, wide = _blocks(kernel, offsets, stride, step)
-    top, left = (before for before, _ in _pads(x, kernel, padding, stride))
+    step = window
+    high, wide = _blocks(kernel, offsets, step)
+    top, left = (before for before, _ in _pads(x.shape, kernel.shape, padding))
     # Transposed before it is padded, and by a row where nothing else is: what a pad makes XLA keeps in
     # memory, instead of transposing the images anew for every slice.
     down, across = max(rows + high - 1, (top + x.shape[1]) // step + 1), columns + wide - 1
@@ -74,8 +84,8 @@ def conv_pool(
     image = image.reshape(down, step, across, step, *image.shape[2:])
     image = image.transpose(1, 3, 4, 0, 2, 5)  # [step, step, Ci, blocks, blocks, N]
 
-    products = partial(_by_products, offsets=offsets, stride=stride, size=size)
-    sums = partial(_by_sums, offsets=offsets, stride=stride, size=size)
+    products = partial(_by_products, offsets=offsets, size=size)
+    sums = partial(_by_sums, offsets=offsets, size=size)
     values = (
         jax.lax.platform_dependent(image, kernel, cpu=sums, default=products)
         # Not in bfloat16, which would round every partial sum.
@@ -92,39 +102,12 @@ def conv_pool(
     return pooled.transpose(3, 1, 2, 0)
 
 
-def conv_pool_reference(
-    x: jax.Array,
-    kernel: jax.Array,
-    bias: jax.Array,
-    *,
-    padding: Padding,
-    activation: Activation,
-    pooling: PoolingName,
-    window: int = 2,
-    stride: int = 1,
-) -> jax.Array:
-    """Compute ``conv_pool`` one step after the other by XLA's convolution and Flax's pooling."""
-    _size(x, kernel, padding, 1 if pooling == "none" else window, stride)
-    convolved = jax.lax.conv_general_dilated(
-        x, kernel, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )
-    y, size = activation(convolved + bias[None, None, None]), (window, window)
-    match pooling:
-        case "max":
-            return nn.max_pool(y, size, size)
-        case "average":
-            # Not nn.avg_pool, which mixes integers into floats and fails under strict promotion.
-            return nn.pool(y, 0.0, jax.lax.add, size, size, "VALID") / window**2
-        case "median" | "strided" | "none":
-            return POOLING[pooling](y, window)
-
-
 def _by_products(
-    image: jax.Array, kernel: jax.Array, *, offsets: Offsets, stride: int, size: tuple[int, int]
+    image: jax.Array, kernel: jax.Array, *, offsets: Offsets, size: tuple[int, int]
 ) -> jax.Array:
     """``f[offsets, Co, H', W', N]``: the convolution at each offset, as one product of matrices."""
     (rows, columns), (step, _, channels, *_, n) = size, image.shape
-    high, wide = _blocks(kernel, offsets, stride, step)
+    high, wide = _blocks(kernel, offsets, step)
     # Row by row of blocks, or XLA copies all slices before it brings more than a few together.
     beside = [
         jnp.concatenate([image[..., i : i + rows, j : j + columns, :] for j in range(wide)])
@@ -133,9 +116,9 @@ def _by_products(
     patches = jnp.concatenate(jax.lax.optimization_barrier(beside))
     patches = patches.reshape(high * wide * step**2 * channels, rows, columns, n)
 
-    placed = jnp.stack(
-        [_place(kernel, stride * r, stride * c, high * step, wide * step) for r, c in offsets]
-    ).reshape(len(offsets), high, step, wide, step, *kernel.shape[2:])
+    placed = jnp.stack([_place(kernel, r, c, high * step, wide * step) for r, c in offsets]).reshape(
+        len(offsets), high, step, wide, step, *kernel.shape[2:]
+    )
     placed = placed.transpose(0, 6, 1, 3, 2, 4, 5).reshape(len(offsets), kernel.shape[3], -1)
 
     # As matrices, XLA on the CPU copies no operand of the gradient. Elsewhere the axis of images must
@@ -145,11 +128,9 @@ def _by_products(
     )
 
 
-def _by_sums(
-    image: jax.Array, kernel: jax.Array, *, offsets: Offsets, stride: int, size: tuple[int, int]
-) -> jax.Array:
+def _by_sums(image: jax.Array, kernel: jax.Array, *, offsets: Offsets, size: tuple[int, int]) -> jax.Array:
     """Compute `_by_products` tap by tap, which XLA fuses with the pooling: no value goes to memory."""
-    products = partial(_by_products, offsets=offsets, stride=stride, size=size)
+    products = partial(_by_products, offsets=offsets, size=size)
     step = len(image)
 
     @jax.custom_jvp
@@ -157,7 +138,7 @@ def _by_sums(
         def at(r: int, c: int) -> jax.Array:
             terms = []
             for u, v, channel in np.ndindex(*kernel.shape[:3]):
-                (i, y), (j, z) = divmod(stride * r + u, step), divmod(stride * c + v, step)
+                (i, y), (j, z) = divmod(r + u, step), divmod(c + v, step)
                 pixels = image[y, z, channel, i : i + size[0], j : j + size[1]]
                 terms.append(kernel[u, v, channel][:, None, None, None] * pixels[None])
             return sum(terms[1:], start=terms[0])
@@ -174,35 +155,42 @@ def _by_sums(
     return sums(image, kernel)
 
 
-def _blocks(kernel: jax.Array, offsets: Offsets, stride: int, step: int) -> tuple[int, int]:
+def output_size(
+    image: tuple[int, ...], kernel: tuple[int, ...], padding: Padding, window: int
+) -> tuple[int, int]:
+    """Height and width after convolution and pooling of an image f[n, h, w, in].
+
+    Raises:
+        UserError: they would be zero.
+    """
+    rows, columns = (
+        (size + before + after - taps + 1) // window
+        for size, taps, (before, after) in zip(
+            image[1:3], kernel[:2], _pads(image, kernel, padding), strict=True
+        )
+    )
+    if min(rows, columns) < 1:
+        raise UserError(
+            f"an image of {image[1]} x {image[2]} is too small for a {kernel[0]} x {kernel[1]} "
+            f"{padding.lower()} convolution and {window} x {window} pooling: use larger images or fewer "
+            "layers"
+        )
+    return rows, columns
+
+
+def _pads(image: tuple[int, ...], kernel: tuple[int, ...], padding: Padding) -> tuple[tuple[int, int], ...]:
+    return tuple(jax.lax.padtype_to_pads(image[1:3], kernel[:2], (1, 1), padding))
+
+
+def _blocks(kernel: jax.Array, offsets: Offsets, step: int) -> tuple[int, int]:
     """Blocks of step x step pixels, down and across, that hold the patch under one pooling window."""
-    far = stride * offsets[-1][0]
+    far = offsets[-1][0]
     return -(-(kernel.shape[0] + far) // step), -(-(kernel.shape[1] + far) // step)
 
 
 def _matrix_product(a: jax.Array, b: jax.Array) -> jax.Array:
     product = a.reshape(-1, a.shape[-1]) @ b.reshape(b.shape[0], -1)
     return product.reshape(*a.shape[:-1], *b.shape[1:])
-
-
-def _pads(x: jax.Array, kernel: jax.Array, padding: Padding, stride: int) -> tuple[tuple[int, int], ...]:
-    return tuple(jax.lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], (stride, stride), padding))
-
-
-def _size(x: jax.Array, kernel: jax.Array, padding: Padding, window: int, stride: int) -> tuple[int, int]:
-    rows, columns = (
-        ((image + before + after - patch) // stride + 1) // window
-        for image, patch, (before, after) in zip(
-            x.shape[1:3], kernel.shape[:2], _pads(x, kernel, padding, stride), strict=True
-        )
-    )
-    if min(rows, columns) < 1:
-        raise UserError(
-            f"an image of {x.shape[1]} x {x.shape[2]} is too small for a {kernel.shape[0]} x "
-            f"{kernel.shape[1]} {padding.lower()} convolution and {window} x {window} pooling: "
-            "use larger images or fewer layers"
-        )
-    return rows, columns
 
 
 def _place(x: jax.Array, top: int, left: int, height: int, width: int) -> jax.Array:

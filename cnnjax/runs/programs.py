@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,21 +14,13 @@ import numpy as np
 from cnnjax.config import TrainConfig
 from cnnjax.data import Dataset
 from cnnjax.devices.layouts import Layout, one_device
-from cnnjax.keys import Streams, streams
+from cnnjax.keys import streams
 from cnnjax.metrics import MetricSums, means
 from cnnjax.models import MODELS, ConvNet
 from cnnjax.optimizers import OPTIMIZERS
-from cnnjax.state import TrainState, init_state
-from cnnjax.train import (
-    Arrays,
-    epoch_plan,
-    evaluate,
-    evaluate_shared,
-    make_eval_step,
-    make_train_step,
-    to_device,
-    train_epoch,
-)
+from cnnjax.state import Params, TrainState
+from cnnjax.task import Task
+from cnnjax.train import Arrays, evaluate, make_eval_step, make_training, to_device
 
 SEGMENTS = 20
 """Parts in which an epoch is handed to the device at most, so that its progress can be seen."""
@@ -65,7 +56,7 @@ class Program:
     start: TrainState
     plan: Callable[[int], list[jax.Array]]  # the parts of an epoch's index plan
     epoch: Callable[..., tuple[TrainState, MetricSums]]
-    evaluate: Callable[..., tuple[MetricSums, Any]]  # (params, data); on one device with logits
+    evaluate: Callable[[TrainState, Arrays], tuple[MetricSums, Any]]  # on one device with logits
     layout: Layout
     train: Arrays
     val: Arrays
@@ -73,8 +64,13 @@ class Program:
 
 
 def network(config: TrainConfig) -> ConvNet:
-    """The model that a configuration names."""
+    """The model of a configuration."""
     return MODELS[config.model].clone(pixel_scale=config.pixel_scale, dtype=config.compute_dtype)
+
+
+def task(config: TrainConfig) -> Task:
+    """What a configuration trains."""
+    return Task(network(config), OPTIMIZERS[config.optimizer])
 
 
 def build(config: TrainConfig, train: Dataset, val: Dataset, layout: Layout | None = None) -> Program:
@@ -84,38 +80,31 @@ def build(config: TrainConfig, train: Dataset, val: Dataset, layout: Layout | No
     """
     began = time.perf_counter()
     layout = layout or one_device()
-    model, make_optimizer = network(config), OPTIMIZERS[config.optimizer]
     hparams = jax.tree.map(jnp.float32, config.hparams)
     keys = streams(jax.random.key(config.seed))
-    step = make_train_step(model, make_optimizer, layout.axis_name)
+    examples, image_shape = len(train.labels), train.images.shape[1:]
+    run = make_training(task(config), image_shape, examples, config.batch_size, layout.axis_name)
     train_arrays, val_arrays = (Arrays(*layout.replicate(tuple(part))) for part in (train, val))
     shared = layout.replicate(hparams)
-    examples = train.labels.shape[0]
     steps = -(-examples // config.batch_size)
     parts = max(n for n in range(1, SEGMENTS + 1) if steps % n == 0)
 
     @jax.jit
-    def start(keys: Streams) -> TrainState:
-        sample = jnp.zeros((1, *train.images.shape[1:]), jnp.float32)
-        return init_state(model, make_optimizer, keys, sample, hparams)
-
-    @jax.jit
     def plan(number: jax.Array) -> list[jax.Array]:
-        rows = epoch_plan(keys.shuffle, number, examples, config.batch_size)
-        return jnp.split(rows, parts)
+        return jnp.split(run.plan(keys.shuffle, number), parts)
 
     def compiled(program: Any, *arguments: Any) -> Callable[..., Any]:
         return program.lower(*arguments).compile(compiler_options=dict(layout.options) or None)
 
-    state = layout.replicate(start(keys))
+    state = layout.replicate(jax.jit(run.init)(keys, hparams))
     first = layout.divide(plan(jnp.int32(0))[0])
-    epoch = compiled(layout.epoch(partial(train_epoch, step)), state, train_arrays, first, shared)
-    validate = layout.evaluation(_evaluation(model, config.dropout_rate, layout.axis_name))
+    epoch = compiled(layout.epoch(run.epoch), state, train_arrays, first, shared)
+    validate = compiled(layout.evaluation(run.evaluate), state, val_arrays, shared)
     return Program(
         start=state,
         plan=lambda number: list(map(layout.divide, plan(jnp.int32(number)))),
         epoch=lambda state, part: epoch(state, train_arrays, part, shared),
-        evaluate=compiled(validate, state.params, val_arrays),
+        evaluate=lambda state, data: validate(state, data, shared),
         layout=layout,
         train=train_arrays,
         val=val_arrays,
@@ -142,7 +131,7 @@ def epochs(
         for part in program.plan(number):
             state, part_sums = program.epoch(state, part)
             sums.append(part_sums)
-        val_sums, _ = program.evaluate(state.params, program.val)
+        val_sums, _ = program.evaluate(state, program.val)
         _watch(number + 1, sums, progress)
         fetched, val_fetched = jax.device_get((sums, val_sums))
         training = means(jax.tree.map(lambda *leaves: np.sum(leaves, dtype=np.float64), *fetched))
@@ -165,10 +154,13 @@ def finite(row: Mapping[str, float]) -> bool:
     return math.isfinite(row["loss"]) and math.isfinite(row["val_loss"])
 
 
-def evaluate_on(config: TrainConfig, params: Any, dataset: Dataset) -> Evaluation:
-    """Loss, accuracy and logits of `params` over a whole data set."""
-    run = jax.jit(partial(evaluate, make_eval_step(network(config), config.dropout_rate)))
-    sums, logits = jax.device_get(run(params, to_device(dataset)))
+def evaluate_on(config: TrainConfig, params: Params, dataset: Dataset) -> Evaluation:
+    """Compute loss, accuracy and logits over a whole data set."""
+    state = TrainState(jnp.int32(0), params, (), jax.random.key(config.seed))
+    eval_step = make_eval_step(task(config))
+    sums, logits = jax.device_get(
+        jax.jit(partial(evaluate, eval_step))(state, to_device(dataset), config.hparams)
+    )
     metrics = means(sums)
     return Evaluation(float(metrics["loss"]), float(metrics["accuracy"]), logits)
 
@@ -178,15 +170,6 @@ def confusion(labels: np.ndarray, logits: np.ndarray) -> np.ndarray:
     classes = logits.shape[1]
     pairs = labels.astype(np.int64) * classes + np.argmax(logits, axis=1)
     return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
-
-
-def _evaluation(
-    model: nn.Module, dropout_rate: float, axis_name: str | None
-) -> Callable[[Any, Arrays], tuple[MetricSums, Any]]:
-    eval_step = make_eval_step(model, dropout_rate)
-    if axis_name is None:
-        return partial(evaluate, eval_step)
-    return lambda params, data: (evaluate_shared(eval_step, params, data, axis_name), None)
 
 
 def _watch(epoch: int, sums: list[Any], progress: Progress | None) -> None:
