@@ -22,7 +22,7 @@ LINES = [
     for block in re.findall(r"```sh\n(.*?)```", README, re.S)
     for line in block.splitlines()
 ]
-TABLED = sorted(set(re.findall(r"^\| `(.+?)` \|", README, re.M)) - {"config.py"})
+TABLED = sorted(set(re.findall(r"^\| `(.+?)` \|", README, re.M)))
 EXPERIMENTS = sorted(
     {name for line in [*LINES, *TABLED] for name in re.findall(r"experiments/\w+\.py", line)}
 )
