@@ -16,15 +16,15 @@ DOCS = TINY.parents[1] / "docs"
 def cells(source: str) -> list[tuple[str, str]]:
     """Kind and text of the cells of a script in the percent format."""
     _, *parts = source.split("\n# %%")
-    found = []
+    result = []
     for part in parts:
         head, _, text = part.partition("\n")
         if "[markdown]" in head:
             lines = (line.removeprefix("#").removeprefix(" ") for line in text.strip().split("\n"))
-            found.append(("markdown", "\n".join(lines)))
+            result.append(("markdown", "\n".join(lines)))
         else:
-            found.append(("code", text.strip()))
-    return found
+            result.append(("code", text.strip()))
+    return result
 
 
 def test_the_notebook_is_the_lesson_with_its_results() -> None:
@@ -69,7 +69,7 @@ def test_the_lesson_runs_from_top_to_bottom(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     hand = re.search(r"by hand ([\d.]+), by the layer ([\d.]+)", done.stdout)
     assert hand and float(hand[1]) == pytest.approx(float(hand[2]), abs=2e-6)
-    slope = re.search(r"grad (-?[\d.]+), a small change (-?[\d.]+)", done.stdout)
+    slope = re.search(r"grad (-?[\d.]+), finite difference (-?[\d.]+)", done.stdout)
     assert slope and float(slope[1]) == pytest.approx(float(slope[2]), abs=2e-3)
     assert done.stdout.count("Against ") == 2
     assert not list(tmp_path.iterdir())
