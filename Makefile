@@ -1,5 +1,5 @@
-# Sets itself up: every target first makes .venv with Python's own venv and pip, once, and again only when
-# pyproject.toml, constraints.txt or the interpreter change.
+# Every target first creates .venv with Python's own venv and pip, and recreates it only when pyproject.toml,
+# constraints.txt or the interpreter changes.
 #   make train ARGS="--dropout-rate 0 --epochs 5"   PYTHON=python3.13   EXTRAS=cuda13
 
 PYTHON ?= python3
@@ -15,9 +15,9 @@ READY := $(VENV)/.ready-$(VERSION)$(subst $(comma),-,$(addprefix -,$(EXTRAS)))
 .PHONY: help train lesson test test-slow test-all lint type format bench reproduce clean
 
 help: ## Show this list
-	@echo 'cnnjax: conv / pool / dropout networks in JAX, with evidence. Targets:'
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
-	@echo 'Variables: ARGS="..." for train, PYTHON=python3.13, EXTRAS=cuda13 or tpu at set-up.'
+	@echo 'cnnjax: conv / pool / dropout networks in JAX. Targets:'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+	@echo 'Variables: ARGS="..." (options), PYTHON=python3.13, EXTRAS=cuda13 or tpu.'
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
@@ -27,32 +27,32 @@ $(READY): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev$(addprefix $(comma),$(EXTRAS))]'
 	@touch $@
 
-train: $(READY) ## Train the first tutorial's network on MNIST; options in ARGS="..."
+train: $(READY) ## Train the first tutorial's network on MNIST
 	@$(BIN)/python -m cnnjax train $(ARGS)
 
-# Most of the tests' time is LLVM's, for programs that run once: without its optimisation they take about three quarters.
+# LLVM takes most of the tests' time, for programs that run once; without its optimisation they take three quarters.
 test: $(READY) ## Run the unit tests (a few minutes, no network)
 	@XLA_FLAGS="$${XLA_FLAGS---xla_backend_optimization_level=0}" $(BIN)/python -m pytest -m 'not slow' -n 2
 
-test-slow: $(READY) ## Run the end-to-end tests: processes killed, whole runs, a browser (minutes)
+test-slow: $(READY) ## Run the end-to-end tests (minutes)
 	@$(BIN)/python -m pytest -m slow -n 2
 
-test-all: ## Run every test, on programs compiled as users have them
+test-all: ## Run all tests, with full compiler optimisation
 	@XLA_FLAGS= $(MAKE) --no-print-directory test test-slow
 
-lint: $(READY) ## Check style with ruff, and who imports whom with import-linter
+lint: $(READY) ## Check style with ruff and imports with import-linter
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports --no-logo --no-cache
 
 type: $(READY) ## Check types with pyright
 	@$(BIN)/pyright
 
-format: $(READY) ## Rewrite the code in the project's style
+format: $(READY) ## Format the code with ruff
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
 PEERS := .peers
 PEERS_READY := $(addprefix $(PEERS)/,$(addsuffix /.ready,flax keras-jax tf torch))
 
-bench: $(READY) $(PEERS_READY) ## Compare the speed with Keras, PyTorch and plain Flax (an hour; ARGS="--quick": minutes)
+bench: $(READY) $(PEERS_READY) ## Benchmark against Keras, PyTorch and Flax (an hour)
 	@$(BIN)/python experiments/benchmark_peers.py $(ARGS)
 
 $(PEERS)/%/.ready: experiments/peers/requirements-%.txt
@@ -61,19 +61,19 @@ $(PEERS)/%/.ready: experiments/peers/requirements-%.txt
 	@$(PEERS)/$*/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	@touch $@
 
-reproduce: $(READY) ## Run both tutorials with many seeds beside their published logs
+reproduce: $(READY) ## Compare many seeds with the tutorials' published results
 	@$(BIN)/python experiments/reproduce_tutorials.py $(ARGS)
 
-lesson: $(VENV)/.lesson ## Run docs/lesson.py cell by cell and keep it as docs/lesson.ipynb (minutes; on MNIST)
+lesson: $(VENV)/.lesson ## Run docs/lesson.py and write docs/lesson.ipynb (minutes)
 	@$(BIN)/jupytext --quiet --to ipynb --output docs/.lesson.ipynb docs/lesson.py
 	@cd docs && "$(abspath $(BIN))/jupyter-execute" --inplace .lesson.ipynb
 	@mv docs/.lesson.ipynb docs/lesson.ipynb
 
 $(VENV)/.lesson: $(READY)
-	@echo 'Adding what runs notebooks to $(VENV) (once) ...'
+	@echo 'Installing the notebook tools in $(VENV) (once) ...'
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[lesson]'
 	@touch $@
 
-clean: ## Remove the environment and caches; runs and results stay
+clean: ## Remove environments and caches; keep runs and results
 	@rm -rf $(VENV) $(PEERS) .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

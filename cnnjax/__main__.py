@@ -1,13 +1,13 @@
-"""`python -m cnnjax`."""
+"""The entry point: `python -m cnnjax`."""
 
 import sys
 
+from cnnjax import cli
+
 
 def main() -> None:
-    """Run the command line and leave with its exit code."""
-    from cnnjax.cli import main as run
-
-    sys.exit(run())
+    """Run the command line and exit with its code."""
+    sys.exit(cli.main())
 
 
 if __name__ == "__main__":

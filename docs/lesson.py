@@ -14,15 +14,14 @@
 # %% [markdown]
 # # From Keras to JAX, one layer at a time
 #
-# For someone who has built a small convolutional network in Keras and wonders what JAX would change. Two
-# networks for handwritten digits are built here: one with a single convolution, pooling, dropout and two
-# dense layers, and a smaller one with two convolutions and `swish`. Each step has Keras's line first and
-# ours below it. Four things will come up that Keras keeps out of sight: **keys** for everything random,
-# **`grad`** for derivatives of any function, **`jit`** to compile it, and **`vmap`** to run it many times
-# at once.
+# You have built a small convolutional network in Keras and wonder what JAX would change. This lesson builds
+# two networks for handwritten digits: one with a single convolution, pooling, dropout and two dense layers,
+# and a smaller one with two convolutions and `swish`. Each step shows Keras's code first, then ours. You
+# will meet four things that Keras hides: **keys** for randomness, **`grad`** for the derivative of any
+# function, **`jit`** to compile a function, and **`vmap`** to run it many times at once.
 #
-# Ten minutes to read, less than five to run on two cores. Every result below is computed by the cell above
-# it. The notebook is made from `docs/lesson.py` by `make lesson`.
+# It takes ten minutes to read, and less than five to run on two cores. Every result is computed by the cell
+# above it. `make lesson` generates the notebook from `docs/lesson.py`.
 
 # %%
 import os
@@ -49,11 +48,11 @@ from cnnjax.train import to_device, train_run
 np.set_printoptions(precision=3, suppress=True, linewidth=100)
 
 # %% [markdown]
-# What this lesson runs on. For a first, faster round take fewer images, epochs or seeds.
+# The settings. For a faster first run, reduce the images, epochs or seeds.
 
 # %% tags=["parameters"]
 DATASET = os.environ.get("CNNJAX_LESSON_DATASET", "mnist")
-DATA_DIR = os.environ.get("CNNJAX_LESSON_DATA_DIR")  # the four IDX files, if they are here already
+DATA_DIR = os.environ.get("CNNJAX_LESSON_DATA_DIR")  # directory with the four IDX files, to work offline
 IMAGES = int(os.environ.get("CNNJAX_LESSON_IMAGES", "6000"))
 EPOCHS = int(os.environ.get("CNNJAX_LESSON_EPOCHS", "12"))
 SEEDS = int(os.environ.get("CNNJAX_LESSON_SEEDS", "6"))
@@ -66,8 +65,8 @@ SEEDS = int(os.environ.get("CNNJAX_LESSON_SEEDS", "6"))
 # x = x.reshape(60000, 28, 28, 1) / 255
 # ```
 #
-# A data set here is two arrays, images and labels. The images stay bytes: a batch is turned into numbers
-# between 0 and 1 when its turn comes, on the device.
+# A data set is two arrays, images and labels. The images stay bytes; each batch is converted to numbers
+# between 0 and 1 on the device, when it is used.
 
 # %%
 loaded = load(DATASET, Path(DATA_DIR) if DATA_DIR else None, announce=print)
@@ -92,8 +91,8 @@ plt.show()
 # ```
 #
 # The numbers mean the same: ten kernels of 3 x 3, and an output as large as the input. The difference is
-# where the weights are. A Keras layer owns them; here a layer is only a recipe. `init` makes weights from a
-# **key**, `apply` uses the weights that it is given, and neither changes anything.
+# where the weights are. A Keras layer owns its weights; a Flax layer is only a description. `init` creates
+# weights from a **key**, `apply` computes with the weights you pass, and neither changes anything.
 
 # %%
 layer = Conv(features=10, kernel_size=3, padding="SAME", activation=nn.relu, pooling="none")
@@ -103,8 +102,8 @@ print("weights", jax.tree.map(jnp.shape, weights))
 print("maps   ", maps.shape)
 
 # %% [markdown]
-# A value of a map is the sum of nine pixels, each times the kernel's number at its place, plus a bias, and
-# zero where that is negative. By hand, for one place of one image:
+# Each value of a feature map is the sum of nine pixels times the kernel's weights, plus a bias; negative
+# values become zero. By hand, for one position in one image:
 
 # %%
 row, column, channel = 14, 14, 3
@@ -127,8 +126,8 @@ plt.show()
 # MaxPooling2D((2, 2))
 # ```
 #
-# A window of 2 x 2 becomes one value. Which one is a choice: Keras has the maximum and the average, and
-# readers of such lessons like to ask about the median. Pooling has no weights, so it is a plain function.
+# Pooling reduces each 2 x 2 window to one value. Keras offers the maximum and the average; readers often ask
+# about the median. Pooling has no weights, so it is a plain function.
 
 # %%
 square = jnp.array([[1.0, 2, 0, 0], [3, 9, 0, 4], [5, 5, 1, 1], [5, 5, 1, 7]])
@@ -146,7 +145,7 @@ print(maps.shape, "->", pooled.shape)
 # Dense(100, activation="relu")
 # ```
 #
-# Flattening only forgets the shape. A dense layer is a product with a matrix, plus a bias.
+# Flattening turns each example into a vector. A dense layer multiplies it by a matrix and adds a bias.
 
 # %%
 flat = pooled.reshape(len(pooled), -1)
@@ -164,8 +163,8 @@ print(f"{kernel.size + 100:,} weights in the dense layer, {parameter_count(weigh
 # model.summary()
 # ```
 #
-# `ConvNet` puts these layers one after the other, and its fields are what one may want to change. Its
-# output are logits; the softmax is left to the loss, where it is exact.
+# `ConvNet` combines these layers; its fields are the choices you may want to vary. It outputs logits; the
+# loss applies the softmax, where it is numerically stable.
 
 # %%
 model = ConvNet(features=(10,), kernel_size=3, padding="SAME", pooling="max", hidden=(100,))
@@ -180,9 +179,9 @@ for row_ in layers(model):
 # Dropout(0.5)
 # ```
 #
-# Dropout switches off some of the values, at random, in training only, so that no part of the network can
-# lean on any single one. Random: in Keras the layer keeps a hidden generator. In JAX nothing is hidden, so
-# a function that needs chance takes a **key**, and the same key always gives the same mask.
+# During training, dropout sets random values to zero, so that the network cannot rely on any single one. In
+# Keras, the layer has a hidden random generator. In JAX, a random function takes a **key**, and the same key
+# always gives the same mask.
 
 # %%
 x = jnp.arange(1.0, 9.0)[None]
@@ -193,12 +192,12 @@ print("key again", inverted_dropout(key, x, 0.5)[0])
 print("other    ", inverted_dropout(other, x, 0.5)[0])
 
 # %% [markdown]
-# What was kept has been doubled. With half of the values gone, a sum over them would be half as large in
-# training as at test time, and the layers behind it would meet numbers that they never saw. There are two
-# cures. The **classic** one makes everything smaller at test time. The **inverted** one, Keras's and
-# everyone's now, makes what is kept larger in training, and then there is nothing left to do at test time.
-# Averaged over many keys, either gives in training what it gives at test time; forgetting the cure does
-# not.
+# The remaining values are doubled. Without this, a sum over the values would be half as large in training as
+# at test time, and the next layer would get inputs unlike those it was trained on. There are two ways to
+# correct this: **classic** dropout scales all values down at test time; **inverted** dropout, which Keras and
+# all current libraries use, scales the remaining values up during training, so that nothing is left to do at
+# test time. With either correction, the mean over many keys in training equals the value at test time;
+# without one, it does not.
 
 # %%
 keys = jax.random.split(jax.random.key(2), 10_000)
@@ -208,16 +207,16 @@ for name, drop in (("inverted", inverted_dropout), ("classic", classic_dropout))
     in_training = jnp.mean(jax.vmap(lambda k, drop=drop: drop(k, values, rate))(keys))
     at_test = jnp.mean(drop(key, values, rate, deterministic=True))
     print(f"{name:8}  mean in training {in_training:.4f}, at test time {at_test:.4f}")
-forgotten = jnp.mean(jax.vmap(lambda k: classic_dropout(k, values, rate))(keys))
-print(f"no cure   mean in training {forgotten:.4f}, at test time {jnp.mean(values):.4f}")
+uncorrected = jnp.mean(jax.vmap(lambda k: classic_dropout(k, values, rate))(keys))
+print(f"neither   mean in training {uncorrected:.4f}, at test time {jnp.mean(values):.4f}")
 
 # %% [markdown]
-# That was **`vmap`** for the first time: a function of one key, run for ten thousand keys at once, with no
-# loop and no extra axis in the function itself.
+# This was the first use of **`vmap`**: it runs a function of one key for ten thousand keys at once, without a
+# loop, and without an extra axis in the function.
 #
-# A step of training gets its key from the step's number, `fold_in(key, step)`. So a mask can be had again
-# at any time, a run that was interrupted goes on with the masks it would have had, and the same values are
-# the first to go at every rate:
+# Each training step derives its key from the step number, with `fold_in(key, step)`. So any mask can be
+# recomputed, and an interrupted run resumes with the same masks. A higher rate drops the same values and
+# more:
 
 # %%
 step_key = jax.random.fold_in(key, 7)
@@ -232,21 +231,21 @@ for rate_ in (0.2, 0.4, 0.6):
 # history = model.fit(x, y, epochs=12, validation_data=(x_val, y_val))
 # ```
 #
-# In Keras `fit` changes the model. Here training is a function: from a key and hyperparameters to the state
-# after the last epoch and the numbers on the way. Its initial weights, the order of the images and all
-# masks come from that one key. **`jit`** compiles the whole of it, all epochs, into one program.
+# In Keras, `fit` changes the model. Here, training is a function: it takes a key and hyperparameters and
+# returns the final state and the history. The initial weights, the order of the images and all masks come
+# from that one key. **`jit`** compiles all epochs into one program.
 
 # %%
 device_train, device_val = to_device(train), to_device(val)
 
 
 def fit(key, dropout_rate):
-    """A run: parameters, training history and validation history, a value an epoch."""
+    """Train once; return the parameters and, per epoch, the training and validation metrics."""
     hparams = HParams(learning_rate=1e-3, dropout_rate=dropout_rate)
-    state, seen, validated = train_run(
+    state, training, validation = train_run(
         model, adam, key, hparams, device_train, device_val, epochs=EPOCHS, batch_size=32
     )
-    return state.params, means(seen), means(validated)
+    return state.params, means(training), means(validation)
 
 
 params, history, val_history = jax.jit(fit)(jax.random.key(0), 0.5)
@@ -259,42 +258,43 @@ for epoch in range(EPOCHS):
 # %% [markdown]
 # ## Does dropout help? Many seeds at once
 #
-# With Keras one would now set the rate to 0, run again, and compare two numbers. But another seed gives
-# other numbers, so how much of the difference is chance? Since training is a function of the key,
-# **`vmap`** runs it for many keys, and, once more, for two rates. Networks of one seed start from the same
-# weights and see the same batches, so they can be compared in pairs.
+# With Keras, you would now set the rate to 0, train again and compare two numbers. But another seed gives
+# other numbers, so how much of the difference is chance? Training is a function of the key, so **`vmap`**
+# runs it for many keys, and a second `vmap` for two rates. Networks with the same seed have the same initial
+# weights and batches, so they can be compared in pairs.
 
 # %%
 seeds = jax.vmap(jax.random.key)(jnp.arange(SEEDS))
 rates = jnp.array([0.0, 0.5])
 many = jax.jit(jax.vmap(jax.vmap(fit, in_axes=(0, None)), in_axes=(None, 0)))
-_, seen, validated = jax.device_get(many(seeds, rates))
-print("val_accuracy has shape (rates, seeds, epochs):", validated["accuracy"].shape)
+_, history, val_history = jax.device_get(many(seeds, rates))
+print("val_accuracy has shape (rates, seeds, epochs):", val_history["accuracy"].shape)
 
 figure, axes = plt.subplots(1, 2, figsize=(10, 3.2), sharey=True)
-for axis, rate_, training, validation in zip(axes, rates, seen["loss"], validated["loss"], strict=True):
+losses = zip(axes, rates, history["loss"], val_history["loss"], strict=True)
+for axis, rate_, training, validation in losses:
     axis.plot(np.arange(1, EPOCHS + 1), training.T, color="tab:orange", linestyle=":")
     axis.plot(np.arange(1, EPOCHS + 1), validation.T, color="tab:blue")
-    axis.set(title=f"dropout rate {rate_}: a line for each of {SEEDS} seeds", xlabel="epoch")
-axes[0].set_ylabel("loss (dotted: training)")
+    axis.set(title=f"dropout rate {rate_}, one line per seed", xlabel="epoch")
+axes[0].set_ylabel("loss (dotted: training, solid: validation)")
 plt.show()
 
 # %%
-final = validated["accuracy"][:, :, -1]
+final = val_history["accuracy"][:, :, -1]
 for rate_, accuracies in zip(rates, final, strict=True):
     print(f"rate {rate_}: {100 * accuracies.mean():.2f}% +- {100 * accuracies.std(ddof=1):.2f}")
 print(conclusion(summarise(final, ["rate 0", "rate 0.5"]), "validation accuracy", accuracy=True))
 
 # %% [markdown]
-# In the figure, compare how far the dotted lines leave the full ones, with and without dropout. The
-# sentence says what these few images and epochs can show, and no more. With all images, twenty epochs and
-# more rates, the same question is `python experiments/dropout_ablation.py`.
+# In the figure, compare the gap between dotted (training) and solid (validation) lines with and without
+# dropout. The sentence below it claims only what these few images and epochs can show. For all images, twenty
+# epochs and more rates, run `python experiments/dropout_ablation.py`.
 #
 # ## `grad`: derivatives of any function
 #
-# `fit` in Keras finds the gradient of the loss with respect to the weights and keeps it to itself.
-# **`grad`** turns a function into its derivative, whatever the function and whichever the argument. With
-# respect to a weight, checked against what a small change of that weight does:
+# In Keras, `fit` computes the gradient of the loss with respect to the weights, and hides it. **`grad`**
+# turns any function into its derivative with respect to any argument. Here is the derivative with respect
+# to one bias, compared with a finite difference:
 
 # %%
 val_images = jnp.asarray(val.images[:256], jnp.float32) / 255
@@ -302,33 +302,35 @@ val_labels = jnp.asarray(val.labels[:256])
 
 
 def loss(params):
-    """Mean cross-entropy of validation images, without dropout."""
+    """Mean cross-entropy on validation images, without dropout."""
     log_probability = nn.log_softmax(model.apply({"params": params}, val_images))
     return -jnp.mean(log_probability[jnp.arange(len(val_labels)), val_labels])
 
 
 def moved(by):
-    """The loss with the bias of the first logit changed."""
+    """The loss after adding `by` to the bias of the first logit."""
     bias = params["Dense_1"]["bias"].at[0].add(by)
     return loss(params | {"Dense_1": params["Dense_1"] | {"bias": bias}})
 
 
 gradient = jax.grad(loss)(params)
-print(f"grad {gradient['Dense_1']['bias'][0]:.6f}, a small change {(moved(0.05) - moved(-0.05)) / 0.1:.6f}")
+print(
+    f"grad {gradient['Dense_1']['bias'][0]:.6f}, finite difference {(moved(0.05) - moved(-0.05)) / 0.1:.6f}"
+)
 
 # %% [markdown]
-# And with respect to the image: which pixels speak for the answer (red) and which against it (blue)?
+# And with respect to the image: which pixels are evidence for the label (red), and which against it (blue)?
 
 
 # %%
-def evidence(image, answer):
-    """The logit of `answer`."""
-    return model.apply({"params": params}, image[None])[0, answer]
+def logit(image, label):
+    """The logit of `label`."""
+    return model.apply({"params": params}, image[None])[0, label]
 
 
-speaks = jax.jit(jax.vmap(jax.grad(evidence)))(images, jnp.asarray(train.labels[:8]))
+evidence = jax.jit(jax.vmap(jax.grad(logit)))(images, jnp.asarray(train.labels[:8]))
 figure, axes = plt.subplots(1, 8, figsize=(9, 1.4))
-for axis, image, pixels in zip(axes, images, speaks, strict=True):
+for axis, image, pixels in zip(axes, images, evidence, strict=True):
     most = float(jnp.abs(pixels).max()) / 2
     axis.imshow(pixels[..., 0], cmap="RdBu_r", vmin=-most, vmax=most)
     axis.contour(image[..., 0], levels=[0.5], colors="black", linewidths=0.6)
@@ -342,7 +344,8 @@ plt.show()
 # model.predict(x_test[0:5]).round(2)
 # ```
 #
-# The function, the weights, the images, and a softmax. No key: without `train=True` nothing is dropped.
+# Apply the model to weights and images, then the softmax. No key is needed, because without `train=True`
+# nothing is dropped.
 
 # %%
 test_images = jnp.asarray(loaded.test.images[:5], jnp.float32) / 255
@@ -364,8 +367,8 @@ print("predicted", probabilities.argmax(axis=1).tolist(), " labels", loaded.test
 # Y = Dense(10, activation="softmax")(H)
 # ```
 #
-# Two convolutions without padding, so each map loses four pixels a side before pooling halves it, and a
-# network with far fewer weights. The optimizer is RMSprop, Keras's default.
+# It has two convolutions without padding, each of which trims two pixels at every border before pooling
+# halves the map, and far fewer weights. The optimizer is RMSprop, Keras's default.
 
 # %%
 lenet = ConvNet(
@@ -376,19 +379,19 @@ for row_ in layers(lenet):
 
 
 # %% [markdown]
-# A question that readers ask at this point: why the maximum, and not the average? The kind of pooling is
-# part of the network, so it gets a program of its own; the seeds go through `vmap` as before.
+# Readers often ask at this point: why the maximum and not the average? The kind of pooling is part of the
+# network, so each kind is compiled separately; `vmap` runs the seeds as before.
 
 
 # %%
 def accuracies(pooling):
-    """Validation accuracy of every seed after the last epoch."""
+    """The final validation accuracy of every seed."""
 
     def run(key):
         network = lenet.clone(pooling=pooling)
         arguments = (key, HParams(1e-3, 0.0), device_train, device_val)
-        _, _, validated = train_run(network, rmsprop, *arguments, epochs=EPOCHS, batch_size=32)
-        return means(validated)["accuracy"][-1]
+        _, _, validation = train_run(network, rmsprop, *arguments, epochs=EPOCHS, batch_size=32)
+        return means(validation)["accuracy"][-1]
 
     return np.asarray(jax.jit(jax.vmap(run))(seeds))
 
@@ -404,12 +407,12 @@ print(conclusion(summarise(outcome, arms), "validation accuracy", accuracy=True)
 #
 # | Keras | here |
 # |---|---|
-# | a layer owns its weights | weights are arrays that go in and come out |
-# | a hidden generator | a key, which you can see, split and use again |
+# | a layer owns its weights | weights are arrays that you pass and get back |
+# | a hidden random generator | a key that you can see, split and reuse |
 # | `fit` changes the model | training is a function; `jit` compiles all of it |
-# | the gradient stays inside | `grad` of any function, with respect to anything |
+# | a hidden gradient | `grad` of any function, with respect to any argument |
 # | a loop over seeds | `vmap` |
 #
-# From here: `make train` trains the first network on all images and keeps a record; `python -m cnnjax
-# report RUN` makes a page of it on which you can draw digits for the network; `experiments/` asks the
-# questions above in earnest.
+# Next: `make train` trains the first network on all images and saves the run. `python -m cnnjax report RUN`
+# turns the run into an HTML page on which you can draw digits for the network. `experiments/` answers the
+# questions above with more data.

@@ -1,4 +1,4 @@
-"""The command line, end to end on the tiny shipped set; every mistake is one line and an exit code."""
+"""The command line, end to end on the tiny data set; every error is one line and an exit code."""
 
 import gzip
 import json
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("shared_programs")
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A finished run of two epochs, and what it printed."""
+    """A finished run of two epochs, and its output."""
     out = tmp_path_factory.mktemp("runs") / "made" / "here"
     return out, succeeds(*train(out, "--epochs", "2"))
 
@@ -57,7 +57,7 @@ def test_a_run_directory_is_complete(done: tuple[Path, str]) -> None:
         assert (out / name).read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_result_says_what_and_from_where(done: tuple[Path, str]) -> None:
+def test_the_result_records_metrics_data_and_versions(done: tuple[Path, str]) -> None:
     out, _ = done
     record = json.loads((out / "result.json").read_text())
     assert (record["epochs"], record["parameters"], record["mask_scheme"]) == (2, 197_210, MASK_SCHEME)
@@ -200,7 +200,7 @@ def _broken_gzip(directory: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [_truncated, _wrong, _magic, _missing, _broken_gzip])
-def test_files_that_are_not_what_they_should_be(damage: Callable[[Path], None], tmp_path: Path) -> None:
+def test_damaged_data_files(damage: Callable[[Path], None], tmp_path: Path) -> None:
     directory = tmp_path / "idx"
     directory.mkdir()
     for file, path in idx.find(TINY).items():
@@ -211,7 +211,7 @@ def test_files_that_are_not_what_they_should_be(damage: Callable[[Path], None], 
     assert not (tmp_path / "run").exists()
 
 
-def test_a_data_directory_that_is_none(tmp_path: Path) -> None:
+def test_a_missing_data_directory(tmp_path: Path) -> None:
     assert "--data-dir" in fails(1, *train(tmp_path / "run"), "--data-dir", str(tmp_path / "nowhere"))
     assert not list(tmp_path.iterdir())
 
@@ -222,18 +222,18 @@ def test_out_cannot_be_written(tmp_path: Path) -> None:
     assert "--out" in fails(1, *train(tmp_path / "file" / "run"))
     assert (tmp_path / "file").read_text() == "mine"
     fails(1, *train(tmp_path / ("x" * 300)))
-    if Path("/proc/self").exists():  # where the kernel refuses root, too
+    if Path("/proc/self").exists():  # which even root cannot write to
         assert "--out" in fails(1, *train(Path("/proc/run")))
 
 
-def test_summary_is_the_table_keras_users_know() -> None:
+def test_summary_is_the_table_that_keras_prints() -> None:
     out = succeeds("summary")
     assert "197,210" in out and "196,100" in out and "MaxPooling" in out.replace(" ", "")
     assert "9,532" in succeeds("summary", "--model", "lenet-swish")
     fails(2, "summary", "--model", "resnet")
 
 
-def test_data_shows_what_it_has() -> None:
+def test_data_shows_its_contents() -> None:
     out = succeeds("data", "--dataset", "fashion_mnist", "--data-dir", str(TINY))
     for word in ("train", "validation", "test", "800", "200", "uint8", "source: data-dir"):
         assert word in out
@@ -247,7 +247,7 @@ def test_help(command: list[str]) -> None:
     assert not end.value.code
 
 
-def test_a_command_that_is_none() -> None:
+def test_an_unknown_command() -> None:
     fails(2, "trian")
 
 
@@ -262,7 +262,7 @@ def test_a_terminal_gets_a_bar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     try:
         while piece := os.read(ours, 65536):
             shown += piece
-    except OSError:  # Linux's end of file here
+    except OSError:  # end of file on Linux
         pass
     os.close(ours)
     text = shown.decode()
@@ -271,7 +271,7 @@ def test_a_terminal_gets_a_bar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l"), "the cursor stays hidden"
 
 
-# A fuzz of the flags: whatever is typed, one line and 1 or 2, or a run
+# Fuzzed flags: any arguments give a run, or one line and exit code 1 or 2
 
 
 def _no_run(*_: object, **__: object) -> dict[str, object]:
@@ -298,7 +298,7 @@ WORDS = st.one_of(FLAGS, NUMBERS, st.text(max_size=8), st.just("None"), st.just(
 
 
 @given(st.lists(WORDS, max_size=6))
-def test_whatever_is_typed(words: list[str]) -> None:
+def test_any_arguments(words: list[str]) -> None:
     if {"-h", "--help"} & set(words):
         return
     with pytest.MonkeyPatch.context() as patch:
@@ -327,5 +327,5 @@ def test_any_value_of_a_flag(flag: str, value: str) -> None:
         ("--learning-rate", "1e-45"),
     ],
 )
-def test_the_ends_of_the_domains_train(flags: tuple[str, ...], tmp_path: Path) -> None:
+def test_extreme_values_train(flags: tuple[str, ...], tmp_path: Path) -> None:
     succeeds(*train(tmp_path / "run", "--epochs", "1", *flags))

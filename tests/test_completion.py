@@ -1,4 +1,4 @@
-"""TAB in real shells, and help that teaches."""
+"""TAB completion in real shells, and --help."""
 
 import shutil
 import subprocess
@@ -15,7 +15,7 @@ BASH = shutil.which("bash")
 
 
 def completed(script: Path, *words: str) -> list[str]:
-    """What bash offers for the last word."""
+    """Return the completions that bash offers for the last word."""
     program = (
         'source "$1"; shift; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1))\n'
         "$(complete -p cnnjax | sed 's/.*-F \\([^ ]*\\).*/\\1/'); printf '%s\\n' \"${COMPREPLY[@]}\""
@@ -46,15 +46,21 @@ def test_every_shell_has_a_script(shell: str) -> None:
 
 
 @pytest.mark.parametrize("words", [["--completion"], ["--completion", "sh"], ["--completion", "bash", "x"]])
-def test_a_shell_that_is_none_is_one_line(words: list[str]) -> None:
+def test_an_unknown_shell_is_one_line(words: list[str]) -> None:
     assert "bash, zsh" in fails(2, *words)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_the_help_of_a_command_has_an_example(name: str) -> None:
-    text = COMMANDS[name].__doc__ or ""
-    first, _, rest = text.partition("\n")
-    assert first.endswith(".") and f": cnnjax {name} " in rest and "Example" in rest
+def test_the_help_of_a_command_has_an_example_and_80_columns(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit):
+        cli.main([name, "--help"])
+    printed = capsys.readouterr().out
+    assert f"Example: cnnjax {name} " in printed
+    assert max(map(len, printed.splitlines()[1:])) <= 80  # the first line is tyro's usage
+    assert (COMMANDS[name].__doc__ or "").partition("\n")[0].endswith(".")
 
 
 def test_the_list_of_commands_has_a_sentence_for_each(capsys: pytest.CaptureFixture[str]) -> None:
@@ -65,6 +71,3 @@ def test_the_list_of_commands_has_a_sentence_for_each(capsys: pytest.CaptureFixt
         printed = capsys.readouterr().out
         assert all(f"• {name} " in printed for name in COMMANDS)
         assert "Example" not in printed and "--completion bash" in printed
-    with pytest.raises(SystemExit):
-        cli.main(["evaluate", "--help"])
-    assert "Example: cnnjax evaluate" in capsys.readouterr().out

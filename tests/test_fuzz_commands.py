@@ -1,4 +1,4 @@
-"""Whatever follows evaluate, predict and export, and whatever config.json holds: an answer or one line."""
+"""Any arguments of evaluate, predict and export, and any config.json, give a result or a one-line error."""
 
 import json
 import shutil
@@ -20,7 +20,7 @@ from cnnjax.runs import programs
 
 pytestmark = pytest.mark.usefixtures("shared_programs")
 SHARED = [HealthCheck.function_scoped_fixture]
-"""No example changes what the fixtures made."""
+"""The examples do not change the fixtures."""
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> dict[Path, bytes]:
-    """No network is run, nothing is downloaded, and files are written into what is returned."""
+    """Replace networks, downloads and file writing; return what would have been written."""
     written: dict[Path, bytes] = {}
 
     def evaluation(config: object, params: object, dataset: Any) -> programs.Evaluation:
@@ -54,7 +54,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> dict[Path, bytes]:
 
 @pytest.fixture
 def directory(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working directory: a run, a picture, a text and an empty directory."""
+    """A working directory with a run, an image, a text file and an empty directory."""
     (tmp_path / "run").symlink_to(run)
     image = load("fashion_mnist", TINY).test.images[0, ..., 0]
     Image.fromarray(image).save(tmp_path / "digit.png")
@@ -77,7 +77,7 @@ NAMES = ["split", "data-dir", "first", "mc", "seed", "mistakes", "format", "out"
 FLAGS = st.sampled_from([f"--{name}" for name in NAMES])
 PLACES = st.sampled_from(["run", "digit.png", "text", "empty", "nowhere", ".", "", "-", "run/config.json"])
 VALUES = st.sampled_from(["train", "validation", "test", "stablehlo", "onnx", "0", "1", "7", "-1", "None"])
-# No process is given a zero byte.
+# Arguments cannot contain a zero byte.
 TEXTS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=8)
 NUMBERS = st.one_of(st.integers().map(str), st.floats().map(str))
 
@@ -88,7 +88,7 @@ NUMBERS = st.one_of(st.integers().map(str), st.floats().map(str))
 @example("predict", ["run", "digit.png", "text"])
 @example("evaluate", ["run", "--split", "validation"])
 @example("export", ["run", "--format", "onnx", "--out", "x"])
-def test_whatever_is_typed(quick: dict[Path, bytes], directory: Path, command: str, words: list[str]) -> None:
+def test_any_arguments(quick: dict[Path, bytes], directory: Path, command: str, words: list[str]) -> None:
     if {"-h", "--help"} & set(words):
         return
     before = contents(directory)
@@ -154,7 +154,7 @@ def damaged(run: Path, directory: Path, content: bytes, checkpoints: bool) -> No
 @example(["evaluate", "RUN"], {"dataset": "mnist", "data_dir": None}, [], True)
 @example(["evaluate", "RUN"], {"pixel_scale": 1e308}, [], True)
 @example(["predict", "RUN", "--mc", "3"], {"dropout_rate": 0.0}, [], True)
-def test_whatever_the_configuration_says(
+def test_any_configuration(
     quick: dict[Path, bytes],
     run: Path,
     directory: Path,
@@ -180,7 +180,7 @@ def test_whatever_the_configuration_says(
 )
 @example(["evaluate", "RUN"], b"[" * 100_000, True)
 @example(["evaluate", "RUN"], b'{"model": ' + b"9" * 5000 + b"}", False)
-def test_whatever_is_in_its_place(
+def test_any_bytes_as_configuration(
     quick: dict[Path, bytes], run: Path, directory: Path, asked: list[str], content: bytes, checkpoints: bool
 ) -> None:
     damaged(run, directory, content, checkpoints)

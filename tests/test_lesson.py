@@ -1,4 +1,4 @@
-"""The lesson runs from top to bottom, and the notebook is the same lesson, with its results."""
+"""The lesson runs, and the notebook has the same cells with their outputs."""
 
 import json
 import os
@@ -14,23 +14,23 @@ DOCS = TINY.parents[1] / "docs"
 
 
 def cells(source: str) -> list[tuple[str, str]]:
-    """Kind and text of the cells of a script in the percent format."""
+    """Return the kind and text of each cell of a script in percent format."""
     _, *parts = source.split("\n# %%")
-    found = []
+    result = []
     for part in parts:
         head, _, text = part.partition("\n")
         if "[markdown]" in head:
             lines = (line.removeprefix("#").removeprefix(" ") for line in text.strip().split("\n"))
-            found.append(("markdown", "\n".join(lines)))
+            result.append(("markdown", "\n".join(lines)))
         else:
-            found.append(("code", text.strip()))
-    return found
+            result.append(("code", text.strip()))
+    return result
 
 
 def test_the_notebook_is_the_lesson_with_its_results() -> None:
     notebook = json.loads((DOCS / "lesson.ipynb").read_text())
     kept = [(cell["cell_type"], "".join(cell["source"])) for cell in notebook["cells"]]
-    assert kept == cells((DOCS / "lesson.py").read_text()), "make lesson writes the notebook anew"
+    assert kept == cells((DOCS / "lesson.py").read_text()), "run make lesson to regenerate the notebook"
     code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
     assert all(cell["execution_count"] for cell in code)
     outputs = [output for cell in code for output in cell["outputs"]]
@@ -39,7 +39,7 @@ def test_the_notebook_is_the_lesson_with_its_results() -> None:
     assert sum("image/png" in output.get("data", {}) for output in outputs) >= 4
 
 
-def test_keras_stands_beside_every_step() -> None:
+def test_every_step_shows_the_keras_code() -> None:
     text = "\n".join(text for kind, text in cells((DOCS / "lesson.py").read_text()) if kind == "markdown")
     for call in ("Conv2D(", "MaxPooling2D(", "Flatten(", "Dense(", "Dropout(", "model.fit(", "predict("):
         assert call in text
@@ -69,7 +69,7 @@ def test_the_lesson_runs_from_top_to_bottom(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     hand = re.search(r"by hand ([\d.]+), by the layer ([\d.]+)", done.stdout)
     assert hand and float(hand[1]) == pytest.approx(float(hand[2]), abs=2e-6)
-    slope = re.search(r"grad (-?[\d.]+), a small change (-?[\d.]+)", done.stdout)
+    slope = re.search(r"grad (-?[\d.]+), finite difference (-?[\d.]+)", done.stdout)
     assert slope and float(slope[1]) == pytest.approx(float(slope[2]), abs=2e-3)
     assert done.stdout.count("Against ") == 2
     assert not list(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""The README's commands run as they stand there, on the tiny set; so does its snippet."""
+"""The commands and the snippet of the README run, on the tiny data set."""
 
 import re
 import shlex
@@ -22,16 +22,16 @@ LINES = [
     for block in re.findall(r"```sh\n(.*?)```", README, re.S)
     for line in block.splitlines()
 ]
-TABLED = sorted(set(re.findall(r"^\| `(.+?)` \|", README, re.M)) - {"config.py"})
+TABLED = sorted(set(re.findall(r"^\| `(.+?)` \|", README, re.M)))
 EXPERIMENTS = sorted(
     {name for line in [*LINES, *TABLED] for name in re.findall(r"experiments/\w+\.py", line)}
 )
 TARGETS = sorted({name for line in [*LINES, *TABLED] for name in re.findall(r"^make ([a-z-]+)", line)})
-KNOW_DATA = {"train", "evaluate", "predict", "data"}
+TAKE_DATA = {"train", "evaluate", "predict", "data"}
 
 
 def on_tiny(words: list[str]) -> list[str]:
-    """The arguments of a command, with the tiny set in place of MNIST and two epochs at most."""
+    """Return the arguments with the tiny set in place of MNIST and at most two epochs."""
     if "--epochs" in words:
         place = words.index("--epochs") + 1
         words[place] = str(min(2, int(words[place])))
@@ -39,7 +39,7 @@ def on_tiny(words: list[str]) -> list[str]:
         words += ["--epochs", "1"]
     if "--data-dir" in words:
         words[words.index("--data-dir") + 1] = str(TINY)
-    elif words[0] in KNOW_DATA:
+    elif words[0] in TAKE_DATA:
         words += ["--data-dir", str(TINY)]
     return words + ["--dataset", "fashion_mnist"] * (words[0] in {"train", "data"})
 
@@ -79,7 +79,7 @@ def test_the_commands_run_in_the_order_of_the_readme(tmp_path: Path, monkeypatch
 @pytest.mark.slow
 @pytest.mark.parametrize("script", EXPERIMENTS)
 def test_the_experiments_are_there(script: str) -> None:
-    """Their own tests run them; here it is their names, and that they start."""
+    """They start; their own tests run them."""
     ended = subprocess.run(
         [sys.executable, str(ROOT / script), "--help"], env=environment(TINY), capture_output=True, text=True
     )
@@ -98,7 +98,7 @@ def test_the_snippet(
 ) -> None:
     (snippet,) = re.findall(r"```python\n(.*?)```", README, re.S)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(experiment, "use_every_core", lambda: None)  # the tests have their devices already
+    monkeypatch.setattr(experiment, "use_every_core", lambda: None)  # the tests have configured the devices
     tiny = load("fashion_mnist", TINY, announce=lambda _: None)
     monkeypatch.setattr(engine, "load", lambda *_, **__: tiny)
     exec(compile(snippet, "README.md", "exec"), {})

@@ -1,5 +1,32 @@
-"""The command line: parse, call, print."""
+"""The command line. Each command has a file, and does no more than parse, call and print."""
 
-from cnnjax.cli.commands import COMMANDS, DESCRIPTION, main
+from collections.abc import Callable, Sequence
 
-__all__ = ["COMMANDS", "DESCRIPTION", "main"]
+from cnnjax.cli import runner
+from cnnjax.cli.data import Data
+from cnnjax.cli.evaluate import Evaluate
+from cnnjax.cli.export import Export
+from cnnjax.cli.predict import Predict
+from cnnjax.cli.report import Report
+from cnnjax.cli.summary import Summary
+from cnnjax.cli.train import Train
+
+DESCRIPTION = """Convolution, pooling and dropout in JAX, with evidence.
+
+Run cnnjax COMMAND --help for the options of a command.
+TAB completion in bash: eval "$(cnnjax --completion bash)"
+In zsh, save the output of cnnjax --completion zsh as _cnnjax in your $fpath."""
+COMMANDS: dict[str, Callable[..., runner.Command]] = {
+    "train": Train,
+    "evaluate": Evaluate,
+    "predict": Predict,
+    "export": Export,
+    "summary": Summary,
+    "data": Data,
+    "report": Report,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one of `COMMANDS` and return the exit code; see `runner.run`."""
+    return runner.run(COMMANDS, DESCRIPTION, arguments)

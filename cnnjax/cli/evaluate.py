@@ -1,4 +1,4 @@
-"""The command `evaluate`."""
+"""The `evaluate` command."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -6,53 +6,48 @@ from typing import Literal
 from rich.table import Table
 
 from cnnjax.cli.runner import DataDirectory, RunDirectory
+from cnnjax.data import load
 
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Score a trained run on a whole split, as Keras's model.evaluate does: loss and accuracy.
+    """Print loss and accuracy of a trained run on a whole split.
 
-    Each accuracy has its 95% Wilson interval: where the accuracy on endlessly many such images would lie.
-    Another seed is another matter: for that, run an experiment.
+    Each accuracy has a 95% Wilson interval, which covers the sampling of images.
+    It does not cover the seed: for that, run an experiment.
 
     Example: cnnjax evaluate runs/keras-cnn-seed0 --split validation
     """
 
     run: RunDirectory
-    """Run directory, the --out of a train command."""
     split: Literal["train", "validation", "test"] = "test"
-    """Which images; train is the part that the run learnt from."""
+    """Images to evaluate; train is the part that the run trained on."""
     data_dir: DataDirectory = None
-    """Directory with the four IDX files; the run's own unless given."""
 
     def __call__(self) -> None:
-        """Print a row for each class and one for all."""
-        from cnnjax.data import load
-        from cnnjax.deploy.evaluation import Share, part, scores
+        """Print a row for each class and one for all images."""
+        from cnnjax.deploy.evaluation import part, scores
         from cnnjax.deploy.predict import told, trained
         from cnnjax.report import console
 
         network = trained(self.run)
-        loaded = load(network.config.dataset, self.data_dir or network.data_dir, announce=print)
-        found = scores(network, part(loaded, network.config, self.split))
+        dataset = network.config.dataset
+        loaded = load(dataset, self.data_dir or network.data_dir, announce=print)
+        result = scores(network, part(loaded, network.config, self.split))
         table = Table(
             *("class", "images", "right", "accuracy", "95% interval"),
-            title=f"{told(network)}, {self.split} images of {network.config.dataset}",
+            title=f"{told(network)}, {self.split} images of {dataset}",
         )
         for column in table.columns[1:]:
             column.justify = "right"
-
-        def row(name: str, share: Share) -> None:
+        total = result.total
+        for name, share in (*result.classes.items(), ("all", total)):
+            if name == "all":
+                table.add_section()
             interval = f"{share.low:.4f} to {share.high:.4f}"
-            table.add_row(name, f"{share.n:,}", f"{share.right:,}", f"{share.accuracy:.4f}", interval)
-
-        for label, share in found.classes.items():
-            row(str(label), share)
-        table.add_section()
-        row("all", found.total)
+            table.add_row(str(name), f"{share.n:,}", f"{share.right:,}", f"{share.accuracy:.4f}", interval)
         console().print(table)
-        total = found.total
         print(
-            f"loss {found.loss:.4f}, accuracy {total.accuracy:.4f} [{total.low:.4f}, {total.high:.4f}], "
+            f"loss {result.loss:.4f}, accuracy {total.accuracy:.4f} [{total.low:.4f}, {total.high:.4f}], "
             f"n = {total.n:,}"
         )

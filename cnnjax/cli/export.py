@@ -1,37 +1,32 @@
-"""The command `export`."""
+"""The `export` command."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-import tyro
-
-from cnnjax.cli.runner import RunDirectory
+from cnnjax.cli.runner import RunDirectory, shown
 
 
 @dataclass(frozen=True)
 class Export:
-    """Write a trained network to one file that needs no cnnjax: images in [0, 1] in, logits out.
+    """Export a trained network to a StableHLO or ONNX file.
 
-    Images are float32 (n, 28, 28, 1) with n left open. A stablehlo file is run with
-    jax.export.deserialize(content).call(images) on CPU, CUDA or TPU; an onnx file by whatever runs ONNX, and
-    the extra cnnjax[onnx] writes it. The file's logits are compared with the network's before it is written.
+    The file maps float32 images (n, 28, 28, 1) in [0, 1] to logits, for any n.
+    Its logits are compared with the network's before it is written. Load
+    StableHLO with jax.export.deserialize(content).call(images), on CPU, CUDA or
+    TPU. Writing ONNX needs cnnjax[onnx].
 
     Example: cnnjax export runs/keras-cnn-seed0 --format onnx --out digits.onnx
     """
 
     run: RunDirectory
-    """Run directory, the --out of a train command."""
     format: Literal["stablehlo", "onnx"] = "stablehlo"
-    """Kind of file."""
-    out: Annotated[
-        Path | None,
-        tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: model.stablehlo or model.onnx in RUN)"),
-    ] = None
-    """The file; one that is there is replaced."""
+    """File format."""
+    out: Annotated[Path | None, shown("FILE", "model.stablehlo or model.onnx in RUN")] = None
+    """File to write; an existing one is replaced."""
 
     def __call__(self) -> None:
-        """Write the file and say how well it agrees."""
+        """Write the file and print how closely its logits agree."""
         from cnnjax import files
         from cnnjax.deploy import export
         from cnnjax.deploy.predict import told, trained

@@ -1,39 +1,38 @@
-"""The flags that every experiment has."""
+"""The flags of every ablation."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
 
 import tyro
 
+from cnnjax.cli.runner import DataDirectory, shown
 from cnnjax.devices.processes import ALONE, Processes
 from cnnjax.experiment import OnNan, Protocol
 
 
 @dataclass(frozen=True)
 class Flags:
-    """What every experiment can be asked; each adds its own, and its own defaults."""
+    """Base class of an ablation's flags; a subclass adds its own and may change the defaults."""
 
     seeds: int = 6
-    """Paired seeds of every arm."""
+    """Paired seeds per arm."""
     epochs: int = 20
     """Passes over the training images."""
     batch_size: int = 32
-    """Images a step."""
-    train_size: int | None = None
-    """Training images; the whole training split unless given."""
+    """Images per step."""
+    train_size: Annotated[int | None, shown("INT", "the whole training split")] = None
+    """Number of training images."""
     dataset: str = "mnist"
     """mnist, fashion_mnist or kmnist."""
-    data_dir: Path | None = None
-    """Directory with the four IDX files (plain or .gz) to use instead of a download."""
-    chunk: int | None = None
-    """Networks to vmap at a time; chosen for the backend unless given."""
+    data_dir: DataDirectory = None
+    chunk: Annotated[int | None, shown("INT", "chosen for the backend")] = None
+    """Networks to vmap at a time."""
     on_nan: OnNan = "stop"
-    """What to do when a network's loss is not finite: stop, or continue and count it as diverged."""
+    """If a loss is not finite: stop, or continue and count the network as diverged."""
     processes: Annotated[Processes, tyro.conf.arg(name="")] = ALONE
 
     def protocol(self, optimizer: str = "adam") -> Protocol:
-        """What the arms share."""
+        """Return the protocol that all arms share."""
         return Protocol(
             epochs=self.epochs,
             seeds=self.seeds,

@@ -1,4 +1,4 @@
-"""The command `predict`."""
+"""The `predict` command."""
 
 import os
 from collections.abc import Sequence
@@ -6,18 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
+import numpy as np
 import tyro
 from rich.markup import escape
 from rich.table import Column, Table
 
-from cnnjax.cli.runner import DataDirectory, RunDirectory
+from cnnjax.cli.runner import DataDirectory, RunDirectory, shown
+from cnnjax.data import Dataset, load, training_split
+from cnnjax.deploy import digits, pictures
 from cnnjax.errors import ArgumentError, UserError
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    from cnnjax.data import Dataset
-    from cnnjax.deploy.pictures import Picture
     from cnnjax.deploy.predict import Trained
 
 MOST_MASKS = 10_000
@@ -25,114 +24,94 @@ MOST_MASKS = 10_000
 
 @dataclass(frozen=True)
 class Predict:
-    """Show what a trained run says of images: class probabilities, for files or the data set.
+    """Print class probabilities for image files or for images of the data set.
 
-    A picture file may have any size and colours, dark on light or light on dark: what is drawn is brought to
-    light on black, 20 pixels high or wide, its centre of mass in the middle of 28 x 28, as in MNIST.
+    Image files may have any size and colours, dark on light or light on dark.
+    They are brought into the form of MNIST: light on black, 20 pixels high or
+    wide, with the centre of mass in the middle of 28 x 28.
 
-    Examples: cnnjax predict runs/keras-cnn-seed0 three.png five.jpg
-              cnnjax predict runs/keras-cnn-seed0 --first 10 --split test --mc 100
+    Example: cnnjax predict runs/keras-cnn-seed0 three.png five.jpg
+
+    Example: cnnjax predict runs/keras-cnn-seed0 --first 10 --split test --mc 100
     """
 
     run: RunDirectory
-    """Run directory, the --out of a train command."""
-    images: Annotated[
-        tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[IMAGE ...]", help_behavior_hint="")
-    ] = ()
-    """Picture files; without them, images of the run's data set, with their labels."""
-    first: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: 5)")] = None
-    """How many images of the data set, from the first on."""
-    split: Annotated[
-        Literal["train", "test"] | None,
-        tyro.conf.arg(metavar="train|test", help_behavior_hint="(default: train)"),
-    ] = None
-    """Which images of the data set, in the order of its files."""
-    mc: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="(default: no dropout)")] = None
-    """Monte-Carlo dropout: keep dropout on and ask N times, each with another mask; the table then shows the
-    mean probability and, below it, the spread (standard deviation). A large spread: the answer hangs on
-    few features."""
-    seed: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: 0)")] = None
-    """Root of the masks of --mc."""
+    images: Annotated[tuple[Path, ...], tyro.conf.Positional, shown("[IMAGE ...]")] = ()
+    """Image files; omit them to predict labelled images of the run's data set."""
+    first: Annotated[int | None, shown("INT", 5)] = None
+    """Number of images of the data set, from the start of the split."""
+    split: Annotated[Literal["train", "test"] | None, shown("train|test", "train")] = None
+    """Split of the data set, in the order of its files."""
+    mc: Annotated[int | None, shown("N", "no dropout")] = None
+    """Monte-Carlo dropout: mean and standard deviation of the probabilities over N random masks."""
+    seed: Annotated[int | None, shown("INT", 0)] = None
+    """Seed of the --mc masks."""
     mistakes: bool = False
-    """Also name the pairs of classes that are confused most often among the test images, and draw the worst
-    ones in confused.png in the run directory."""
+    """Also print the most confused pairs of test classes and draw the worst mistakes (RUN/confused.png)."""
     data_dir: DataDirectory = None
-    """Directory with the four IDX files; the run's own unless given."""
 
     def __call__(self) -> None:
-        """Print the table, and what there is to say of single images."""
+        """Print the table, then notes on single images."""
         self._check()
-        from cnnjax.deploy import pictures
         from cnnjax.deploy.predict import trained
 
         read = [pictures.read(path) for path in self.images]
         network = trained(self.run)
-        if read:
-            self._of_pictures(network, read)
-        else:
-            self._of_data_set(network)
+        self._predict_files(network, read) if read else self._predict_dataset(network)
 
     def _check(self) -> None:
-        """Refuse flags that do not go together, before any work is done."""
+        """Reject invalid flags before any work is done."""
         if self.images and (self.first is not None or self.split is not None or self.mistakes):
             raise ArgumentError(
-                "--first, --split and --mistakes are about the data set: leave them or the files away"
+                "--first, --split and --mistakes select images of the data set; use these flags or image "
+                "files, not both"
             )
         if self.first is not None and self.first < 1:
             raise ArgumentError(f"--first {self.first} must be at least 1")
         if self.mc is not None and not 2 <= self.mc <= MOST_MASKS:
             raise ArgumentError(f"--mc {self.mc} must lie between 2 and {MOST_MASKS:,}")
         if self.seed is not None and self.mc is None:
-            raise ArgumentError("--seed is that of the masks of --mc: give --mc N too")
+            raise ArgumentError("--seed is the seed of the --mc masks; add --mc N")
         if self.seed is not None and not 0 <= self.seed < 2**32:
             raise ArgumentError(f"--seed {self.seed} must lie between 0 and 4294967295")
 
-    def _of_pictures(self, network: "Trained", read: Sequence["Picture"]) -> None:
-        import numpy as np
-
-        from cnnjax.data import Dataset
-        from cnnjax.deploy import digits
-
+    def _predict_files(self, network: "Trained", read: Sequence[pictures.Picture]) -> None:
         box = digits.BOX if network.config.dataset == "mnist" else digits.SIDE
-        found = []
+        converted = []
         for path, picture in zip(self.images, read, strict=True):
             try:
-                found.append(digits.digit(picture.pixels, box))
+                converted.append(digits.digit(picture.pixels, box))
             except UserError as error:
                 raise UserError(f"{path}: {error}") from error
-        images = np.stack(found)[..., None]
-        # What is no text in a file's name cannot be printed.
+        images = np.stack(converted)[..., None]
+        # A file name may hold bytes that are no text and cannot be printed.
         names = [os.fsencode(path).decode(errors="replace") for path in self.images]
-        self._print(network, names, Dataset(images, np.zeros(len(images), np.int32)), "")
+        self._print_table(network, names, Dataset(images, np.zeros(len(images), np.int32)), "")
         for name, picture in zip(names, read, strict=True):
             if picture.animated:
-                print(f"{name}: the first of its frames was taken")
-        self._tell_unlike(network, names, images)
+                print(f"{name}: the first of its frames is used")
+        self._warn_if_unlike(network, names, images)
 
-    def _tell_unlike(self, network: "Trained", names: Sequence[str], images: "np.ndarray") -> None:
+    def _warn_if_unlike(self, network: "Trained", names: Sequence[str], images: np.ndarray) -> None:
         """Name the images that are farther from the training images than the validation images are."""
-        from cnnjax.data import load, training_split
         from cnnjax.deploy.likeness import UNLIKE, shares_as_far
 
         dataset = network.config.dataset
         try:
             loaded = load(dataset, self.data_dir or network.data_dir, announce=print)
         except UserError as error:
-            print(f"whether they are like the images of {dataset} is not known: {error}")
+            print(f"the likeness to {dataset} is not known: {error}")
             return
         shares = shares_as_far(images, *training_split(loaded, network.config.train_split))
         for name, share in zip(names, shares, strict=True):
             if share <= UNLIKE:
                 print(
-                    f"{name} is unlike the images of {dataset}: it lies farther from the nearest of them "
-                    f"than {1 - share:.1%} of the validation images do; do not trust the answer"
+                    f"{name} is unlike the images of {dataset}: farther from its nearest training image than "
+                    f"{1 - share:.1%} of the validation images; do not trust the prediction"
                 )
 
-    def _of_data_set(self, network: "Trained") -> None:
-        import numpy as np
-
+    def _predict_dataset(self, network: "Trained") -> None:
         from cnnjax import report
-        from cnnjax.data import Dataset, load
         from cnnjax.deploy.predict import probabilities, told
         from cnnjax.experiment.results import Predictions
 
@@ -140,45 +119,40 @@ class Predict:
         loaded = load(config.dataset, self.data_dir or network.data_dir, announce=print)
         images = loaded.train if split == "train" else loaded.test
         if first > len(images.labels):
-            raise ArgumentError(f"--first {first} is more than the {len(images.labels):,} images there are")
+            raise ArgumentError(f"--first {first} is too many; there are {len(images.labels):,} images")
         images = Dataset(images.images[:first], images.labels[:first])
         names = list(map(str, range(first)))
-        said = self._print(network, names, images, f", {split} images of {config.dataset}", labels=True)
-        right = int(np.sum(np.argmax(said, axis=1) == images.labels))
-        print(f"{right} of {first} right")
+        title = f", {split} images of {config.dataset}"
+        predicted = self._print_table(network, names, images, title, labels=True)
+        print(f"{int(np.sum(predicted == images.labels))} of {first} right")
         if self.mistakes:
-            every = probabilities(network, loaded.test)
-            best = Predictions(np.argmax(every, axis=1)[None], np.max(every, axis=1)[None])
-            report.tell_confusions({"this run": best}, loaded.test)
-            title = f"{told(network)}, seed {config.seed}"
-            report.draw(self.run, report.confusion_figure({"this run": best}, loaded.test, title))
+            p = probabilities(network, loaded.test)
+            predictions = {"this run": Predictions(np.argmax(p, axis=1)[None], np.max(p, axis=1)[None])}
+            report.tell_confusions(predictions, loaded.test)
+            caption = f"{told(network)}, seed {config.seed}"
+            report.draw(self.run, report.confusion_figure(predictions, loaded.test, caption))
             print(f"the images are in {self.run / 'confused.png'}")
 
-    def _print(
-        self, network: "Trained", names: Sequence[str], images: "Dataset", what: str, labels: bool = False
-    ) -> "np.ndarray":
-        """The table of class probabilities, which are returned: of the network, or means over masks."""
-        import numpy as np
-
+    def _print_table(
+        self, network: "Trained", names: Sequence[str], images: Dataset, title: str, labels: bool = False
+    ) -> np.ndarray:
+        """Print the probabilities, or their means over masks; return the predicted classes."""
         from cnnjax.deploy.predict import probabilities, sampled, told
         from cnnjax.report import console
 
         if self.mc is None:
-            said, spread = probabilities(network, images), None
+            mean, spread = probabilities(network, images), None
         else:
-            said, spread = sampled(network, images, self.mc, self.seed or 0)
-            what += f"; mean and spread over {self.mc} masks"
-        columns = [
-            Column("image", overflow="fold"),
-            *map(str, range(said.shape[1])),
-            *["label"] * labels,
-            "predicted",
-        ]
-        table = Table(*columns, title=told(network) + what)
-        for i, (name, row) in enumerate(zip(names, said, strict=True)):
-            cells = [f"{p:.2f}" for p in row]
+            mean, spread = sampled(network, images, self.mc, self.seed or 0)
+            title += f"; mean and spread over {self.mc} masks"
+        predicted = np.argmax(mean, axis=1)
+        classes = map(str, range(mean.shape[1]))
+        columns = [Column("image", overflow="fold"), *classes, *["label"] * labels, "predicted"]
+        table = Table(*columns, title=told(network) + title)
+        for i, name in enumerate(names):
+            cells = [f"{p:.2f}" for p in mean[i]]
             if spread is not None:
                 cells = [f"{cell}\n±{sd:.2f}" for cell, sd in zip(cells, spread[i], strict=True)]
-            table.add_row(escape(name), *cells, *[str(images.labels[i])] * labels, str(np.argmax(row)))
+            table.add_row(escape(name), *cells, *[str(images.labels[i])] * labels, str(predicted[i]))
         console().print(table)
-        return said
+        return predicted

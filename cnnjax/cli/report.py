@@ -1,4 +1,4 @@
-"""The command `report`."""
+"""The `report` command."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,31 +6,29 @@ from typing import Annotated
 
 import tyro
 
+from cnnjax.cli.runner import DataDirectory, shown
 from cnnjax.errors import ArgumentError
 
 
 @dataclass(frozen=True)
 class Report:
-    """Write a report as one HTML file, to read and to play with in a browser, away from any network.
+    """Write an interactive HTML report; one self-contained file, works offline.
 
     Example: cnnjax report runs/keras-cnn-seed0 results/dropout
     """
 
-    directories: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Directories of runs and of experiments: their --out."""
-    out: Annotated[
-        Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: report.html in the first)")
-    ] = None
-    """The file."""
-    data_dir: Path | None = None
-    """Directory with the four IDX files; a run's own unless given."""
+    directories: Annotated[tuple[Path, ...], tyro.conf.Positional, shown("DIR ...")]
+    """Directories of runs and experiments."""
+    out: Annotated[Path | None, shown("FILE", "report.html in the first directory")] = None
+    """File to write; an existing one is replaced."""
+    data_dir: DataDirectory = None
 
     def __call__(self) -> None:
-        """Write it, and say where it is."""
+        """Write the file and print its path."""
         from cnnjax.report import html
 
         if not self.directories:
-            raise ArgumentError("name the directory of a run or an experiment")
+            raise ArgumentError("no directory given; name the directory of a run or an experiment")
         out = self.out or self.directories[0] / "report.html"
         html.write(self.directories, out, self.data_dir)
         print(f"report in {out}: open it in a browser")

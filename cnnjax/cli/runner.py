@@ -1,6 +1,7 @@
-"""From arguments to an exit code: what the command line and every experiment share."""
+"""From arguments to an exit code, for the command line and every experiment."""
 
 import contextlib
+import inspect
 import io
 import os
 import re
@@ -10,7 +11,7 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Union
+from typing import Annotated, Any
 
 import tyro
 
@@ -21,8 +22,23 @@ from cnnjax.errors import ArgumentError, UserError
 
 Command = Callable[[], None]
 
-RunDirectory = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-DataDirectory = Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")]
+
+def shown(metavar: str, default: object = "", help: str | None = None) -> Any:
+    """Set what --help shows for a flag: its metavar, and the default that None or an empty value means."""
+    hint = "" if default == "" else f"(default: {default})"
+    return tyro.conf.arg(metavar=metavar, help_behavior_hint=hint, help=help)
+
+
+RunDirectory = Annotated[Path, tyro.conf.Positional, shown("RUN", help="Run directory (train --out).")]
+_IDX = shown("DIR", "the run's own, or a download", "Directory with the four IDX files (plain or .gz).")
+DataDirectory = Annotated[Path | None, _IDX]
+
+
+class _Preformatted(str):
+    """A description whose line breaks tyro keeps: it would join the lines of a paragraph into one."""
+
+    def split(self, sep: Any = None, maxsplit: Any = -1) -> list[str]:
+        return [str(self)]
 
 
 def run(
@@ -31,18 +47,18 @@ def run(
     arguments: Sequence[str] | None = None,
     prog: str = "cnnjax",
 ) -> int:
-    """Parse the arguments, run the command they ask for, and return the exit code.
+    """Parse arguments, run the command and return its exit code.
 
-    A mistake is one line on stderr; `--debug` adds the traceback.
+    An error is printed as one line on stderr; `--debug` adds the traceback.
 
     Args:
-        command: a dataclass whose fields are the flags and whose instances are called, or several by name.
-        description: a line for `--help`.
-        arguments: those of the process, unless given.
-        prog: the name in the messages of `--help`.
+        command: a callable dataclass whose fields are the flags, or several of them by name.
+        description: the text at the top of `--help`, at most 80 columns wide.
+        arguments: defaults to those of the process.
+        prog: the program's name in `--help`.
 
     Returns:
-        0 success, 1 something outside the program is wrong, 2 a wrong argument, 130 Ctrl-C, 143 SIGTERM.
+        0 on success, 1 on any other error, 2 on a wrong argument, 130 on Ctrl-C, 143 on SIGTERM.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
@@ -55,10 +71,10 @@ def run(
     except KeyboardInterrupt as stop:
         if debug:
             traceback.print_exc()
-        print(f"cnnjax: {str(stop) or 'interrupted; what is finished is on disk'}", file=sys.stderr)
+        print(f"cnnjax: {str(stop) or 'interrupted; finished work is on disk'}", file=sys.stderr)
         code = 128 + (signal.SIGTERM if isinstance(stop, signals.Terminated) else signal.SIGINT)
         if arguments is None:
-            # An orderly exit would first wait for all that the device has been given to do.
+            # A normal exit would first wait for all work queued on the device.
             sys.stdout.flush()
             os._exit(code)
         return code
@@ -75,34 +91,31 @@ def run(
 
 
 def _parse(command: Any, description: str, arguments: list[str], prog: str) -> Command:
-    """The command that the arguments ask for; tyro's framed complaint is an `ArgumentError` of one line."""
-    complaint = io.StringIO()
+    """Return the command that the arguments name; raise tyro's errors as a one-line `ArgumentError`."""
     config = ()
     if isinstance(command, Mapping):
         arguments, config = arguments or ["--help"], (tyro.conf.FlagCreatePairsOff,)
-        command = _choice(command, listed=arguments[0] in ("-h", "--help"))
+        command = _subcommands(command, summaries=arguments[0] in ("-h", "--help"))
         if arguments[0] == "--completion":
             if len(arguments) != 2 or arguments[1] not in completion.SHELLS:
                 raise ArgumentError(f"--completion takes one of {', '.join(completion.SHELLS)}")
             return partial(print, completion.script(command, prog, arguments[1]))
+    errors, text = io.StringIO(), _Preformatted(description.strip())
     try:
-        with contextlib.redirect_stderr(complaint):
-            return tyro.cli(command, args=arguments, prog=prog, description=description, config=config)
+        with contextlib.redirect_stderr(errors):
+            return tyro.cli(command, args=arguments, prog=prog, description=text, config=config)
     except SystemExit as end:
         if end.code:
-            first = re.split("─{8,}", complaint.getvalue().split("╮", 1)[-1])[0]
+            first = re.split("─{8,}", errors.getvalue().split("╮", 1)[-1])[0]
             raise ArgumentError(" ".join(re.sub("[│╰╯]", " ", first).split())) from None
         raise
 
 
-def _choice(commands: Mapping[str, Callable[..., Command]], listed: bool) -> Any:
-    """One of the commands, as tyro's type; in a list of them, the first line of a help is enough."""
-
-    def about(constructor: Callable[..., Command]) -> str | None:
-        return (constructor.__doc__ or "").split("\n", 1)[0] if listed else None
-
-    known = tuple(
-        Annotated[Any, tyro.conf.subcommand(name, constructor=made, description=about(made))]
-        for name, made in commands.items()
-    )
-    return Union[(*known, Annotated[None, tyro.conf.Suppress])]
+def _subcommands(commands: Mapping[str, Callable[..., Command]], summaries: bool) -> Any:
+    """Return the commands as a tyro type, described by their docstrings or only by the first lines."""
+    union: Any = Annotated[None, tyro.conf.Suppress]
+    for name, constructor in commands.items():
+        text = inspect.getdoc(constructor) or ""
+        text = text.split("\n")[0] if summaries else _Preformatted(text)
+        union |= Annotated[Any, tyro.conf.subcommand(name, constructor=constructor, description=text)]
+    return union

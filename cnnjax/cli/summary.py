@@ -1,0 +1,34 @@
+"""The `summary` command."""
+
+from dataclasses import dataclass
+
+from rich.table import Table
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Print a network's layers, output shapes and parameters, as Keras does.
+
+    Example: cnnjax summary --model lenet-swish
+    """
+
+    model: str = "keras-cnn"
+    """keras-cnn or lenet-swish."""
+
+    def __call__(self) -> None:
+        """Print the table and the totals."""
+        from cnnjax.deploy.layers import layers
+        from cnnjax.models import model_named
+        from cnnjax.report import console
+
+        rows = layers(model_named(self.model))
+        table = Table("Layer (type)", "Output Shape", "Param #", title=f'Model: "{self.model}"')
+        table.columns[2].justify = "right"
+        for row in rows:
+            shape = ", ".join(["None", *map(str, row.shape)])
+            table.add_row(f"{row.name} ({row.kind})", f"({shape})", f"{row.parameters:,}")
+        total = sum(row.parameters for row in rows)
+        screen = console()
+        screen.print(table)
+        for label, number in (("Total", total), ("Trainable", total), ("Non-trainable", 0)):
+            screen.print(f"{label} params: {number:,}", highlight=False)

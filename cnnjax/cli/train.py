@@ -1,0 +1,95 @@
+"""The `train` command."""
+
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from cnnjax.cli.runner import DataDirectory, shown
+from cnnjax.config import TrainConfig
+from cnnjax.devices.processes import ALONE, Processes, leads
+
+
+def _config(name: str) -> Any:
+    """A flag of `TrainConfig`: None means its default there or, with --resume, the run's own value."""
+    value = getattr(TrainConfig, name)
+    return shown(type(value).__name__.upper(), value)
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train one network and write a run directory.
+
+    The defaults reproduce the first tutorial. Every epoch prints a line and
+    writes a checkpoint; --resume continues an interrupted run with bitwise
+    identical results.
+
+    Example: cnnjax train --dropout-rate 0 --epochs 5 --out runs/no-dropout
+    """
+
+    model: Annotated[str | None, _config("model")] = None
+    """keras-cnn or lenet-swish."""
+    dataset: Annotated[str | None, _config("dataset")] = None
+    """mnist, fashion_mnist or kmnist."""
+    data_dir: DataDirectory = None
+    dropout_rate: Annotated[float | None, _config("dropout_rate")] = None
+    """Probability of dropping a feature during training, from 0 to 1."""
+    epochs: Annotated[int | None, _config("epochs")] = None
+    """Passes over the training images."""
+    batch_size: Annotated[int | None, _config("batch_size")] = None
+    """Images per step."""
+    learning_rate: Annotated[float | None, _config("learning_rate")] = None
+    """Step size of the optimizer."""
+    seed: Annotated[int | None, _config("seed")] = None
+    """Seed of the initial weights, the shuffling and the dropout masks."""
+    optimizer: Annotated[str | None, _config("optimizer")] = None
+    """adam or rmsprop, as in Keras."""
+    train_split: Annotated[str | None, _config("train_split")] = None
+    """part: train on 80% of the images, validate on 20%; all: train on all, validate on the test images."""
+    pixel_scale: Annotated[float | None, _config("pixel_scale")] = None
+    """Factor applied to pixels in [0, 1]; 255 gives the raw pixels of the second tutorial."""
+    compute_dtype: Annotated[str | None, _config("compute_dtype")] = None
+    """float32 or bfloat16, for activations and gradients; parameters stay float32."""
+    devices: Annotated[int | None, shown("INT", "all, but 1 on a CPU")] = None
+    """Devices per process to divide each batch over; on a CPU, any number can be simulated."""
+    parallel: Literal["jit", "pmap"] = "jit"
+    """How the division over devices is compiled; results are the same."""
+    out: Annotated[Path | None, shown("DIR", "runs/<model>-seed<seed>")] = None
+    """Run directory."""
+    resume: bool = False
+    """Continue the run in --out; omitted flags keep their original values."""
+    overwrite: bool = False
+    """Replace the run in --out."""
+    checkpoint_every: int = 1
+    """Epochs between checkpoints."""
+    tensorboard: bool = False
+    """Also write TensorBoard event files, named as Keras names them. Needs cnnjax[tensorboard]."""
+    processes: Annotated[Processes, tyro.conf.arg(name="")] = ALONE
+
+    def __call__(self) -> None:
+        """Train, or follow process 0 as one of several processes."""
+        from cnnjax import models
+        from cnnjax.devices.layouts import layout
+        from cnnjax.runs import following, resumption, training
+
+        over = layout(self.devices, self.parallel)
+        if not leads():
+            return following.follow(over, self.data_dir)
+        given = {f.name: value for f in fields(TrainConfig) if (value := getattr(self, f.name)) is not None}
+        config, data_dir = TrainConfig(**given), self.data_dir
+        models.model_named(config.model)
+        out = self.out or Path("runs", f"{config.model}-seed{config.seed}")
+        # `training.train` reads the record again and announces any damage.
+        if self.resume and (recorded := resumption.recorded(out, lambda _: None)):
+            config, data_dir = replace(recorded[0], **given), self.data_dir or recorded[1]
+        training.train(
+            config,
+            out,
+            data_dir=data_dir,
+            overwrite=self.overwrite,
+            resume=self.resume,
+            checkpoint_every=self.checkpoint_every,
+            layout=over,
+            tensorboard=self.tensorboard,
+        )
