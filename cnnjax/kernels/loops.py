@@ -1,0 +1,155 @@
+"""`jax.lax.conv_general_dilated` with gradients that are fast inside loops on the CPU.
+
+XLA's CPU compiler has a fast routine for convolutions of the form `b01f_01io->b01f`, and a pass that rewrites
+others into that form. The pass sees the entry computation alone. In the body of `lax.scan`, `lax.map` or any
+other loop, the gradient with respect to the kernel stays `f01b_i01o->01bf` and is computed naively: 9 to 41
+times as slow (JAX 0.10.2 and 0.12; jax issue 12868 is one report). Here both gradients are written in the fast
+form from the start.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+LAYOUT = ("NHWC", "HWIO", "NHWC")
+Pads = tuple[tuple[int, int], ...]
+Pair = tuple[int, int]
+
+
+def conv_general_dilated(
+    lhs: jax.Array,
+    rhs: jax.Array,
+    window_strides: Sequence[int],
+    padding: str | Sequence[tuple[int, int]],
+    lhs_dilation: Sequence[int] | None = None,
+    rhs_dilation: Sequence[int] | None = None,
+    dimension_numbers: Any = None,
+    feature_group_count: int = 1,
+    batch_group_count: int = 1,
+    precision: Any = None,
+    preferred_element_type: Any = None,
+) -> jax.Array:
+    """See `jax.lax.conv_general_dilated`, to which it is equal in value and gradient, to rounding.
+
+    For `flax.linen.Conv(conv_general_dilated=...)`. Two-dimensional convolutions of f[n, h, w, in] with
+    f[h, w, in / groups, out] have fast gradients: any strides, kernel dilation, padding and feature groups.
+    Others are passed on as they are.
+    """
+    numbers = jax.lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers)
+    plain = (
+        lhs.ndim == 4
+        and numbers == jax.lax.conv_dimension_numbers(lhs.shape, rhs.shape, LAYOUT)
+        and all(d == 1 for d in lhs_dilation or ())
+        and batch_group_count == 1
+        and precision is None
+        and preferred_element_type is None
+    )
+    if not plain:
+        return jax.lax.conv_general_dilated(
+            lhs,
+            rhs,
+            window_strides,
+            padding,
+            lhs_dilation,
+            rhs_dilation,
+            dimension_numbers,
+            feature_group_count,
+            batch_group_count,
+            precision,
+            preferred_element_type,
+        )
+    strides, dilation = _pair(window_strides), _pair(rhs_dilation or (1, 1))
+    if isinstance(padding, str):
+        taps = [(k - 1) * d + 1 for k, d in zip(rhs.shape[:2], dilation, strict=True)]
+        padding = jax.lax.padtype_to_pads(lhs.shape[1:3], taps, strides, padding)
+    pads = tuple((int(low), int(high)) for low, high in padding)
+    return _convolution(lhs, rhs, strides, pads, dilation, feature_group_count)
+
+
+def fast_in_loops(model: nn.Module) -> Callable[..., Any]:
+    """Make `model.apply` one in which every `flax.linen.Conv` uses `conv_general_dilated` of this module.
+
+    The model is not changed; layers that were given a convolution of their own keep it.
+    """
+
+    def use_ours(next_call: Any, args: Any, kwargs: Any, context: Any) -> Any:
+        layer = context.module
+        if isinstance(layer, nn.Conv) and layer.conv_general_dilated is None:
+            # A copy that Flax made for this call, frozen to everyone else.
+            object.__setattr__(layer, "conv_general_dilated", conv_general_dilated)
+        return next_call(*args, **kwargs)
+
+    def apply(*args: Any, **kwargs: Any) -> Any:
+        with nn.intercept_methods(use_ours):
+            return model.apply(*args, **kwargs)
+
+    return apply
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4, 5))
+def _convolution(
+    x: jax.Array, kernel: jax.Array, strides: Pair, pads: Pads, dilation: Pair, groups: int
+) -> jax.Array:
+    return jax.lax.conv_general_dilated(
+        x,
+        kernel,
+        strides,
+        pads,
+        rhs_dilation=dilation,
+        dimension_numbers=LAYOUT,
+        feature_group_count=groups,
+    )
+
+
+def _forward(x: jax.Array, kernel: jax.Array, *settings: Any) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return _convolution(x, kernel, *settings), (x, kernel)
+
+
+def _backward(
+    strides: Pair, pads: Pads, dilation: Pair, groups: int, saved: tuple[jax.Array, jax.Array], g: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    x, kernel = saved
+    sizes = zip(x.shape[1:3], kernel.shape[:2], g.shape[1:3], strides, dilation, pads, strict=True)
+    x_pads, kernel_pads = [], []
+    for size, taps, out, stride, dilated, (low, _) in sizes:
+        reach, steps = (taps - 1) * dilated + 1, (out - 1) * stride + 1
+        x_pads.append((reach - 1 - low, size + low - steps))
+        kernel_pads.append((low, reach + steps - 1 - size - low))
+    kh, kw, per_group, features = kernel.shape
+    # The kernel flipped, its channels exchanged within each group.
+    flipped = kernel[::-1, ::-1].reshape(kh, kw, per_group, groups, features // groups)
+    flipped = flipped.transpose(0, 1, 4, 3, 2).reshape(kh, kw, features // groups, groups * per_group)
+    dx = jax.lax.conv_general_dilated(
+        g,
+        flipped,
+        (1, 1),
+        x_pads,
+        lhs_dilation=strides,
+        rhs_dilation=dilation,
+        dimension_numbers=LAYOUT,
+        feature_group_count=groups,
+    )
+    # Without the barrier XLA folds the transposes into the convolution, which is then in the slow form again.
+    images, gradient = jax.lax.optimization_barrier((x.transpose(3, 1, 2, 0), g.transpose(1, 2, 0, 3)))
+    dkernel = jax.lax.conv_general_dilated(
+        images,
+        gradient,
+        dilation,
+        kernel_pads,
+        rhs_dilation=strides,
+        dimension_numbers=LAYOUT,
+        batch_group_count=groups,
+    )
+    return dx, dkernel.transpose(1, 2, 0, 3)
+
+
+_convolution.defvjp(_forward, _backward)
+
+
+def _pair(values: Sequence[int]) -> Pair:
+    first, second = (int(v) for v in values)
+    return first, second
