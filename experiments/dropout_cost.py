@@ -137,13 +137,13 @@ def report(out: Path, seconds: np.ndarray, protocol: str, epochs: int) -> None:
     names = list(ARMS)
     ratios = seconds[:, 1:] / seconds[:, :1]
     quartiles = np.percentile(ratios, (25, 50, 75), axis=-1)  # [3, clocks, arms]
-    heads = (f"{clock} {head}" for clock in CLOCKS for head in ("ms a step", "ratio [quartiles]"))
+    heads = (f"{clock} {head}" for clock in CLOCKS for head in ("ms a step", "ratio (quartiles)"))
     rows = []
     for i, name in enumerate(names):
         cells = []
         for clock in range(len(CLOCKS)):
             low, median, high = quartiles[:, clock, i - 1]
-            ratio = f"{median:.3f} [{low:.3f}, {high:.3f}]" if i else ""
+            ratio = f"{median:.3f} ({low:.3f} to {high:.3f})" if i else ""
             cells += [f"{1e3 * np.median(seconds[clock, i]):.3f}", ratio]
         rows.append((name, *cells))
     print(f"Cost of dropout in a training step, medians: {protocol}")
@@ -181,7 +181,9 @@ def draw(ratios: np.ndarray, names: Sequence[str], caption: str) -> plots.Figure
             low, median, high = np.percentile(ratio, (25, 50, 75))
             axis.plot(x + np.linspace(-0.2, 0.2, len(ratio)), ratio, ".", color=COLOURS[x], alpha=0.6)
             axis.errorbar(x, median, [[median - low], [high - median]], color="black", marker="D", capsize=6)
-            axis.annotate(f"{median:.2f}", (x + 0.24, median), va="center", fontsize=10)
+            axis.annotate(
+                f"{median:.2f}", (x + 0.24, median), (0, 5), textcoords="offset points", fontsize=10
+            )
         axis.axhline(1, color="black", linewidth=0.8)
         axis.set_xticks(range(len(names)), names)
         axis.set(title=f"{clock} time", xlim=(-0.5, len(names) - 0.3))

@@ -249,8 +249,8 @@ def one_family(
                     "largest_difference_of_logits": gap,
                     "largest_difference_of_weights": weights,
                 }
-    largest = ("first step, p dW / dV", "largest |difference| in logits", "in weights, p W - V")
-    heads = ("arm", *largest, "test error %", "test loss")
+    differences = ("largest difference, logits", "weights, p W - V")
+    heads = ("arm", "first step, p dW / dV", *differences, "test error %", "test loss")
     record.table(f"   Networks trained from the same keys (p = {KEEP:g}, p^2 = {KEEP**2:g})", heads, rows)
     for optimizer, arms in networks.items():
         loss = {f"{optimizer}: {a.name}": arms[a.name].test_loss[:, -1] for a in (INVERTED, CLASSIC, STARTED)}

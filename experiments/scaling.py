@@ -281,7 +281,9 @@ def _conclusions(timings: Timings, fitted: Fit, fractions: Sequence[float]) -> l
     per_image = seconds / batches
     cheapest = int(np.argmin(per_image))
     mib = cost(timings.model).activation_bytes / 2**20
-    equal = f"; the two are equal at batch {fitted.fixed / fitted.image:,.0f}" if fitted.image else ""
+    equal = ""
+    if min(fitted) > 0:
+        equal = f"; the two are equal at batch {fitted.fixed / fitted.image:,.0f}"
     sentences = [
         f"Measured ceilings of one device: {timings.ceilings.flops / 1e9:,.0f} GFLOP/s in matrix products, "
         f"{timings.ceilings.bandwidth / 1e9:,.1f} GB/s of memory bandwidth.",
@@ -317,7 +319,7 @@ def _write(out: Path, timings: Timings, record: dict[str, Any], caption: str, ca
         timings.batches,
         np.array([timings.seconds[_batch(batch)] for batch in timings.batches]),
         {
-            "fixed + image x batch": [fitted.at(batch) for batch in timings.batches],
+            "fit: fixed + per image x batch": [fitted.at(batch) for batch in timings.batches],
             "lower bound: compute": [c.flops / timings.ceilings.flops for c in costs],
             "lower bound: memory": [c.bytes / timings.ceilings.bandwidth for c in costs],
         },

@@ -54,7 +54,7 @@ def scaling(
         over_batch.plot(
             batches, 1e3 * np.asarray(values), color=COLOURS[i], linestyle=LINES[i % len(LINES)], label=name
         )
-    over_batch.set(xscale="log", yscale="log", xlabel="images in a batch", ylabel="milliseconds a step")
+    over_batch.set(xscale="log", yscale="log", xlabel="images in a batch", ylabel="milliseconds per step")
     _ticks(over_batch, batches)
     for i, (name, (x, y)) in enumerate(devices.items()):
         over_devices.plot(x, y, color=COLOURS[i], marker=MARKERS[i], linestyle=LINES[i], label=name)

@@ -130,8 +130,8 @@ def monte_carlo(
             axis.grid(color="#DDDDDD", linewidth=0.6)
             axis.set_axisbelow(True)
             axis.spines[["top", "right"]].set_visible(False)
-    for axis in figure.axes[:2]:
-        axis.legend(fontsize=9, frameon=False)
+    for axis in figure.axes[-2:]:
+        axis.legend(fontsize=9, frameon=False, loc="upper right")
     return figure
 
 
