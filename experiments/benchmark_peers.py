@@ -1,15 +1,21 @@
-"""How fast is cnnjax beside Keras, PyTorch and plain Flax, on the same cores and in the same run?
+"""How fast is cnnjax compared with Keras, PyTorch and plain Flax on the same cores?
 
-Peers       Keras on TensorFlow, Keras on JAX, PyTorch (eager; on one thread and on every core, of which the
-            faster counts) and plain Flax, each as its own documentation would have it and at its best setting
-            for this size (experiments/peers); all on the CPU.
-Settings    the tutorials' networks, batches of 32, 128 and 512, dropout rates 0 and 0.5, training alone and
-            training + validation; the same 48,000 and 12,000 images in memory for all.
-Protocol    A peer is a process of its own, started once a setting. One computes at a time, the others wait
-            for a line; rounds alternate A B C A B C, an epoch each. The first, which compiles, is left out.
-Statistics  median seconds an epoch; seconds over cnnjax's of the same round: median, least and greatest;
-            peak memory; seconds from the start of the process to the end of its first epoch; validation
-            accuracy after 3 epochs, so that no one wins by computing something else.
+Peers: Keras on TensorFlow, Keras on JAX, PyTorch (eager, on one thread and on all cores, the faster of which
+counts) and plain Flax, each written as its documentation recommends and with its fastest settings for this
+size (experiments/peers). All run on the CPU.
+
+Settings: the tutorials' networks, batch sizes 32, 128 and 512, dropout rates 0 and 0.5, training with and
+without validation. All peers have the same 48,000 training and 12,000 validation images in memory.
+
+Protocol: each peer is a process, started once per setting. Peers train one epoch each in turn, A B C A B C,
+while the others wait. The first epoch, which compiles, does not count.
+
+Statistics: median seconds per epoch; the ratio to cnnjax in the same round (median, minimum, maximum); peak
+memory; seconds from process start to the end of the first epoch; validation accuracy after 3 epochs, which
+shows that all peers train the same network.
+
+Run `make bench`; it writes results.csv, summary.json and ratios.png to --out, and continues an interrupted
+run.
 """
 
 import os
@@ -30,16 +36,16 @@ from peers.comparison import (
     BASE,
     chart,
     compare,
+    describe,
     finished,
     grouped,
-    in_words,
     peer_of,
     print_table,
     read_rows,
     write_rows,
 )
 from peers.protocol import PARAMETERS, Arrays, Settings
-from peers.worker import JUDGED, Launch, Row, measure
+from peers.worker import ACCURACY_EPOCH, Launch, Row, measure
 
 from cnnjax import files, plots
 from cnnjax.cli import runner
@@ -48,26 +54,26 @@ from cnnjax.errors import ArgumentError, UserError
 
 PEERS = Path(__file__).resolve().parent / "peers"
 IMAGES = 48_000
-"""Training images, for the estimate of the total."""
-QUIET = 0.1
-"""Cores that others may keep busy, on average over an epoch, on a machine fit for a benchmark."""
+"""Training images, to estimate the total time."""
+MAX_LOAD = 0.1
+"""Most cores that other processes may keep busy, on average, for timings to count as evidence."""
 
 # Peers ------------------------------------------------------------------------------------------------------
 
 
 class Entry(NamedTuple):
-    """A way to run a peer, and about what it takes on two cores; only the estimate of the total uses that."""
+    """How to run a peer, and roughly what it takes on two cores (only to estimate the total time)."""
 
     script: str
-    environment: str  # the directory of its environment; "" is this Python's, which has cnnjax
+    environment: str  # directory of its environment; "" for the running one
     variables: dict[str, str]
-    start: float  # seconds to start and to compile
-    step: float  # milliseconds a step, whatever the batch
-    images: float  # seconds an epoch, whatever the batch
+    start: float  # seconds to start and compile
+    step: float  # milliseconds a step, for any batch size
+    images: float  # seconds an epoch, for any batch size
 
 
 def entries(peers: Collection[str]) -> dict[str, Entry]:
-    """The entries of these peers and of cnnjax, by name."""
+    """Return the entries of these peers and of cnnjax, by name."""
     every = {
         BASE: Entry("cnnjax_peer.py", "", {"PYTHONPATH": str(PEERS.parents[1])}, 7, 0.7, 0.9),
         "flax": Entry("flax_peer.py", "flax", {}, 6, 1.3, 3.0),
@@ -81,35 +87,35 @@ def entries(peers: Collection[str]) -> dict[str, Entry]:
 
 
 def launches(chosen: Mapping[str, Entry], environments: Path) -> dict[str, Launch]:
-    """How to start these entries.
+    """Return the commands of these entries.
 
     Raises:
         UserError: an environment is missing.
     """
-    found = {}
+    commands = {}
     for name, entry in chosen.items():
         python = Path(sys.executable)
         if entry.environment:
-            # Not resolved: the link's own place tells Python its environment.
+            # Not resolved, because Python finds its environment by the path of the link.
             python = environments.absolute() / entry.environment / "bin/python"
         if not python.exists():
             raise UserError(
-                f"{environments / entry.environment} is missing; `make bench` makes it, --environments says "
-                "where it is, --peers leaves it out"
+                f"{environments / entry.environment} is missing; create it with `make bench`, point "
+                "--environments to it, or omit the peer from --peers"
             )
-        found[name] = Launch([str(python), str(PEERS / entry.script)], entry.variables)
-    return found
+        commands[name] = Launch([str(python), str(PEERS / entry.script)], entry.variables)
+    return commands
 
 
 def cores() -> int:
-    """Cores that this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0))
 
 
 def machine() -> dict[str, Any]:
-    """What the figures depend on besides the versions."""
-    told = Path("/proc/cpuinfo").read_text().partition("model name")[2].partition("\n")[0]
-    cpu = told.strip(" \t:") or platform.machine()
+    """Describe the machine."""
+    name = Path("/proc/cpuinfo").read_text().partition("model name")[2].partition("\n")[0]
+    cpu = name.strip(" \t:") or platform.machine()
     return {"cpu": cpu, "cores": cores(), "system": platform.platform()}
 
 
@@ -117,29 +123,32 @@ def machine() -> dict[str, Any]:
 
 
 def kept_rows(path: Path, wanted: Collection[Settings], names: Collection[str], rounds: int) -> list[Row]:
-    """The rows of settings that need not run again; a setting is compared within one run of its processes."""
+    """Read the rows of complete settings, without wanted ones that lack entries or rounds.
+
+    Timings are compared only within one run of the processes, so a setting is kept whole or not at all.
+    """
     kept: list[Row] = []
     for setting, rows in grouped(read_rows(path)).items():
-        there = {row.entry for row in rows}
-        whole = finished(rows, there | {BASE}, max(JUDGED - 1, *(row.round for row in rows)))
+        present = {row.entry for row in rows}
+        whole = finished(rows, present | {BASE}, max(ACCURACY_EPOCH - 1, *(row.round for row in rows)))
         if whole and (setting not in wanted or finished(rows, names, rounds)):
             kept += rows
     return kept
 
 
 def refuse_other_versions(known: Sequence[Row], new: Sequence[Row], out: Path) -> None:
-    """Raise `ArgumentError` where the new rows are not of the code and versions that `out` holds."""
+    """Raise `ArgumentError` if new rows come from other code or versions than those in `out`."""
     versions = {row.entry: row.version for row in known}
     for row in new:
         if (before := versions.get(row.entry, row.version)) != row.version:
             raise ArgumentError(
-                f"{out} holds results of another {row.entry} ({before}; now {row.version}); "
+                f"{out} has results of another {row.entry} version ({before}; now {row.version}); "
                 "choose another --out"
             )
 
 
 def expected(setting: Settings, chosen: Mapping[str, Entry], rounds: int) -> float:
-    """Seconds that a setting takes, roughly."""
+    """Estimate the seconds that a setting takes."""
     epochs, steps = rounds + 1, IMAGES / setting.batch_size
     return sum(e.start + epochs * (e.images + steps * e.step / 1000) for e in chosen.values())
 
@@ -149,7 +158,7 @@ def expected(setting: Settings, chosen: Mapping[str, Entry], rounds: int) -> flo
 
 @dataclass(frozen=True)
 class BenchmarkPeers:
-    """What the command line asks for."""
+    """Compare the speed of cnnjax with other libraries."""
 
     models: tuple[str, ...] = ("keras-cnn", "lenet-swish")
     """Names of the networks."""
@@ -158,7 +167,7 @@ class BenchmarkPeers:
     rates: tuple[float, ...] = (0.0, 0.5)
     """Dropout rates."""
     modes: tuple[Literal["train", "validate"], ...] = ("train", "validate")
-    """Epochs of training alone, and of training + validation."""
+    """Epochs of training only, and of training + validation."""
     peers: tuple[Literal["cnnjax", "flax", "keras-tensorflow", "keras-jax", "torch"], ...] = (
         "cnnjax",
         "flax",
@@ -166,28 +175,27 @@ class BenchmarkPeers:
         "keras-jax",
         "torch",
     )
-    """Who takes part; cnnjax always does."""
+    """Libraries to compare; cnnjax is always included."""
     rounds: int = 5
-    """Counted epochs of each peer in each setting."""
+    """Timed epochs of each peer in each setting."""
     dataset: str = "mnist"
     """mnist, fashion_mnist or kmnist."""
     data_dir: Path | None = None
     """Directory with the four IDX files (plain or .gz) to use instead of a download."""
     environments: Path = Path(".peers")
-    """Directory of the peers' environments, which `make bench` makes."""
+    """Directory of the peers' environments, created by `make bench`."""
     out: Path | None = None
-    """Where results go; results/benchmark_peers unless given. A setting that it holds is not run again."""
+    """Output directory; results/benchmark_peers by default. Settings that it has are not run again."""
     quick: bool = False
-    """About two minutes: keras-cnn, batch 32, rate 0.5, training alone, 2 rounds."""
+    """Run for about two minutes: keras-cnn, batch 32, rate 0.5, training only, 2 rounds."""
 
     def __call__(self) -> None:
-        """Run the settings that are missing, then print the table and draw the chart."""
+        """Run the missing settings, print the table and draw the chart."""
+        out = self.out or Path("results/benchmark_peers" + "_quick" * self.quick)
         if self.quick:
-            fewer = replace(self, models=("keras-cnn",), batch_sizes=(32,), rates=(0.5,), modes=("train",))
-            out = self.out or Path("results/benchmark_peers_quick")
-            return replace(fewer, rounds=2, out=out, quick=False)()
+            few = replace(self, models=("keras-cnn",), batch_sizes=(32,), rates=(0.5,), modes=("train",))
+            return replace(few, rounds=2, out=out, quick=False)()
         self._check()
-        out = self.out or Path("results/benchmark_peers")
         chosen = entries(self.peers)
         starts = launches(chosen, self.environments)
         loaded = load(self.dataset, self.data_dir, announce=print)
@@ -203,7 +211,7 @@ class BenchmarkPeers:
 
     def _check(self) -> None:
         if not (self.models and self.batch_sizes and self.rates and self.modes):
-            raise ArgumentError("--models, --batch-sizes, --rates and --modes each need a value or more")
+            raise ArgumentError("--models, --batch-sizes, --rates and --modes each need at least one value")
         for model in self.models:
             if model not in PARAMETERS:
                 raise ArgumentError(f"--models {model!r} is unknown; choose from {', '.join(PARAMETERS)}")
@@ -211,24 +219,24 @@ class BenchmarkPeers:
             raise ArgumentError(f"--batch-sizes {self.batch_sizes} must be at least 1")
         if not all(0 <= rate < 1 for rate in self.rates):
             raise ArgumentError(f"--rates {self.rates} must be at least 0 and less than 1")
-        if self.rounds < JUDGED - 1:
+        if self.rounds < ACCURACY_EPOCH - 1:
             raise ArgumentError(
-                f"--rounds {self.rounds} must be at least {JUDGED - 1}: accuracy is taken then"
+                f"--rounds {self.rounds} must be at least {ACCURACY_EPOCH - 1} to measure accuracy"
             )
 
     def _claim(self, out: Path, protocol: dict[str, Any]) -> None:
-        """Refuse a directory whose results are of another machine or other data."""
+        """Refuse a directory with results from another machine or other data."""
         known = files.read_json(out / "protocol.json")
         if known is None:
             files.write_json(out / "protocol.json", protocol)
         elif known != protocol:
             different = ", ".join(name for name in protocol if known.get(name) != protocol[name])
-            raise ArgumentError(f"{out} holds results of another {different}; choose another --out")
+            raise ArgumentError(f"{out} has results of another {different}; choose another --out")
 
     def _run(
         self, out: Path, chosen: Mapping[str, Entry], starts: Mapping[str, Launch], arrays: Path
     ) -> list[Row]:
-        """Measure what is missing, each round on disk when it ends."""
+        """Measure the missing settings, and save each round as it ends."""
         wanted = [
             Settings(model, size, rate, mode == "validate", 0)
             for model, mode, size, rate in product(self.models, self.modes, self.batch_sizes, self.rates)
@@ -240,13 +248,13 @@ class BenchmarkPeers:
         estimates = [expected(setting, chosen, self.rounds) for setting in missing]
         print(
             f"{len(missing)} settings to run, {len(kept)} already in {out}; {len(starts)} processes each, "
-            f"1 + {self.rounds} epochs: about {sum(estimates) / 60:.0f} minutes on two quiet cores",
+            f"1 + {self.rounds} epochs: about {sum(estimates) / 60:.0f} minutes on two idle cores",
             flush=True,
         )
         began = time.perf_counter()
         for i, setting in enumerate(missing):
-            print(f"{i + 1}/{len(missing)}  {in_words(setting)}", flush=True)
-            logs = out / "logs" / in_words(setting).replace(",", "").replace(" + ", "-").replace(" ", "-")
+            print(f"{i + 1}/{len(missing)}  {describe(setting)}", flush=True)
+            logs = out / "logs" / describe(setting).replace(",", "").replace(" + ", "-").replace(" ", "-")
             with files.explained(logs):
                 logs.mkdir(parents=True, exist_ok=True)
             with closing(measure(setting, starts, arrays, self.rounds, logs)) as turns:
@@ -267,12 +275,10 @@ class BenchmarkPeers:
         comparisons = {setting: compare(group) for setting, group in sorted(grouped(rows).items())}
         print_table(comparisons)
         busy = [row.elsewhere for row in rows if row.round]
-        quiet = (
-            f"the rest of the machine kept {median(busy):.2f} cores busy meanwhile, at most {max(busy):.2f}"
-        )
-        if median(busy) > QUIET:
-            quiet += " (too many for these figures to be evidence)"
-        print(quiet)
+        background = f"other processes kept {median(busy):.2f} cores busy (maximum {max(busy):.2f})"
+        if median(busy) > MAX_LOAD:
+            background += ", too many for these timings to be evidence"
+        print(background)
         date = time.strftime("%Y-%m-%d")
         files.write_json(
             out / "summary.json",
@@ -290,7 +296,7 @@ class BenchmarkPeers:
         rounds = sorted({line.rounds for lines in comparisons.values() for line in lines})
         caption = (
             f"{protocol['machine']['cpu']}, cores: {protocol['machine']['cores']}, {date}. Bars: median of "
-            f"{' or '.join(map(str, rounds))} rounds; whiskers: least and greatest; {quiet}."
+            f"{' or '.join(map(str, rounds))} rounds; whiskers: minimum and maximum; {background}."
         )
         files.write_bytes(out / "ratios.png", plots.png(chart(comparisons, caption)))
         print(f"table, summary and chart in {out}")

@@ -1,14 +1,21 @@
-"""Does dropout help? By how much? How sure are we?
+"""Does dropout help, by how much, and how sure are we?
 
-Hypothesis (chosen before the data were seen): dropping half of the flattened features raises the validation
-accuracy of the first tutorial's network at the last epoch. The tutorial saw 0.9837 without dropout and 0.9885
-with it, one run each.
+Hypothesis, stated before any data: dropping half of the flattened features raises the validation accuracy of
+the first tutorial's network at the last epoch. The tutorial reports 0.9837 without dropout and 0.9885 with
+it, from one run each.
 
-Arms        dropout rates 0, 0.25, 0.5, 0.75 before the dense layers; nothing else differs.
-Pairs       arms of one seed share initial weights, the batches of every step and the uniforms behind masks.
-Protocol    48,000 images to train and 12,000 to validate, batch 32, Adam 1e-3, 20 epochs; the last counts.
-Statistics  mean paired difference to rate 0, 95% BCa interval, exact sign-flip p. The contrast of rate 0.5 is
-            tested first; the others, corrected by Holm, count only where it is significant.
+Arms: dropout rates 0, 0.25, 0.5 and 0.75 before the dense layers.
+
+Pairing: all arms of a seed share initial weights, batches and the uniforms behind the masks.
+
+Protocol: 48,000 training and 12,000 validation images, batch 32, Adam 1e-3, 20 epochs; the last epoch
+counts.
+
+Statistics: mean paired difference to rate 0, 95% BCa interval, exact sign-flip p. Rate 0.5 is tested first;
+the other rates, Holm-corrected, count only if it is significant.
+
+Run `python experiments/dropout_ablation.py`; it writes results.csv, summary.json and PNG figures to --out,
+and continues an interrupted run.
 """
 
 import sys
@@ -17,6 +24,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from common import train
 
 from cnnjax import experiment, plots, report
 from cnnjax.cli import runner
@@ -33,24 +41,24 @@ PRIMARY = 0.5
 
 @dataclass(frozen=True)
 class DropoutAblation(Flags):
-    """Train paired networks that differ in the dropout rate alone, and say what may be concluded."""
+    """Train paired networks that differ only in the dropout rate, and compare them."""
 
     rates: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75)
     """Dropout rates; the first is the reference."""
     kind: Literal["inverted", "classic", "spatial", "gaussian"] = "inverted"
-    """Member of the dropout family."""
+    """Kind of dropout."""
     model: str = "keras-cnn"
     """Name of the network."""
     out: Path | None = None
-    """Where results go; results/dropout_ablation unless given."""
+    """Output directory; results/dropout_ablation by default."""
     quick: bool = False
-    """About a minute: 2 rates, 2 epochs of 12,000 images."""
+    """Run for about a minute: 2 rates, 2 epochs of 12,000 images."""
 
     def __call__(self) -> None:
-        """Run the protocol, then print the table and draw the figures."""
+        """Train all arms, print the table and write the figures."""
+        out = self.out or Path("results/dropout_ablation" + "_quick" * self.quick)
         if self.quick:
-            settings = replace(self, rates=(0.0, PRIMARY), epochs=2, train_size=12_000, quick=False)
-            return replace(settings, out=self.out or Path("results/dropout_ablation_quick"))()
+            return replace(self, rates=(0.0, PRIMARY), epochs=2, train_size=12_000, out=out, quick=False)()
         if len(set(self.rates)) < 2 or not all(0 <= rate <= 1 for rate in self.rates):
             raise ArgumentError(f"--rates {self.rates} must be two or more different rates between 0 and 1")
         experiment.use_every_core()
@@ -58,26 +66,20 @@ class DropoutAblation(Flags):
         arms = [Arm(f"rate {rate:g}", model, HParams(1e-3, rate)) for rate in self.rates]
         protocol = self.protocol()
         splits = experiment.prepare(protocol, self.data_dir)
-        out = self.out or Path("results/dropout_ablation")
-        with report.MemberProgress() as progress:
-            results = experiment.run(
-                arms, protocol, splits, out, chunk=self.chunk, on_nan=self.on_nan, report=progress.update
-            )
-        told = (
+        results = train(self, arms, protocol, splits, out)
+        caption = (
             f"{self.model} on {self.dataset}, {self.kind} dropout, {len(splits.train.labels):,} training "
             f"images, batch {self.batch_size}, Adam 0.001, {self.epochs} epochs, {self.seeds} paired seeds"
         )
         primary = f"rate {PRIMARY:g}" if PRIMARY in self.rates[1:] else None
-        record = report.tell_ablation(results, told, primary)
+        record = report.tell_ablation(results, caption, primary)
         record |= report.tell_confusions(results.predictions, splits.test)
         write_json(out / "summary.json", record)
-        report.draw(
-            out,
-            self._figures(results, told) | report.confusion_figure(results.predictions, splits.test, told),
-        )
+        confused = report.confusion_figure(results.predictions, splits.test, caption)
+        report.draw(out, self._figures(results, caption) | confused)
         print(f"table, summary and figures in {out}")
 
-    def _figures(self, results: Results, told: str) -> dict[str, plots.Figure]:
+    def _figures(self, results: Results, caption: str) -> dict[str, plots.Figure]:
         epochs = np.arange(1, results.epochs + 1)
         values, names = results.values, results.arms
         return {
@@ -86,8 +88,8 @@ class DropoutAblation(Flags):
                 values["val_loss"],
                 names,
                 "validation loss",
-                title="Validation loss over epochs",
-                caption=told,
+                title="Validation loss",
+                caption=caption,
                 mark_lowest=True,
             ),
             "val_accuracy.png": plots.metric_bands(
@@ -95,23 +97,23 @@ class DropoutAblation(Flags):
                 values["val_accuracy"],
                 names,
                 "validation accuracy",
-                title="Validation accuracy over epochs",
-                caption=told,
+                title="Validation accuracy",
+                caption=caption,
             ),
             "generalisation_gap.png": plots.generalisation_gap(
                 epochs,
                 values["train_loss"],
                 values["val_loss"],
                 names,
-                title="Generalisation gap, losses without dropout",
-                caption=told,
+                title="Generalisation gap (losses measured without dropout)",
+                caption=caption,
             ),
             "accuracy_against_rate.png": plots.final_vs_rate(
                 self.rates,
                 results.final("val_accuracy"),
                 "validation accuracy at the last epoch",
                 title="How much dropout?",
-                caption=told,
+                caption=caption,
             ),
         }
 

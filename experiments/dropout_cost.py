@@ -1,24 +1,29 @@
-"""What does dropout add to a training step?
+"""How much does dropout add to a training step?
 
-Hypothesis: at most 20%, of the first tutorial's network at batch 32 on a CPU (Keras: 18% on a quiet machine,
-38% in the tutorial's log).
+Hypothesis: at most 20%, for the first tutorial's network at batch 32 on a CPU. (Keras: 18% on an idle
+machine, 38% in the tutorial's log.)
 
-Arms        no dropout at all, and the four kinds at rate 0.5 on the Flatten layer.
-Pairs       a round times every arm once, in turn, beginning with another one each time: what slows the
-            machine down slows all arms of a round. Round r has the weights and keys of seed r.
-Protocol    a timing is --epochs passes of 32 steps over 1,024 random images, in one call of the program that
-            `train` runs too (the steps in a `lax.scan`; compiled, and run once, before); Adam, batch 32.
-Clocks      the wall's, and the processor's: seconds summed over this process's threads, which other
-            processes hardly change: a ratio that can be had on a busy machine too.
-Statistics  the ratio to no dropout of the same round: median and quartiles; p of the logarithm of wall
-            seconds by sign flips, for the inverted form first.
+Arms: no dropout, and the four kinds of dropout at rate 0.5 after Flatten.
 
-Timings are only compared within a round, so an interrupted run is started again, not continued.
+Pairing: each round times every arm once, starting with another arm each time, so that background load
+affects all arms of a round. Round r uses the weights and keys of seed r.
+
+Protocol: one timing is --epochs passes of 32 steps over 1,024 random images, in one call of the compiled
+program that `train` also runs (a `lax.scan` of steps), after a warm-up. Adam, batch size 32.
+
+Clocks: wall time, and processor time summed over the threads of this process, which other processes hardly
+affect.
+
+Statistics: ratio to no dropout in the same round, with median and quartiles; sign-flip p of log wall time,
+with the inverted form as the primary contrast.
+
+Run `python experiments/dropout_cost.py`; it writes results.csv, summary.json and cost.png to --out. Timings
+are compared only within a run, so an interrupted run starts over.
 """
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,17 +31,17 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from inverted import dropout_figures
+from common import require_positive, time_in_rounds
 
 from cnnjax import files, plots
 from cnnjax.batches import sequential_plan
 from cnnjax.cli import runner
 from cnnjax.config import HParams
 from cnnjax.dropout import DROPOUT, Place, Rate
-from cnnjax.errors import ArgumentError
 from cnnjax.keys import streams
 from cnnjax.models import ConvNet
 from cnnjax.optimizers import adam
+from cnnjax.plots.style import COLOURS, frame
 from cnnjax.report import print_table
 from cnnjax.state import init_state
 from cnnjax.stats import summarise
@@ -66,7 +71,7 @@ ARMS: dict[str, ConvNet] = {WITHOUT: WithoutDropout(), **{kind: ConvNet(dropout=
 
 
 def random_images(key: jax.Array) -> Arrays:
-    """Images and labels that cost as much as real ones."""
+    """Return random images and labels."""
     pixels, labels = jax.random.split(key)
     return Arrays(
         jax.random.bits(pixels, (STEPS * BATCH, 28, 28, 1), jnp.uint8),
@@ -75,7 +80,7 @@ def random_images(key: jax.Array) -> Arrays:
 
 
 def timer(model: ConvNet, data: Arrays, epochs: int) -> Callable[[int], tuple[float, ...]]:
-    """Compile an arm; seconds a step by each of `CLOCKS`, for the seed it is called with."""
+    """Compile an arm; return a function from a seed to the seconds a step by each of `CLOCKS`."""
     hparams = HParams(jnp.float32(1e-3), jnp.float32(RATE))
     plan = jnp.tile(sequential_plan(STEPS * BATCH, BATCH), (epochs, 1))
     train = jax.jit(partial(train_epoch, make_train_step(model, adam)))
@@ -95,35 +100,28 @@ def timer(model: ConvNet, data: Arrays, epochs: int) -> Callable[[int], tuple[fl
 
 
 def measure_all(rounds: int, epochs: int) -> np.ndarray:
-    """Seconds a step, float[clocks, arms, rounds]."""
+    """Return seconds a step, float[clocks, arms, rounds]."""
     data = random_images(jax.random.key(0))
     timers = [timer(model, data, epochs) for model in ARMS.values()]
-    seconds = np.empty((len(CLOCKS), len(timers), rounds))
-    for number in range(rounds):
-        for turn in range(len(timers)):
-            arm = (number + turn) % len(timers)
-            seconds[:, arm, number] = timers[arm](number)
-    return seconds
+    return np.moveaxis(time_in_rounds(timers, rounds), -1, 0)
 
 
 @dataclass(frozen=True)
 class DropoutCost:
-    """What the command line asks for."""
+    """Time training steps with and without dropout."""
 
     seeds: int = 40
-    """Rounds: each times every arm once."""
+    """Rounds; each times every arm once."""
     epochs: int = 2
-    """Passes of 32 steps in a timing."""
+    """Passes of 32 steps in one timing."""
     quick: bool = False
-    """10 rounds of one pass."""
+    """Run at most 10 rounds of one pass."""
     out: Path = Path("results/dropout_cost")
-    """Where results go."""
+    """Output directory."""
 
     def __call__(self) -> None:
-        """Measure, print the table, and leave results.csv, summary.json and cost.png."""
-        for name in ("seeds", "epochs"):
-            if getattr(self, name) < 1:
-                raise ArgumentError(f"--{name} {getattr(self, name)} must be at least 1")
+        """Time all arms, print the table and write the results."""
+        require_positive(seeds=self.seeds, epochs=self.epochs)
         rounds, epochs = (min(self.seeds, 10), 1) if self.quick else (self.seeds, self.epochs)
         with files.claimed(self.out):
             seconds = measure_all(rounds, epochs)
@@ -135,17 +133,17 @@ class DropoutCost:
 
 
 def report(out: Path, seconds: np.ndarray, protocol: str, epochs: int) -> None:
-    """Print, draw and write what float[clocks, arms, rounds] seconds a step say."""
+    """Print, draw and write the results of seconds a step, float[clocks, arms, rounds]."""
     names = list(ARMS)
     ratios = seconds[:, 1:] / seconds[:, :1]
     quartiles = np.percentile(ratios, (25, 50, 75), axis=-1)  # [3, clocks, arms]
-    heads = (f"{clock} {head}" for clock in CLOCKS for head in ("ms a step", "ratio [quartiles]"))
+    heads = (f"{clock} {head}" for clock in CLOCKS for head in ("ms a step", "ratio (quartiles)"))
     rows = []
     for i, name in enumerate(names):
         cells = []
         for clock in range(len(CLOCKS)):
             low, median, high = quartiles[:, clock, i - 1]
-            ratio = f"{median:.3f} [{low:.3f}, {high:.3f}]" if i else ""
+            ratio = f"{median:.3f} ({low:.3f} to {high:.3f})" if i else ""
             cells += [f"{1e3 * np.median(seconds[clock, i]):.3f}", ratio]
         rows.append((name, *cells))
     print(f"Cost of dropout in a training step, medians: {protocol}")
@@ -168,14 +166,31 @@ def report(out: Path, seconds: np.ndarray, protocol: str, epochs: int) -> None:
     }
     summary = {"protocol": protocol, "ratio": spread, "logarithm of wall seconds": logarithm.as_dict()}
     files.write_json(out / "summary.json", summary | files.provenance())
-    figure = dropout_figures.ratios(
-        {clock: dict(zip(names[1:], ratios[c], strict=True)) for c, clock in enumerate(CLOCKS)},
-        "time of a step, with dropout / without",
-        title="What dropout adds to a training step",
-        caption=f"{protocol}. Dots: one round each, where between 0.5 and 2.5; black: median and quartiles.",
-    )
+    caption = f"{protocol}. Dots: rounds (between 0.5 and 2.5). Black: median and quartiles."
+    figure = draw(ratios, names[1:], caption)
     files.write_bytes(out / "cost.png", plots.png(figure))
     print(f"results.csv, summary.json and cost.png in {out}")
+
+
+def draw(ratios: np.ndarray, names: Sequence[str], caption: str) -> plots.Figure:
+    """Draw the ratios float[clocks, arms, rounds] to no dropout, a panel per clock."""
+    title = "Cost of dropout in a training step"
+    figure, axes = frame(10, 4.4, title, caption, panels=len(CLOCKS))
+    for axis, clock, arms in zip(axes, CLOCKS, ratios, strict=True):
+        for x, ratio in enumerate(arms):
+            low, median, high = np.percentile(ratio, (25, 50, 75))
+            axis.plot(x + np.linspace(-0.2, 0.2, len(ratio)), ratio, ".", color=COLOURS[x], alpha=0.6)
+            axis.errorbar(x, median, [[median - low], [high - median]], color="black", marker="D", capsize=6)
+            axis.annotate(
+                f"{median:.2f}", (x + 0.24, median), (0, 5), textcoords="offset points", fontsize=10
+            )
+        axis.axhline(1, color="black", linewidth=0.8)
+        axis.set_xticks(range(len(names)), names)
+        axis.set(title=f"{clock} time", xlim=(-0.5, len(names) - 0.3))
+        # Rounds delayed by other processes would compress the axis.
+        axis.set_ylim(0.5, 2.5)
+    axes[0].set_ylabel("step time with dropout / without")
+    return figure
 
 
 if __name__ == "__main__":

@@ -1,26 +1,35 @@
 """What is inverted about inverted dropout? Four questions, about a minute.
 
-Hypotheses, with r the dropout rate and p = 1 - r the probability to be kept:
+Hypotheses, with r the dropout rate and p = 1 - r the probability of keeping a unit:
 
-1. Masks alone make what the next layer receives 1/p times as large at test as in training. Lowering it by p
-   at test ("classic", Srivastava et al. 2014) or raising it by 1/p in training ("inverted") makes both equal.
-2. Both forms are one family of functions: classic with the next layer's kernel W computes what inverted
-   computes with V = p W, in training with the same masks and at test. Training keeps to this only if start
-   and steps are rescaled. The gradient by W is p times the gradient by V, and a step dW moves p W by p dW;
-   so the classic network follows the inverted one if it starts from V / p, hands its optimizer gradient / p,
-   and takes the optimizer's step / p. With plain SGD that is a learning rate 1/p^2 times as large, for this
-   kernel alone; left as it is, the kernel learns p^2 times as fast as the inverted one. Adam divides the
-   gradient by its own size, so the last 1/p remains: left as it is, p times as fast.
-3. Scaling approximates the average over all networks that masks can sample. The average of k of them is worse
-   at k = 1 and meets scaling by about k = 50 (Figure 11 of the 2014 paper).
-4. A mask follows from (seed, layer, step, example) alone, on however many devices the batch is spread.
+1. With masks alone, the next layer's input is 1/p times as large at test as in training. Multiplying by p at
+test ("classic", Srivastava et al. 2014) or by 1/p in training ("inverted") makes both equal.
 
-Data        stratified parts of MNIST: 4,800 training and 2,000 test images (--quick: 1,280 and 500).
-Model       the first tutorial's network; dropout at rate 0.5 between Flatten and Dense_0.
-Protocol    four arms for SGD and for Adam, from the same keys: the same V, batches and masks in every arm of
-            a seed; batch 32, 2 epochs, 6 seeds. Trained networks are kept in --out and used again.
-Statistics  paired within a seed, p by sign flips. The contrasts are chosen beforehand: for 1 test against
-            training of each form, for 2 classic as it is against inverted, for 3 k = 50 against scaling.
+2. Both forms are one family of functions: classic with the next layer's kernel W computes the same as
+inverted with V = p W, at test, and in training with the same masks. Training preserves this only if the
+initial weights and the steps are rescaled: the gradient with respect to W is p times that with respect to V,
+and a step dW moves p W by p dW. The classic network therefore follows the inverted one if it starts from
+V/p, passes gradient/p to its optimizer, and multiplies the step by 1/p. With plain SGD this equals a
+learning rate 1/p^2 times as large for this kernel; without it, the kernel learns p^2 times as fast. Adam
+normalises the gradient, so only the last 1/p remains; without it, p times as fast.
+
+3. Weight scaling approximates the average over all networks that masks can sample. An average of k networks
+is worse at k = 1 and matches weight scaling at about k = 50 (Figure 11 of the 2014 paper).
+
+4. A mask depends only on (seed, layer, step, example), not on the number of devices.
+
+Data: stratified parts of MNIST, 4,800 training and 2,000 test images (--quick: 1,280 and 500).
+
+Model: the first tutorial's network, dropout with rate 0.5 between Flatten and Dense_0.
+
+Protocol: four arms, each with SGD and with Adam. All arms of a seed share initial V, batches and masks.
+Batch size 32, 2 epochs, 6 seeds.
+
+Statistics: paired differences, sign-flip p. Contrasts, chosen beforehand: test against training for each
+form (question 1); classic without rescaling against inverted (2); k = 50 against weight scaling (3).
+
+Run `python experiments/inverted_dropout.py`; it writes results.csv, summary.json, four figures and the
+trained networks to --out, and reuses the networks there.
 """
 
 import json
@@ -30,22 +39,22 @@ import time
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from common import require_positive
 from inverted import demonstration, dropout_figures, key_figures
-from inverted.demonstration import largest_difference, meeting
+from inverted.demonstration import crossing, largest_difference
 from inverted.record import Record, store, stored
-from inverted.rescaling import Trained, evaluation_sums, first_weights, make_training, scale_kernel
+from inverted.rescaling import TrainedArm, evaluation_sums, first_weights, make_training, scale_kernel
 
 from cnnjax import files
 from cnnjax.cli import runner
 from cnnjax.config import HParams
 from cnnjax.data import Dataset, load, split
-from cnnjax.errors import ArgumentError
 from cnnjax.metrics import means
 from cnnjax.models import ConvNet
 from cnnjax.optimizers import adam
@@ -55,24 +64,24 @@ from cnnjax.stats.intervals import t_interval
 from cnnjax.train import Arrays, to_device
 
 RATE = 0.5
-"""The tutorial's; p is a power of two, so that rescaling by it rounds nothing."""
+"""The tutorial's rate; p is then a power of two, and rescaling by it is exact."""
 KEEP = 1 - RATE
 BATCH = 32
 IMAGES = {False: (4_800, 2_000), True: (1_280, 500)}
-"""Training and test images, without and with --quick."""
+"""Numbers of training and test images, by --quick."""
 MASKS = 20
-"""Masks behind each mean of question 1."""
+"""Masks per seed in question 1."""
 NETWORKS = 100
-"""Largest k of question 3."""
-TOLD = (1, 2, 5, 10, 20, 50, 100)
+"""Largest k in question 3."""
+SHOWN = (1, 2, 5, 10, 20, 50, 100)
 
 # Model and arms ---------------------------------------------------------------------------------------------
 
 MODEL = {kind: ConvNet(dropout=kind) for kind in ("inverted", "classic")}
 
 
-class Arm(NamedTuple):
-    """A form of dropout, and the factors of the first kernel and of both sides of its optimizer."""
+class DropoutArm(NamedTuple):
+    """A form of dropout, with the scale of the initial kernel and of gradient and step."""
 
     name: str
     kind: str
@@ -81,10 +90,10 @@ class Arm(NamedTuple):
 
 
 INVERTED, CLASSIC, STARTED, RESCALED = (
-    Arm("inverted", "inverted", 1.0, 1.0),
-    Arm("classic as it is", "classic", 1.0, 1.0),
-    Arm("classic, start rescaled", "classic", 1 / KEEP, 1.0),
-    Arm("classic, start and steps rescaled", "classic", 1 / KEEP, 1 / KEEP),
+    DropoutArm("inverted", "inverted", 1.0, 1.0),
+    DropoutArm("classic as it is", "classic", 1.0, 1.0),
+    DropoutArm("classic, start rescaled", "classic", 1 / KEEP, 1.0),
+    DropoutArm("classic, start and steps rescaled", "classic", 1 / KEEP, 1 / KEEP),
 )
 ARMS = (INVERTED, CLASSIC, STARTED, RESCALED)
 
@@ -98,21 +107,21 @@ def sgd(hparams: HParams) -> optax.GradientTransformation:
 
 
 OPTIMIZERS: dict[str, tuple[MakeOptimizer, float]] = {"SGD": (sgd, 0.1), "Adam": (adam, 1e-3)}
-"""With their learning rates."""
+"""Optimizers and their learning rates."""
 
 
 def train_all(
     out: Path, stamp: str, seeds: jax.Array, train: Arrays, test: Arrays, epochs: int
-) -> dict[str, dict[str, Trained]]:
-    """The arms of every optimizer: those in `out` that were made by the same `stamp`, the others anew."""
-    found: dict[str, dict[str, Trained]] = {}
+) -> dict[str, dict[str, TrainedArm]]:
+    """Train every arm with every optimizer, except those stored in `out` with the same stamp."""
+    networks: dict[str, dict[str, TrainedArm]] = {}
     for name, (make_optimizer, rate) in OPTIMIZERS.items():
         hparams = HParams(jnp.float32(rate), jnp.float32(RATE))
         programs = {
             kind: make_training(model, make_optimizer, batch_size=BATCH, epochs=epochs)
             for kind, model in MODEL.items()
         }
-        found[name] = {}
+        networks[name] = {}
         for arm in ARMS:
             path = out / f"{re.sub('[^a-z]+', '-', f'{name} {arm.name}'.lower())}.npz"
             trained = stored(path, stamp)
@@ -124,28 +133,28 @@ def train_all(
                 trained = jax.device_get(trained)
                 store(path, stamp, trained)
                 print(f"trained {name}, {arm.name} ({time.perf_counter() - began:.1f} s)", flush=True)
-            found[name][arm.name] = trained
-    return found
+            networks[name][arm.name] = trained
+    return networks
 
 
 # The four questions -----------------------------------------------------------------------------------------
 
 
-def what_dense_receives(record: Record, arms: dict[str, Trained], seeds: jax.Array, test: Arrays) -> None:
-    """Question 1: three forms on the same networks, and what forgetting to scale costs classic ones."""
-    images = demonstration.all_of(test).images
+def mean_activations(record: Record, arms: dict[str, TrainedArm], seeds: jax.Array, test: Arrays) -> None:
+    """Question 1: mean activations in three forms, and the cost of forgetting to scale at test."""
+    images = demonstration.whole_batch(test).images
     networks = arms[INVERTED.name].params
-    found = demonstration.activations(MODEL["inverted"], networks, seeds, images, RATE, MASKS)
-    training = {form: values.mean(axis=1) for form, values in found.training.items()}
-    ratios = {form: found.test[form][:, None] / found.training[form] for form in training}
+    measured = demonstration.activations(MODEL["inverted"], networks, seeds, images, RATE, MASKS)
+    training = {form: values.mean(axis=1) for form, values in measured.training.items()}
+    ratios = {form: measured.test[form][:, None] / measured.training[form] for form in training}
     record.table(
-        "1. The mean activation that Dense_0 receives: mean ± sd over seeds, the same networks in every row",
-        ("form of dropout", "in training", "at test", "test / training", "its sd over masks"),
+        "1. Mean input of Dense_0 (mean ± sd over seeds; the same networks in every row)",
+        ("form of dropout", "in training", "at test", "test / training", "sd over masks"),
         [
             (
                 form,
                 spread(training[form], 4),
-                spread(found.test[form], 4),
+                spread(measured.test[form], 4),
                 spread(ratio.mean(axis=1), 4),
                 f"{np.std(ratio, axis=1, ddof=1).mean():.4f}",
             )
@@ -153,7 +162,7 @@ def what_dense_receives(record: Record, arms: dict[str, Trained], seeds: jax.Arr
         ],
     )
     for form in training:
-        pair = {f"{form} in training": training[form], f"{form} at test": found.test[form]}
+        pair = {f"{form} in training": training[form], f"{form} at test": measured.test[form]}
         record.contrast(f"activation, {form}", "mean activation", pair)
         for arm, values in pair.items():
             record.add("activation", arm, (), mean_activation=values)
@@ -164,12 +173,12 @@ def what_dense_receives(record: Record, arms: dict[str, Trained], seeds: jax.Arr
 
     forgotten = jax.device_get(jax.jit(partial(jax.lax.map, unscaled))(classic.params))
     record.table(
-        "   Networks trained with classic dropout (Adam), and what their test makes of it",
+        "   Networks trained with classic dropout (Adam), tested with and without scaling",
         ("at test", "test error %", "test loss"),
         [
             (name, spread(100 * error, 2), spread(loss, 3))
             for name, error, loss in (
-                ("activations times p", classic.test_error[:, -1], classic.test_loss[:, -1]),
+                ("scaled by p", classic.test_error[:, -1], classic.test_loss[:, -1]),
                 ("not scaled", 1 - forgotten["accuracy"], forgotten["loss"]),
             )
         ],
@@ -179,24 +188,23 @@ def what_dense_receives(record: Record, arms: dict[str, Trained], seeds: jax.Arr
     record.figure(
         "activations.png",
         dropout_figures.activations(
-            found.training,
-            found.test,
-            title="Masks lower the mean in training; classic lowers the test, inverted raises training",
-            caption=f"{record.protocol}, {MASKS} masks a seed. The same networks (trained inverted, Adam) in "
-            "each form. Bars: 95% t intervals over seeds; dots: one seed and mask each.",
+            measured.training,
+            measured.test,
+            title="Masks lower the mean in training; classic also lowers it at test, inverted raises it back",
+            caption=f"{record.protocol}, {MASKS} masks per seed. The same networks (trained inverted, Adam) "
+            "in each form. Bars: 95% t intervals over seeds. Dots: one seed and mask each.",
         ),
     )
 
 
 def one_family(
-    record: Record, networks: dict[str, dict[str, Trained]], seeds: jax.Array, test: Arrays
+    record: Record, networks: dict[str, dict[str, TrainedArm]], seeds: jax.Array, test: Arrays
 ) -> None:
-    """Question 2: the same function after rescaling, and what training makes of it."""
-    images, rate = demonstration.all_of(test).images, jnp.float32(RATE)
+    """Question 2: classic and inverted are the same function after rescaling, before and after training."""
+    images, rate = demonstration.whole_batch(test).images, jnp.float32(RATE)
 
     def logits(kind: str, params: Params, train: bool = False) -> np.ndarray:
-        found = demonstration.logits(MODEL[kind], params, seeds, images, rate, train)
-        return jax.device_get(found)
+        return jax.device_get(demonstration.logits(MODEL[kind], params, seeds, images, rate, train))
 
     inverted = networks["Adam"][INVERTED.name].params
     classic = scale_kernel(inverted, np.float32(1 / KEEP))
@@ -205,9 +213,9 @@ def one_family(
         for mode, train in (("in training, same masks", True), ("at test", False))
     }
     record.summary["rescaled: largest difference of logits"] = gaps
-    told = "; ".join(f"{mode} {gap:.2g}" for mode, gap in gaps.items())
+    listed = "; ".join(f"{mode} {gap:.2g}" for mode, gap in gaps.items())
     print(
-        f"\n2. A trained inverted network V, and classic with W = V / p. Largest gap between logits: {told}"
+        f"\n2. Inverted networks with V and classic ones with W = V / p differ in logits by at most: {listed}"
     )
     rows, others, notes, reference = [], {}, {}, {}
     for optimizer, arms in networks.items():
@@ -216,8 +224,8 @@ def one_family(
         reference[optimizer], others[optimizer], notes[optimizer] = base_logits[0, :200].ravel(), {}, {}
         for arm in ARMS:
             trained, own = arms[arm.name], KEEP if arm.kind == "classic" else 1.0
-            found = logits(arm.kind, trained.params)
-            gap = largest_difference(found, base_logits)
+            arm_logits = logits(arm.kind, trained.params)
+            gap = largest_difference(arm_logits, base_logits)
             weights = largest_difference(scale_kernel(trained.params, np.float32(own)), base.params)
             step = own * trained.first_step / base.first_step
             error, loss = trained.test_error[:, -1], trained.test_loss[:, -1]
@@ -232,23 +240,17 @@ def one_family(
                 test_error=trained.test_error,
             )
             if arm is not INVERTED:
-                others[optimizer][arm.name] = found[0, :200].ravel()
+                others[optimizer][arm.name] = arm_logits[0, :200].ravel()
                 notes[optimizer][arm.name] = (
-                    f"largest difference {gap:.2g}\nfirst step {step.mean():.2f} of inverted's"
+                    f"largest difference {gap:.2g}\nfirst step {step.mean():.2f} times inverted's"
                 )
                 record.summary[f"{optimizer}: {arm.name} against inverted"] = {
                     "first_step": step.mean().item(),
                     "largest_difference_of_logits": gap,
                     "largest_difference_of_weights": weights,
                 }
-    heads = (
-        "trained",
-        "p dW / dV, first step",
-        "largest gap: logits",
-        "weights, p W - V",
-        "test error %",
-        "loss",
-    )
+    differences = ("largest difference, logits", "weights, p W - V")
+    heads = ("arm", "first step, p dW / dV", *differences, "test error %", "test loss")
     record.table(f"   Networks trained from the same keys (p = {KEEP:g}, p^2 = {KEEP**2:g})", heads, rows)
     for optimizer, arms in networks.items():
         loss = {f"{optimizer}: {a.name}": arms[a.name].test_loss[:, -1] for a in (INVERTED, CLASSIC, STARTED)}
@@ -259,53 +261,50 @@ def one_family(
             reference,
             others,
             notes,
-            title="From the same keys, classic follows inverted when start and steps are rescaled by 1/p",
-            caption=f"{record.protocol}. Drawn: 200 test images of seed 0, 10 logits each; differences are "
-            "over all images and seeds. First step: that of p W, against the inverted network's of V.",
+            title="From the same keys, classic follows inverted if start and steps are scaled by 1/p",
+            caption=f"{record.protocol}. Dots: the 10 logits of 200 test images, seed 0. Differences are "
+            "over all images and seeds. First step: p dW of the classic over dV of the inverted network.",
         ),
     )
 
 
-def averaging(record: Record, trained: Trained, seeds: jax.Array, test: Arrays) -> None:
-    """Question 3, on the inverted networks of Adam."""
-    found = demonstration.averages(MODEL["inverted"], trained.params, seeds, test, RATE, NETWORKS)
-    curves = {"test error (%)": 100 * found.error, "test loss (nats)": found.loss}
-    lines = {"test error (%)": 100 * found.scaled_error, "test loss (nats)": found.scaled_loss}
-    rows = [[f"{k}"] for k in TOLD]
+def averaging(record: Record, trained: TrainedArm, seeds: jax.Array, test: Arrays) -> None:
+    """Question 3: averages of sampled networks against weight scaling, on the given inverted networks."""
+    averages = demonstration.averages(MODEL["inverted"], trained.params, seeds, test, RATE, NETWORKS)
+    curves = {"test error (%)": 100 * averages.error, "test loss (nats)": averages.loss}
+    lines = {"test error (%)": 100 * averages.scaled_error, "test loss (nats)": averages.scaled_loss}
+    rows = [[f"{k}"] for k in SHOWN]
     for metric, curve in curves.items():
         mean, half, _ = t_interval(curve - lines[metric][:, None], axis=0)
-        for row, k in zip(rows, TOLD, strict=True):
+        for row, k in zip(rows, SHOWN, strict=True):
             row += [spread(curve[:, k - 1], 3), f"{mean[k - 1]:+.3f} ± {half[k - 1]:.3f}"]
     rows.append(["weight scaling", *(cell for line in lines.values() for cell in (spread(line, 3), ""))])
-    heads = (
-        "k networks averaged",
-        *(head for metric in curves for head in (metric, "- weight scaling [95%]")),
-    )
-    record.table("3. Averaging sampled networks against scaling the weights", heads, rows)
+    heads = [head for metric in curves for head in (f"{metric} ± sd", "minus weight scaling ± 95%")]
+    record.table("3. Averages of k sampled networks against weight scaling", ("k", *heads), rows)
     for metric, curve in curves.items():
-        first, always = meeting(curve, lines[metric])
+        first, always = crossing(curve, lines[metric])
         record.summary[f"meeting in {metric}"] = {"first_k": first, "every_k_from": always}
-        reach = f"holds 0 first at k = {first}" if first else f"holds 0 at no k up to {NETWORKS}"
+        reach = f"first contains 0 at k = {first}" if first else f"excludes 0 at every k up to {NETWORKS}"
         print(f"{metric}: the 95% interval {reach}" + (f", and always from k = {always}" if always else ""))
-    pair = {"weight scaling": found.scaled_error, "average of 50": found.error[:, 49]}
+    pair = {"weight scaling": averages.scaled_error, "average of 50": averages.error[:, 49]}
     record.contrast("averaging", "test error", pair)
-    record.add("averaging", "sampled networks", ("k",), test_loss=found.loss, test_error=found.error)
-    scaled = {"test_loss": found.scaled_loss, "test_error": found.scaled_error}
+    record.add("averaging", "sampled networks", ("k",), test_loss=averages.loss, test_error=averages.error)
+    scaled = {"test_loss": averages.scaled_loss, "test_error": averages.scaled_error}
     record.add("averaging", "weight scaling", (), **scaled)
     record.figure(
         "monte_carlo.png",
         dropout_figures.monte_carlo(
             curves,
             lines,
-            title="Averaging k sampled networks against scaling the weights",
-            caption=f"{record.protocol}; inverted, Adam. Averages are of class probabilities, each image has "
-            "its own masks. Bands: 95% t intervals over seeds; below, of the difference within a seed.",
+            title="Averages of k sampled networks against weight scaling",
+            caption=f"{record.protocol}; inverted, Adam. Class probabilities are averaged; each image has "
+            "its own masks. Bands: 95% t intervals over seeds (below: of the paired difference).",
         ),
     )
 
 
 def masks_and_keys(record: Record) -> None:
-    """Question 4, on the first batch of seed 0."""
+    """Question 4: the masks of the first batch of seed 0, and their keys."""
     masks = demonstration.batch_masks(0, 0, (BATCH, 14, 14, 10), RATE)
     one = masks["1 device"]
     differ = {name: int(np.sum(mask != one)) for name, mask in masks.items()}
@@ -313,7 +312,7 @@ def masks_and_keys(record: Record) -> None:
     record.summary["masks"] = {"bits": one.size, "that differ from 1 device": differ}
     record.table(
         f"4. The {one.size:,} mask bits of the first batch of seed 0",
-        ("how the batch is run", "bits that differ from 1 device", "different eighths of the batch"),
+        ("execution", "bits that differ from 1 device", "distinct eighths of the batch"),
         [
             (name, f"{count:,}", f"{len({part.tobytes() for part in parts[name]})} of 8")
             for name, count in differ.items()
@@ -328,55 +327,53 @@ def masks_and_keys(record: Record) -> None:
             demonstration.key_tree(0, 0, one),
             title=f"The masks of one batch, and their keys: {differ['8 devices, shard_map']} of "
             f"{one.size:,} bits differ between 1 device and 8",
-            caption=f"Seed 0, step 0, batch {BATCH}, dropout rate {RATE:g}; blue is kept. Orange: the path "
-            "to these masks; grey: its siblings. An element is kept where its half of a word, the right half "
-            "first, is at least 8000 (the rate times 2^16, in hex). Nothing on the path knows of devices.",
+            caption=f"Seed 0, step 0, batch {BATCH}, dropout rate {RATE:g}; blue: kept. Orange: the path to "
+            "these masks; grey: siblings. An element is kept if its half of a word, right half first, is at "
+            "least 8000 (the rate times 2^16, in hex). Nothing on the path depends on devices.",
         ),
     )
 
 
 @dataclass(frozen=True)
 class InvertedDropout:
-    """What the command line asks for."""
+    """Answer four questions about inverted dropout."""
 
     seeds: int = 6
-    """Networks of every arm."""
+    """Paired seeds of every arm."""
     epochs: int = 2
     """Passes over the training images."""
     quick: bool = False
-    """1,280 training and 500 test images."""
+    """Use 1,280 training and 500 test images."""
     dataset: str = "mnist"
     """mnist, fashion_mnist or kmnist."""
     data_dir: Path | None = None
     """Directory with the four IDX files (plain or .gz) to use instead of a download."""
     out: Path | None = None
-    """Where results go; results/inverted_dropout unless given, or results/inverted_dropout_quick."""
+    """Output directory; results/inverted_dropout by default."""
 
     def __call__(self) -> None:
-        """Train what is not there yet, answer the questions, and leave figures and tables."""
-        for name in ("seeds", "epochs"):
-            if getattr(self, name) < 1:
-                raise ArgumentError(f"--{name} {getattr(self, name)} must be at least 1")
-        # Question 4 needs eight devices of any machine, and JAX counts them at its first computation.
+        """Train the missing networks, answer the questions, and write tables and figures."""
+        require_positive(seeds=self.seeds, epochs=self.epochs)
+        # Question 4 needs eight CPU devices, which must be set before JAX's first computation.
         jax.config.update("jax_num_cpu_devices", demonstration.DEVICES)
         began = time.perf_counter()
         out = self.out or Path("results/inverted_dropout" + "_quick" * self.quick)
         loaded = load(self.dataset, self.data_dir, announce=print)
-        sets = map(part, (split(loaded.train)[0], loaded.test), IMAGES[self.quick])
-        train, test = map(to_device, sets)
+        subsets = map(subset, (split(loaded.train)[0], loaded.test), IMAGES[self.quick])
+        train, test = map(to_device, subsets)
         protocol = (
             f"{self.dataset}, {len(train.labels):,} training and {len(test.labels):,} test images, "
             f"batch {BATCH}, {self.epochs} epoch{'s' * (self.epochs > 1)}, dropout rate {RATE:g}, "
             f"n={self.seeds} seed{'s' * (self.seeds > 1)}"
         )
-        made_by = {"protocol": protocol, "sha256": loaded.sha256, **files.provenance()}
-        kept = {name: made_by[name] for name in ("protocol", "sha256", "versions", "mask_scheme")}
+        origin: dict[str, Any] = {"protocol": protocol, "sha256": loaded.sha256, **files.provenance()}
+        stamp = {name: origin[name] for name in ("protocol", "sha256", "versions", "mask_scheme")}
         seeds = jnp.arange(self.seeds, dtype=jnp.uint32)
         with files.claimed(out):
-            networks = train_all(out, json.dumps(kept), seeds, train, test, self.epochs)
+            networks = train_all(out, json.dumps(stamp), seeds, train, test, self.epochs)
             print(protocol)
-            record = Record(out, protocol, [], made_by)
-            what_dense_receives(record, networks["Adam"], seeds, test)
+            record = Record(out, protocol, [], origin)
+            mean_activations(record, networks["Adam"], seeds, test)
             one_family(record, networks, seeds, test)
             averaging(record, networks["Adam"][INVERTED.name], seeds, test)
             masks_and_keys(record)
@@ -384,10 +381,10 @@ class InvertedDropout:
         print(f"\ntables, summary and four figures in {out} ({time.perf_counter() - began:.0f} s)")
 
 
-def part(dataset: Dataset, images: int) -> Dataset:
-    """A stratified part of so many images, the same for ever; all of them where there are fewer."""
-    there = len(dataset.labels)
-    return split(dataset, images / there)[0] if images < there else dataset
+def subset(dataset: Dataset, images: int) -> Dataset:
+    """Return a fixed stratified subset of so many images; the whole set if it is smaller."""
+    total = len(dataset.labels)
+    return split(dataset, images / total)[0] if images < total else dataset
 
 
 if __name__ == "__main__":

@@ -1,26 +1,33 @@
-"""Are these the tutorials' networks? Both trained again, many times, beside the logs that were published.
+"""Are these the tutorials' networks? Train both many times and compare with the published logs.
 
-Networks    the first tutorial's without dropout and with a rate of 0.5 (48,000 images to train, 12,000 to
-            validate, Adam 1e-3, 20 epochs); the second's (all 60,000 images, pixels from 0 to 255, RMSprop
-            1e-3, 10 epochs), of which no accuracy was printed. Batches of 32.
-Published   one run each, of June 2020, by Keras: cnnjax/published.
-Question    is the published run one that ours could have been? It is where it lies in the 95% prediction
-            interval of one more of our runs, mean -+ t(n - 1) sd sqrt(1 + 1/n). Of values that agree, one
-            in twenty lies outside by chance. The published runs were validated on 12,000 other images, a
-            spread that ours lack: of accuracy about 0.1 points.
-Time        a training step, alone on one core of this machine, the networks taking turns. Keras's figure is
-            of another machine, and of all that an epoch does.
+Question: could the published run have been one of ours? It could if it lies in the 95% prediction interval
+of one more run, mean -+ t(n - 1) sd sqrt(1 + 1/n). One in twenty values lies outside by chance. The
+published runs were validated on 12,000 other images, which adds a spread that ours lack: about 0.1 points of
+accuracy.
+
+Networks: the first tutorial's without dropout and with rate 0.5 (48,000 training and 12,000 validation
+images, Adam 1e-3, 20 epochs); the second tutorial's, for which no accuracy was published (all 60,000 images,
+pixels from 0 to 255, RMSprop 1e-3, 10 epochs). Batch size 32.
+
+Published: one Keras run each, of June 2020 (cnnjax/data/published_runs).
+
+Time: a training step on one core of this machine, the networks taking turns. Keras's time is from another
+machine and covers the whole epoch.
+
+Run `python experiments/reproduce_tutorials.py`; it writes results.csv, summary.json and a figure for each
+network to --out, and continues an interrupted run.
 """
 
 import math
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from common import train
 from costs import milliseconds_per_step
-from reproduction import Comparison, compare
 
 from cnnjax import experiment, files, report
 from cnnjax.cli import runner
@@ -33,7 +40,7 @@ from cnnjax.experiment import Arm
 from cnnjax.experiment.results import Results
 from cnnjax.models import MODELS
 from cnnjax.optimizers import OPTIMIZERS
-from cnnjax.plots import arms
+from cnnjax.plots.arms import published_over_ours
 from cnnjax.stats.intervals import prediction_interval
 from cnnjax.train import to_device
 
@@ -44,37 +51,36 @@ CURVES = {"loss": "training loss", "val_loss": "validation loss", "val_accuracy"
 
 @dataclass(frozen=True)
 class ReproduceTutorials(Flags):
-    """Train the networks of both tutorials again and compare with what was published."""
+    """Train the networks of both tutorials and compare them with the published runs."""
 
     seeds: int = 6
-    """Runs of every network; two at least."""
+    """Runs of every network, at least 2."""
     epochs: int = 20
-    """Passes over the training images, of the first tutorial's networks."""
+    """Epochs of the first tutorial's networks."""
     second_epochs: int = 10
-    """The same, of the second tutorial's."""
+    """Epochs of the second tutorial's network."""
     reuse: Path | None = None
-    """Directory of dropout_ablation.py whose members are these very networks: what it holds is not trained
-    again, and what it lacks is added to it."""
+    """Directory of a dropout_ablation.py run that has these networks: they are reused, and missing ones are
+    trained and added there."""
     out: Path | None = None
-    """Where results go; results/reproduce_tutorials unless given."""
+    """Output directory; results/reproduce_tutorials by default."""
     quick: bool = False
-    """About a minute: 2 seeds, 2 epochs of 6,000 images."""
+    """Run for about a minute: 2 seeds, 2 epochs of 6,000 images."""
 
     def __call__(self) -> None:
-        """Train, then print the tables and draw the figures."""
+        """Train all networks, print the tables and write the figures."""
+        out = self.out or Path("results/reproduce_tutorials" + "_quick" * self.quick)
         if self.quick:
-            settings = replace(self, seeds=2, epochs=2, second_epochs=2, train_size=6_000, quick=False)
-            return replace(settings, out=self.out or Path("results/reproduce_tutorials_quick"))()
+            few = replace(self, seeds=2, epochs=2, second_epochs=2, train_size=6_000)
+            return replace(few, out=out, quick=False)()
         if self.seeds < 2:
             raise ArgumentError(f"--seeds {self.seeds} must be at least 2: one run has no spread")
         experiment.use_every_core()
-        out = self.out or Path("results/reproduce_tutorials")
         if self.reuse and self.reuse.resolve() == out.resolve():
             raise ArgumentError(
-                f"--reuse {self.reuse} is --out too, whose results.csv it would replace; give another --out"
+                f"--reuse {self.reuse} is also --out, whose results.csv it would replace; give another --out"
             )
-        exact = (self.epochs, self.second_epochs, self.batch_size, self.train_size) == (20, 10, 32, None)
-        # Named as in dropout_ablation.py, whose members they are.
+        # The names are those of dropout_ablation.py, so that --reuse finds its members.
         first = [Arm(f"rate {rate:g}", MODELS["keras-cnn"], HParams(1e-3, rate)) for rate in RATES]
         second = [Arm("lenet-swish", LENET, HParams(1e-3, 0.0))]
         adam = self.protocol()
@@ -82,21 +88,12 @@ class ReproduceTutorials(Flags):
         with files.claimed(out):
             record: dict[str, Any] = {}
             merged: list[str] = []
-            for arms, protocol, kept in (
+            for arms, protocol, directory in (
                 (first, adam, self.reuse or out / "keras-cnn"),
                 (second, rmsprop, out / "lenet-swish"),
             ):
                 splits = experiment.prepare(protocol, self.data_dir)
-                with report.MemberProgress() as progress:
-                    results = experiment.run(
-                        arms,
-                        protocol,
-                        splits,
-                        kept,
-                        chunk=self.chunk,
-                        on_nan=self.on_nan,
-                        report=progress.update,
-                    )
+                results = train(self, arms, protocol, splits, directory)
                 milliseconds = milliseconds_per_step(
                     [(arm.model, arm.hparams) for arm in arms],
                     OPTIMIZERS[protocol.optimizer],
@@ -104,87 +101,131 @@ class ReproduceTutorials(Flags):
                     batch_size=self.batch_size,
                 )
                 for arm, step in zip(arms, milliseconds, strict=True):
-                    told = (
-                        f"{arm.name}: {len(splits.train.labels):,} images of {self.dataset} to train, "
-                        f"{len(splits.val.labels):,} {'test images ' * (arms is second)}to validate, batch "
-                        f"{self.batch_size}, {protocol.optimizer} 0.001, {protocol.epochs} epochs"
+                    caption = (
+                        f"{arm.name}: {len(splits.train.labels):,} training images of {self.dataset}, "
+                        f"{len(splits.val.labels):,} {'test' if arms is second else 'validation'} images, "
+                        f"batch {self.batch_size}, {protocol.optimizer} 0.001, {protocol.epochs} epochs"
                     )
-                    record[arm.name] = self._report(results, arm, told, 1000 * step / self.batch_size, out)
+                    record[arm.name] = self._report(results, arm, caption, 1000 * step / self.batch_size, out)
                 record[arms[0].name] |= report.tell_confusions(results.predictions, splits.test)
                 if leads():
-                    rows = (kept / "results.csv").read_text().splitlines(keepends=True)
+                    rows = (directory / "results.csv").read_text().splitlines(keepends=True)
                     merged += rows[len(merged) > 0 :]
             files.write_bytes(out / "results.csv", "".join(merged).encode())
             files.write_json(out / "summary.json", record)
-            if not exact:
-                print("This is not the published protocol: what differs may come from that.")
+            if (self.epochs, self.second_epochs, self.batch_size, self.train_size) != (20, 10, 32, None):
+                print("This is not the published protocol, which may explain differences.")
             print(f"table, summary and figures in {out}")
 
     def _report(
-        self, results: Results, arm: Arm, told: str, microseconds: float, out: Path
+        self, results: Results, arm: Arm, caption: str, microseconds: float, out: Path
     ) -> dict[str, Any]:
-        mine = {metric: values[results.arms.index(arm.name)] for metric, values in results.values.items()}
-        mine = {metric: mine[metric] for metric in ("loss", "accuracy", "val_loss", "val_accuracy")}
-        whole = np.isfinite(np.stack(list(mine.values()))).all(axis=(0, 2))
-        mine = {metric: values[whole] for metric, values in mine.items()}
-        told += f", {np.sum(whole)} runs" + ("" if whole.all() else f" ({np.sum(~whole)} diverged)")
-        print(told)
-        if np.sum(whole) < 2:
-            print("Fewer than two runs are left, so there is no spread to compare with.")
-            return {"protocol": told}
+        """Print and draw one network beside its published run; return its entry of summary.json."""
+        index = results.arms.index(arm.name)
+        ours = {
+            name: results.values[name][index] for name in ("loss", "accuracy", "val_loss", "val_accuracy")
+        }
+        finite = np.isfinite(np.stack(list(ours.values()))).all(axis=(0, 2))
+        ours = {metric: values[finite] for metric, values in ours.items()}
+        diverged = np.sum(~finite)
+        caption += f", {np.sum(finite)} runs" + (f" ({diverged} diverged)" if diverged else "")
+        print(caption)
+        if np.sum(finite) < 2:
+            print("Fewer than two runs are finite, so there is no spread to compare with.")
+            return {"protocol": caption}
         network = "lenet-swish" if arm.model is LENET else "keras-cnn"
         published = published_history(network, self.dataset, float(arm.hparams.dropout_rate))
-        if published is not None and len(published) < results.epochs:
-            published = None
-        published = published and published[: results.epochs]
-        compared = compare(mine, published)
-        _table(compared)
-        time = f"{microseconds:.0f} µs a training image here, on one core"
+        if published is not None:
+            published = None if len(published) < results.epochs else published[: results.epochs]
+        comparisons = compare(ours, published)
+        _print_table(comparisons)
+        time = f"{microseconds:.0f} µs per training image on one core"
         if published is not None:
             theirs = float(np.median([row["microseconds_per_sample"] for row in published]))
             time += f"; {theirs:.0f} µs published"
-            inside = sum(c.within is True for c in compared)
-            print(f"{inside} of {len(compared)} published values lie within our spread")
+            inside = sum(c.within is True for c in comparisons)
+            print(f"{inside} of {len(comparisons)} published values lie within our interval")
         print(time)
         panels = {
             label: (
-                mine[metric],
+                ours[metric],
                 None if published is None else [row[metric] for row in published],
-                *prediction_interval(mine[metric], 1.0 if metric.endswith("accuracy") else math.inf),
+                *prediction_interval(ours[metric], 1.0 if metric.endswith("accuracy") else math.inf),
             )
             for metric, label in CURVES.items()
         }
-        title = "Ours; no run was published" if published is None else "The published run over ours"
-        figure = arms.published_over_ours(panels, title=title, caption=told)
+        title = "Our runs; none was published" if published is None else "The published run and ours"
+        figure = published_over_ours(panels, title=title, caption=caption)
         report.draw(out, {f"{arm.name.replace(' ', '-')}.png": figure})
         return {
-            "protocol": told,
+            "protocol": caption,
             "microseconds_per_image": microseconds,
-            **{c.measure: _entry(c) for c in compared},
+            **{c.measure: c.as_dict() for c in comparisons},
         }
 
 
-def _table(compared: list[Comparison]) -> None:
+class Comparison(NamedTuple):
+    """A published value and ours, float[seeds]; `low` to `high` is their 95% prediction interval."""
+
+    measure: str
+    published: float | None
+    ours: np.ndarray
+    low: float
+    high: float
+
+    @property
+    def within(self) -> bool | None:
+        """Whether the published value lies in the interval; None if there is none."""
+        return None if self.published is None else bool(self.low <= self.published <= self.high)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the entry of summary.json."""
+        return {
+            "published": self.published,
+            "n": len(self.ours),
+            "mean": float(self.ours.mean()),
+            "sd": float(self.ours.std(ddof=1)),
+            "low": self.low,
+            "high": self.high,
+            "within": self.within,
+        }
+
+
+def compare(
+    ours: Mapping[str, np.ndarray], published: Sequence[Mapping[str, float]] | None
+) -> list[Comparison]:
+    """Compare final accuracy and loss, the best validation loss and its (first) epoch.
+
+    `ours` maps loss, accuracy, val_loss and val_accuracy to finite float[seeds, epochs], with two seeds or
+    more; `published` has a row with these metrics for each epoch.
+    """
+    log = None if published is None else {key: np.array([row[key] for row in published]) for key in ours}
+    measures = {
+        "final training accuracy": lambda v: v["accuracy"][..., -1],
+        "final training loss": lambda v: v["loss"][..., -1],
+        "final validation accuracy": lambda v: v["val_accuracy"][..., -1],
+        "final validation loss": lambda v: v["val_loss"][..., -1],
+        "best validation loss": lambda v: v["val_loss"].min(axis=-1),
+        "epoch of the best": lambda v: v["val_loss"].argmin(axis=-1) + 1.0,
+    }
+    comparisons = []
+    for name, measure in measures.items():
+        values = measure(ours)
+        low, high = prediction_interval(values, 1.0 if "accuracy" in name else math.inf)
+        theirs = None if log is None else float(measure(log))
+        comparisons.append(Comparison(name, theirs, values, float(low), float(high)))
+    return comparisons
+
+
+def _print_table(comparisons: Sequence[Comparison]) -> None:
     verdict = {True: "yes", False: "NO", None: "not published"}
     rows = []
-    for c in compared:
+    for c in comparisons:
         digits = 1 if c.measure.startswith("epoch") else 4
         published = "-" if c.published is None else f"{c.published:g}"
-        span = f"{c.low:.{digits}f} to {c.high:.{digits}f}"
-        rows.append((c.measure, published, report.spread(c.ours, digits), span, verdict[c.within]))
-    report.print_table(("measure", "published", "ours", "95% of our runs", "within"), rows)
-
-
-def _entry(c: Comparison) -> dict[str, Any]:
-    return {
-        "published": c.published,
-        "n": len(c.ours),
-        "mean": float(c.ours.mean()),
-        "sd": float(c.ours.std(ddof=1)),
-        "low": c.low,
-        "high": c.high,
-        "within": c.within,
-    }
+        interval = f"{c.low:.{digits}f} to {c.high:.{digits}f}"
+        rows.append((c.measure, published, report.spread(c.ours, digits), interval, verdict[c.within]))
+    report.print_table(("measure", "published", "ours", "95% prediction interval", "within"), rows)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,19 @@
-"""The benchmark: protocol, turns and statistics, with peers that answer at once; nothing is timed."""
+"""The benchmark: protocol, turns and statistics, with fake peers that train nothing."""
 
 import importlib
 import json
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+import benchmark_peers as benchmark
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from peers import comparison, protocol, worker
+from peers.protocol import Settings
+from peers.worker import Row
 
 from cnnjax.config import TrainConfig
 from cnnjax.data import Dataset
@@ -19,7 +22,7 @@ from cnnjax.runs import programs
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="the benchmark reads /proc")
 
-EXPERIMENTS = Path(__file__).parent.parent / "experiments"
+PEERS = Path(__file__).parent.parent / "experiments/peers"
 FAKE = """
 import json, os, sys, time
 import numpy as np
@@ -55,17 +58,6 @@ serve(build)
 NAMES = ("cnnjax", "b", "c")
 
 
-def module(name: str) -> Any:
-    """A module of experiments/, which is no package."""
-    for path in (str(EXPERIMENTS), str(EXPERIMENTS / "peers")):
-        if path not in sys.path:
-            sys.path.append(path)
-    return importlib.import_module(name)
-
-
-benchmark, comparison, worker = map(module, ("benchmark_peers", "peers.comparison", "peers.worker"))
-protocol: ModuleType = module("peers.protocol")
-Row, Settings = worker.Row, protocol.Settings
 TRAINING = Settings("keras-cnn", 32, 0.5, False, 0)
 VALIDATING = TRAINING._replace(validate=True)
 
@@ -87,7 +79,7 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def fakes(directory: Path, names: tuple[str, ...] = NAMES, **variables: str) -> dict[str, Any]:
     script = directory / "fake_peer.py"
     script.write_text(FAKE)
-    common = {"PYTHONPATH": str(EXPERIMENTS / "peers"), "DIARY": str(directory / "diary"), "VERSION": "1"}
+    common = {"PYTHONPATH": str(PEERS), "DIARY": str(directory / "diary"), "VERSION": "1"}
     return {
         name: worker.Launch([sys.executable, str(script)], common | {"NAME": name} | variables)
         for name in names
@@ -104,7 +96,7 @@ def rows_of(setting: Any, seconds: dict[str, list[float]]) -> list[Any]:
             seconds=value,
             loss=0.1,
             accuracy=0.9,
-            val_accuracy=number / 10 if number == worker.JUDGED - 1 else np.nan,
+            val_accuracy=number / 10 if number == worker.ACCURACY_EPOCH - 1 else np.nan,
             peak_rss_mb=100.0 + number,
             startup_seconds=9.0 if number == 0 else np.nan,
             elsewhere=0.0,
@@ -170,8 +162,9 @@ def test_peers_inherit_no_setting_of_a_library(
     )
     launch = worker.Launch([sys.executable, str(script)], {"KERAS_BACKEND": "jax"})
     with worker.Worker("nosy", launch, TRAINING, stored, tmp_path / "log") as nosy:
-        told = nosy.answer()["version"]
-    assert "OMP_NUM_THREADS" not in told and told["KERAS_BACKEND"] == "jax" and told["JAX_PLATFORMS"] == "cpu"
+        variables = nosy.answer()["version"]
+    assert "OMP_NUM_THREADS" not in variables
+    assert variables["KERAS_BACKEND"] == "jax" and variables["JAX_PLATFORMS"] == "cpu"
 
 
 # Results ----------------------------------------------------------------------------------------------------
@@ -232,7 +225,7 @@ def test_ratios_are_taken_within_a_round(ours: list[float], load: list[float], f
     assert lines["cnnjax"].seconds == np.median(loaded)  # without round 0, of 1000 seconds
     for line in lines.values():
         assert (line.rounds, line.peak_rss_mb, line.startup_seconds) == (5, 105, 9)
-        assert line.val_accuracy == (worker.JUDGED - 1) / 10
+        assert line.val_accuracy == (worker.ACCURACY_EPOCH - 1) / 10
 
 
 @given(SECONDS, SECONDS)
@@ -296,11 +289,18 @@ def test_values_that_cannot_be_used(flags: dict[str, Any]) -> None:
         benchmark.BenchmarkPeers(**flags)()
 
 
+@pytest.fixture
+def cnnjax_peer(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The peer's script, which imports its neighbours as when it is run."""
+    monkeypatch.syspath_prepend(str(PEERS))
+    return importlib.import_module("cnnjax_peer")
+
+
 @pytest.mark.slow
-def test_the_cnnjax_peer_is_what_train_runs() -> None:
+def test_the_cnnjax_peer_is_what_train_runs(cnnjax_peer: Any) -> None:
     data = arrays(75, 20)
     train, val = Dataset(*data[:2]), Dataset(*data[2:])
-    peer = module("cnnjax_peer").build(Settings("keras-cnn", 32, 0.5, True, 3), data)
+    peer = cnnjax_peer.build(Settings("keras-cnn", 32, 0.5, True, 3), data)
     program = programs.build(TrainConfig(batch_size=32, seed=3), train, val)
     for end in programs.epochs(program, program.start, range(2)):
         result = peer.train_epoch()
@@ -311,8 +311,8 @@ def test_the_cnnjax_peer_is_what_train_runs() -> None:
 
 
 @pytest.mark.slow
-def test_the_cnnjax_peer_trains_lenet_swish() -> None:
-    peer = module("cnnjax_peer").build(Settings("lenet-swish", 32, 0.0, False, 0), arrays(64, 10))
+def test_the_cnnjax_peer_trains_lenet_swish(cnnjax_peer: Any) -> None:
+    peer = cnnjax_peer.build(Settings("lenet-swish", 32, 0.0, False, 0), arrays(64, 10))
     assert peer.parameters == protocol.PARAMETERS["lenet-swish"]
     losses = [peer.train_epoch() for _ in range(8)]
     assert losses[-1].loss < losses[0].loss and losses[0].val_accuracy is None

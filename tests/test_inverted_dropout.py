@@ -1,17 +1,15 @@
-"""The demonstration: the laws behind its four questions, on networks of tests/data and on untrained ones."""
+"""inverted_dropout.py: the laws behind its four questions, on small and untrained networks."""
 
 import csv
-import importlib.util
 import json
-import sys
 from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import chex
 import flax.linen as nn
+import inverted_dropout
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,9 +18,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from inverted import demonstration, dropout_figures
-from inverted.rescaling import Trained, evaluation_sums, first_weights, make_training, scale_kernel
+from inverted.rescaling import TrainedArm, evaluation_sums, first_weights, make_training, scale_kernel
 
 from cnnjax import plots
+from cnnjax.cli import runner
 from cnnjax.config import HParams
 from cnnjax.data import load
 from cnnjax.keys import streams
@@ -51,7 +50,7 @@ def networks() -> dict:
 
 @pytest.fixture(scope="module")
 def images(data: Arrays) -> jax.Array:
-    return demonstration.all_of(data).images[:40]
+    return demonstration.whole_batch(data).images[:40]
 
 
 @settings(max_examples=8)
@@ -64,11 +63,11 @@ def test_classic_with_v_over_p_is_inverted_with_v(rate: float, train: bool) -> N
 
 
 @cache
-def program(kind: str, optimizer: str) -> Callable[..., Trained]:
+def program(kind: str, optimizer: str) -> Callable[..., TrainedArm]:
     return make_training(NETWORK[kind], OPTIMIZERS[optimizer][0], batch_size=32, epochs=1)
 
 
-def trained(kind: str, optimizer: str, rate: float, start: float, steps: float, data: Arrays) -> Trained:
+def trained(kind: str, optimizer: str, rate: float, start: float, steps: float, data: Arrays) -> TrainedArm:
     factors = (jnp.float32(start), jnp.float32(steps))
     hparams = HParams(jnp.float32(OPTIMIZERS[optimizer][1]), jnp.float32(rate))
     first = first_weights(INVERTED, SEEDS)
@@ -110,43 +109,45 @@ def test_evaluation_of_the_classic_form_scales(data: Arrays, networks: dict) -> 
 def test_mean_activations(rate: float, networks: dict, images: jax.Array) -> None:
     """In training within 5 standard deviations of the mean, which are those of its masks."""
     masks, p = 10, 1 - rate
-    found = demonstration.activations(INVERTED, networks, SEEDS, images, rate, masks)
-    assert list(found.training) == list(found.test) == list(demonstration.FORMS)
+    measured = demonstration.activations(INVERTED, networks, SEEDS, images, rate, masks)
+    assert list(measured.training) == list(measured.test) == list(demonstration.FORMS)
     for seed in range(len(SEEDS)):
         kernel = {"params": jax.tree.map(lambda leaf, i=seed: leaf[i], networks["Conv_0"])}
         entering = np.asarray(Conv(4, 3, "SAME", nn.relu, "max").apply(kernel, images))
         deviation = np.sqrt(np.sum(entering**2) * rate / p / masks) / entering.size
         for form in demonstration.FORMS:
             at_test, in_training = (p if form == "classic" else 1), (1 if form == "inverted" else p)
-            np.testing.assert_allclose(found.test[form][seed], entering.mean() * at_test, rtol=1e-5)
-            gap = found.training[form][seed].mean() - entering.mean() * in_training
+            np.testing.assert_allclose(measured.test[form][seed], entering.mean() * at_test, rtol=1e-5)
+            gap = measured.training[form][seed].mean() - entering.mean() * in_training
             assert 0 < abs(gap) < 5 * deviation * in_training
 
 
 def test_averages(networks: dict, data: Arrays) -> None:
     """One network at k = 1; after that, the loss of an average is below the average loss (Jensen)."""
     count = 6
-    found = demonstration.averages(INVERTED, networks, SEEDS, data, 0.5, count)
-    images, labels, _ = demonstration.all_of(data)
+    measured = demonstration.averages(INVERTED, networks, SEEDS, data, 0.5, count)
+    images, labels, _ = demonstration.whole_batch(data)
     one = jax.tree.map(lambda leaf: leaf[1], networks)
     sampled = jax.jit(lambda key: INVERTED.apply({"params": one}, images, True, 0.5, key))
     losses, errors = [], []
     for k in range(count):
-        key = jax.random.fold_in(streams(jax.random.key(1)).dropout, demonstration.NEVER_TRAINED + k)
+        key = jax.random.fold_in(streams(jax.random.key(1)).dropout, demonstration.UNTRAINED_STEPS + k)
         logits: Any = sampled(key)
         losses.append(jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels)))
         errors.append(jnp.mean(jnp.argmax(logits, -1) != labels))
-    np.testing.assert_allclose(found.loss[1, 0], losses[0], rtol=1e-5)
-    np.testing.assert_allclose(found.error[1, 0], errors[0], atol=1e-6)
-    assert found.loss[1, -1] < np.mean(losses)
+    np.testing.assert_allclose(measured.loss[1, 0], losses[0], rtol=1e-5)
+    np.testing.assert_allclose(measured.error[1, 0], errors[0], atol=1e-6)
+    assert measured.loss[1, -1] < np.mean(losses)
     sums = evaluation_sums(INVERTED, one, data, 0.5)
-    np.testing.assert_allclose(found.scaled_loss[1], sums.loss / sums.examples, rtol=1e-5)
+    np.testing.assert_allclose(measured.scaled_loss[1], sums.loss / sums.examples, rtol=1e-5)
 
 
 def test_averages_without_dropout_are_the_network(networks: dict, data: Arrays) -> None:
-    found = demonstration.averages(INVERTED, networks, SEEDS, data, 0.0, 3)
-    np.testing.assert_allclose(found.loss, np.repeat(found.scaled_loss[:, None], 3, axis=1), rtol=1e-5)
-    np.testing.assert_allclose(found.error, np.repeat(found.scaled_error[:, None], 3, axis=1), atol=1e-6)
+    measured = demonstration.averages(INVERTED, networks, SEEDS, data, 0.0, 3)
+    np.testing.assert_allclose(measured.loss, np.repeat(measured.scaled_loss[:, None], 3, axis=1), rtol=1e-5)
+    np.testing.assert_allclose(
+        measured.error, np.repeat(measured.scaled_error[:, None], 3, axis=1), atol=1e-6
+    )
 
 
 @pytest.fixture(scope="module")
@@ -164,10 +165,10 @@ def test_masks_do_not_know_of_devices(masks: dict[str, np.ndarray]) -> None:
 
 
 def test_the_key_tree_leads_to_the_mask(masks: dict[str, np.ndarray]) -> None:
-    """Whoever reads the words of the figure can tell the first elements: a half from 8000 on is kept."""
+    """The words in the figure give the first elements of the mask: a half of 8000 or more is kept."""
     tree = demonstration.key_tree(3, 5, masks["1 device"])
-    site = dict(tree[3].nodes)["site 0"]
-    assert site == " ".join(f"{int(w):08x}" for w in jax.random.key_data(demonstration.mask_key(3, 5)))
+    layer = dict(tree[3].nodes)["layer 0"]
+    assert layer == " ".join(f"{int(w):08x}" for w in jax.random.key_data(demonstration.mask_key(3, 5)))
     assert [name for name, _ in tree[2].nodes] == ["step 5", "step 6", "step 7", "step 8"]
     for i, (_, leaf) in enumerate(tree[-1].nodes):
         words, drawn = leaf.split("\n")
@@ -176,27 +177,15 @@ def test_the_key_tree_leads_to_the_mask(masks: dict[str, np.ndarray]) -> None:
         assert drawn.startswith("".join("□■"[half >= 0x8000] for half in halves))
 
 
-@pytest.fixture(scope="module")
-def experiment() -> ModuleType:
-    """The script as a module; dataclasses look their module up by its name."""
-    spec = importlib.util.spec_from_file_location(
-        "inverted_dropout", ROOT / "experiments/inverted_dropout.py"
-    )
-    assert spec and spec.loader
-    module = sys.modules["inverted_dropout"] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_where_curve_and_line_meet() -> None:
+def test_where_curve_and_line_agree() -> None:
     """Differences of mean 5, 0, 5, 0, 0 over seeds, each with a half width of about 1.3 (t of 5 degrees)."""
     noise = np.array([-1.0, -1, 0, 0, 1, 1])[:, None]
     line = np.arange(6.0)
     curve = line[:, None] + noise + np.array([5.0, 0, 5, 0, 0])
-    assert demonstration.meeting(curve, line) == (2, 4)
-    assert demonstration.meeting(curve[:, :3], line) == (2, None)
-    assert demonstration.meeting(curve[:, :1], line) == (None, None)
-    assert demonstration.meeting(curve[:1], line[:1]) == (None, None)
+    assert demonstration.crossing(curve, line) == (2, 4)
+    assert demonstration.crossing(curve[:, :3], line) == (2, None)
+    assert demonstration.crossing(curve[:, :1], line) == (None, None)
+    assert demonstration.crossing(curve[:1], line[:1]) == (None, None)
 
 
 @pytest.mark.parametrize("k", [1, 12])
@@ -214,21 +203,17 @@ def test_figures_of_few_seeds_are_drawn(seeds: int, k: int) -> None:
 
 
 @pytest.mark.parametrize("flag", ["--seeds", "--epochs"])
-def test_impossible_numbers_are_argument_errors(
-    experiment: ModuleType, flag: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run(experiment, flag, "0") == 2
+def test_impossible_numbers_are_argument_errors(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(flag, "0") == 2
     assert f"{flag} 0 must be at least 1" in capsys.readouterr().err
 
 
-def run(experiment: ModuleType, *arguments: str) -> int:
-    return experiment.runner.run(experiment.InvertedDropout, "", arguments, "inverted_dropout.py")
+def run(*arguments: str) -> int:
+    return runner.run(inverted_dropout.InvertedDropout, "", arguments, "inverted_dropout.py")
 
 
 @pytest.mark.slow
-def test_the_whole_experiment_and_its_resumption(
-    experiment: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_whole_experiment_and_its_resumption(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = [
         "--quick",
         "--dataset=kmnist",
@@ -237,7 +222,7 @@ def test_the_whole_experiment_and_its_resumption(
         f"--data-dir={ROOT / 'tests/data'}",
         f"--out={tmp_path}",
     ]
-    assert run(experiment, *arguments) == 0
+    assert run(*arguments) == 0
     assert capsys.readouterr().out.count("\ntrained ") + 1 == 8
     results, summary = (
         (tmp_path / "results.csv").read_bytes(),
@@ -254,6 +239,6 @@ def test_the_whole_experiment_and_its_resumption(
         assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     # Interrupted while one arm was written: that arm alone is trained again, and nothing changes.
     next(tmp_path.glob("sgd-classic-start-re*.npz")).write_bytes(b"PK\x03\x04 half a file")
-    assert run(experiment, *arguments) == 0
+    assert run(*arguments) == 0
     assert capsys.readouterr().out.count("trained SGD") == 1
     assert (tmp_path / "results.csv").read_bytes() == results

@@ -1,24 +1,23 @@
-"""The pooling ablation and the reproduction, end to end on the tiny set, and the parts they stand on."""
+"""The pooling ablation and the reproduction of the tutorials, end to end on the tiny set, and their parts."""
 
-import importlib.util
 import io
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
 from functools import partial
 from itertools import product
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import chex
 import jax
 import numpy as np
+import pooling_ablation as pooling
 import pytest
+import reproduce_tutorials as reproduce
 from costs import cost
-from reproduction import compare
+from dropout_ablation import DropoutAblation
 from runs import TINY
 from scipy import stats
 
@@ -34,18 +33,6 @@ from cnnjax.models import MODELS, ConvNet
 from cnnjax.plots import arms, png
 from cnnjax.stats.intervals import prediction_interval
 
-
-def script(name: str) -> ModuleType:
-    path = Path(__file__).parents[1] / "experiments" / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-pooling = script("pooling_ablation")
-reproduce = script("reproduce_tutorials")
 ON_TINY = ("--dataset", "fashion_mnist", "--data-dir", str(TINY), "--batch-size", "8", "--train-size", "64")
 POOLED = ("--model", "lenet-swish", "--arms", "average", "none", "--seeds", "2", "--epochs", "1")
 REPRODUCED = ("--seeds", "2", "--epochs", "2", "--second-epochs", "1")
@@ -67,7 +54,7 @@ def trains_nothing(
     on_nan: experiment.OnNan = "stop",
     report: experiment.Report = lambda done, total: None,
 ) -> Results:
-    """As `experiment.run`, with numbers out of the air: what is made of them is under test."""
+    """Stand in for `experiment.run` with random numbers; only the report is under test."""
     out.mkdir(parents=True)
     store, rng = Store(out, {}), np.random.default_rng(0)
     last = ["test", *(probes or {})]
@@ -125,8 +112,8 @@ def check_pooled(out: Path, printed: str) -> None:
         assert question in printed and answer in printed
     average, none = record["val_accuracy"]["contrasts"]
     answers = record["answers"]
-    told = answers["Would the average keep more than the maximum?"]
-    assert f"{100 * average['difference']:+.2f} points" in told
+    answer = answers["Would the average keep more than the maximum?"]
+    assert f"{100 * average['difference']:+.2f} points" in answer
     assert f"{100 * none['difference']:+.2f} points" in answers["Is no pooling at all more exact?"]
     assert f"{record['gap']['contrasts'][1]['difference']:+.4f}" in answers["Does pooling fight overfitting?"]
     assert "5.0 times the operations" in answers["Does it save weights and work?"]
@@ -145,7 +132,7 @@ def check_reproduced(out: Path, printed: str) -> None:
 
 
 @pytest.mark.usefixtures("untrained")
-def test_the_ablation_tells_and_leaves_what_it_measured(tmp_path: Path) -> None:
+def test_the_ablation_reports_and_saves_its_measurements(tmp_path: Path) -> None:
     out = tmp_path / "out"
     check_pooled(out, main(pooling.PoolingAblation, *POOLED, "--out", str(out)))
 
@@ -164,7 +151,7 @@ def test_every_question_is_answered_on_both_networks(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("untrained")
 @pytest.mark.parametrize("reuse", [False, True])
-def test_the_reproduction_tells_and_leaves_what_it_measured(tmp_path: Path, reuse: bool) -> None:
+def test_the_reproduction_reports_and_saves_its_measurements(tmp_path: Path, reuse: bool) -> None:
     out = tmp_path / "out"
     flags = ("--reuse", str(tmp_path / "ablation")) * reuse
     check_reproduced(out, main(reproduce.ReproduceTutorials, *REPRODUCED, *flags, "--out", str(out)))
@@ -173,7 +160,7 @@ def test_the_reproduction_tells_and_leaves_what_it_measured(tmp_path: Path, reus
 def test_the_first_tutorials_runs_are_members_of_the_dropout_ablation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """So that `--reuse` finds them."""
+    """Otherwise `--reuse` would train them again."""
     identities = []
 
     def noted(arms: Sequence[Arm], protocol: Protocol, splits: Splits, *_: object, **__: object) -> None:
@@ -181,7 +168,7 @@ def test_the_first_tutorials_runs_are_members_of_the_dropout_ablation(
         raise UserError("enough")
 
     monkeypatch.setattr(experiment, "run", noted)
-    for command_ in (script("dropout_ablation").DropoutAblation, reproduce.ReproduceTutorials):
+    for command_ in (DropoutAblation, reproduce.ReproduceTutorials):
         refused(command_, "--out", str(tmp_path), code=1)
     theirs, ours = identities
     assert {name: theirs[name] for name in ours} == ours
@@ -205,9 +192,9 @@ def test_both_train_and_a_second_start_trains_nothing(
         assert (out / "results.csv").read_bytes() == before
 
 
-def test_an_arm_that_is_none(tmp_path: Path) -> None:
-    told = refused(pooling.PoolingAblation, "--arms", "min", "--out", str(tmp_path / "x"))
-    assert "'min' is none of max, average" in told
+def test_an_unknown_arm_is_refused(tmp_path: Path) -> None:
+    error = refused(pooling.PoolingAblation, "--arms", "min", "--out", str(tmp_path / "x"))
+    assert "'min' is unknown; choose from 'max', 'average'" in error
     assert not (tmp_path / "x").exists()
 
 
@@ -290,7 +277,7 @@ def test_arms_may_be_taken_out_of_results_under_other_names() -> None:
     np.testing.assert_array_equal(only.values["loss"], [[[2.0]]])
 
 
-def test_results_without_predictions_are_told_without_them(tmp_path: Path, capsys) -> None:
+def test_results_without_predictions_are_reported_without_them(tmp_path: Path, capsys) -> None:
     assert report.tell_confusions({}, Dataset(np.zeros((1, 8, 8, 1), np.uint8), np.zeros(1, np.int32))) == {}
     assert capsys.readouterr().out == ""
 
@@ -302,8 +289,7 @@ def test_the_directory_reused_is_not_written_over(tmp_path: Path) -> None:
 
 
 def test_one_run_has_no_spread(tmp_path: Path) -> None:
-    told = refused(reproduce.ReproduceTutorials, "--seeds", "1", "--out", str(tmp_path / "x"))
-    assert "--seeds 1" in told
+    assert "--seeds 1" in refused(reproduce.ReproduceTutorials, "--seeds", "1", "--out", str(tmp_path / "x"))
 
 
 def test_the_prediction_interval_holds_the_next_run_95_times_in_100() -> None:
@@ -321,14 +307,14 @@ def test_the_published_run_is_compared_with_ours() -> None:
     metrics = ("loss", "accuracy", "val_loss", "val_accuracy")
     curve = {metric: np.array([row[metric] for row in log]) for metric in metrics}
     ours = {metric: values + np.array([[-1e-3], [0.0], [1e-3]]) for metric, values in curve.items()}
-    compared = {c.measure: c for c in compare(ours, log)}
+    compared = {c.measure: c for c in reproduce.compare(ours, log)}
     assert all(c.within for c in compared.values())
     assert compared["best validation loss"].published == 0.0587
     assert compared["epoch of the best"].published == 7
     assert compared["final validation accuracy"].published == 0.9837
     shifted = {metric: values + 0.1 for metric, values in ours.items()}
-    assert [c.measure for c in compare(shifted, log) if c.within] == ["epoch of the best"]
-    assert all(c.within is None for c in compare(ours, None))
+    assert [c.measure for c in reproduce.compare(shifted, log) if c.within] == ["epoch of the best"]
+    assert all(c.within is None for c in reproduce.compare(ours, None))
 
 
 def test_figures_of_arms_show_all_they_are_given() -> None:

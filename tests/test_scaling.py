@@ -1,13 +1,10 @@
-"""What scaling.py says follows from what it measured."""
+"""scaling.py: its conclusions follow from its measurements."""
 
-import importlib.util
-import sys
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import numpy as np
 import pytest
+import scaling
 from ceilings import figures
 from ceilings.measurements import Ceilings, fit, least_seconds
 from costs import StepCost, cost, products, step_cost
@@ -17,25 +14,14 @@ from hypothesis import strategies as st
 from cnnjax import plots
 from cnnjax.models import MODELS
 
-
-def script(name: str) -> ModuleType:
-    path = Path(__file__).parents[1] / "experiments" / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-scaling = script("scaling")
 BATCHES = (32, 256, 2048)
 MODEL = MODELS["keras-cnn"]
 
 
 @given(fixed=st.floats(0, 1), image=st.floats(1e-6, 1))
-def test_a_fit_finds_what_the_times_were_made_of(fixed: float, image: float) -> None:
-    found = fit(BATCHES, [fixed + image * batch for batch in BATCHES])
-    np.testing.assert_allclose(found, (fixed, image), rtol=1e-6, atol=1e-9 + 1e-6 * fixed)
+def test_a_fit_recovers_its_parts(fixed: float, image: float) -> None:
+    fitted = fit(BATCHES, [fixed + image * batch for batch in BATCHES])
+    np.testing.assert_allclose(fitted, (fixed, image), rtol=1e-6, atol=1e-9 + 1e-6 * fixed)
 
 
 def test_no_part_of_a_fit_is_negative() -> None:
@@ -54,13 +40,13 @@ def test_the_cost_of_a_step_by_hand() -> None:
 
 
 def test_the_ceiling_is_the_slower_of_the_two() -> None:
-    best = Ceilings(flops=1e9, bandwidth=1e6)
-    assert least_seconds(StepCost(2_000_000_000, 1), best) == 2
-    assert least_seconds(StepCost(1, 3_000_000), best) == 3
+    ceilings = Ceilings(flops=1e9, bandwidth=1e6)
+    assert least_seconds(StepCost(2_000_000_000, 1), ceilings) == 2
+    assert least_seconds(StepCost(1, 3_000_000), ceilings) == 3
 
 
-def found(image: float = 1e-5, bend: float = 1.0) -> Any:
-    """As if a step took 1 ms and 10 µs an image, and `bend` times that in the largest batch."""
+def timings(image: float = 1e-5, bend: float = 1.0) -> scaling.Timings:
+    """Times as if a step took 1 ms and 10 µs an image, and `bend` times that in the largest batch."""
     rounds = np.array([1.0, 1.0, 5.0])
     seconds = {f"batch {batch}": rounds * (1e-3 + image * batch) for batch in BATCHES}
     seconds["batch 2048"] = seconds["batch 2048"] * bend
@@ -71,10 +57,10 @@ def found(image: float = 1e-5, bend: float = 1.0) -> Any:
     for batch in (256, 2048):
         seconds[f"batch {batch}, 2 devices"] = seconds[f"batch {batch}"] / 1.6
     seconds["2 networks"] = 2 * 0.5 * seconds["batch 32"]
-    return scaling.Found(MODEL, BATCHES, [2], [2], seconds, Ceilings(1e11, 1e10))
+    return scaling.Timings(MODEL, BATCHES, [2], [2], seconds, Ceilings(1e11, 1e10))
 
 
-def test_what_is_told_is_what_was_measured(
+def test_the_report_has_the_measured_numbers(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def twice(model: object, batch: int, hparams: object) -> StepCost:
@@ -82,30 +68,34 @@ def test_what_is_told_is_what_was_measured(
         return StepCost(2 * ours.flops, 3 * ours.bytes)
 
     monkeypatch.setattr(scaling, "counted_by_xla", twice)
-    record = scaling._report(found(), "told")
-    said = capsys.readouterr().out
+    record = scaling._report(timings(), "caption")
+    printed = capsys.readouterr().out
     np.testing.assert_allclose(list(record["fit"].values()), [1e-3, 1e-5])
-    assert "1.000 ms and 10.00 µs an image: they are equal at batch 100" in said
-    assert "Of a step of batch 32: forward 25%, and backward 25%, and Adam 25%, and dropout 25%." in said
-    assert "batch 256 divided over 2 devices: 1.60 times as fast as on one." in said
-    assert "2 networks in one program: 0.660 ms a step and network, 0.50 of what one takes alone." in said
-    assert "2.00 times our operations and 3.00 times our bytes" in said
-    assert "An image is cheapest in the largest batch, of 2,048." in said
+    assert "1.000 ms plus 10.00 µs per image; the two are equal at batch 100" in printed
+    assert "Shares of a step at batch 32: forward 25%, backward 25%, Adam 25%, dropout 25%." in printed
+    assert "batch 256 on 2 devices: 1.60 times as fast as on one." in printed
+    assert (
+        "2 networks in one program: 0.660 ms per step and network, 0.50 times that of one alone." in printed
+    )
+    assert "2.00 times our operations and 3.00 times our bytes" in printed
+    assert "An image is cheapest at the largest batch, 2,048." in printed
     for batch, share in record["achieved"].items():
         seconds = 1e-3 + 1e-5 * int(batch)
-        assert share == pytest.approx(least_seconds(step_cost(MODEL, int(batch)), found().best) / seconds)
-    scaling._write(tmp_path, found(), record, "told", 3)
+        assert share == pytest.approx(
+            least_seconds(step_cost(MODEL, int(batch)), timings().ceilings) / seconds
+        )
+    scaling._write(tmp_path, timings(), record, "caption", 3)
     assert {path.name for path in tmp_path.iterdir()} == {"results.csv", "summary.json", "scaling.png"}
-    assert len((tmp_path / "results.csv").read_text().splitlines()) == 1 + 3 * len(found().seconds)
+    assert len((tmp_path / "results.csv").read_text().splitlines()) == 1 + 3 * len(timings().seconds)
 
 
-def test_a_bend_is_told() -> None:
-    bent = found(bend=1.5)
-    said = scaling._said(bent, fit(BATCHES, bent.over_batches), [0.1, 1.2, 0.3])
-    assert any("An image is cheapest in batches of 256" in sentence for sentence in said)
-    assert any("it takes 13% longer" in sentence for sentence in said)
-    assert "More than 100%" in said[-1]
-    assert any("Nearest to the ceiling is batch 256 with 120%" in sentence for sentence in said)
+def test_a_bend_is_reported() -> None:
+    bent = timings(bend=1.5)
+    *sentences, last = scaling._conclusions(bent, fit(BATCHES, bent.over_batches), [0.1, 1.2, 0.3])
+    assert any("An image is cheapest at batch 256" in sentence for sentence in sentences)
+    assert any("it takes 13% longer" in sentence for sentence in sentences)
+    assert "Above 100%" in last
+    assert any("Batch 256 comes closest to the ceiling with 120%" in sentence for sentence in sentences)
 
 
 def test_one_device_can_be_drawn() -> None:
@@ -132,4 +122,4 @@ def test_it_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         "summary.json",
         "scaling.png",
     }
-    assert "batch 64 divided over 2 devices" in capsys.readouterr().out
+    assert "batch 64 on 2 devices" in capsys.readouterr().out

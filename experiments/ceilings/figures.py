@@ -1,7 +1,4 @@
-"""The figure of how a step's time grows.
-
-Style and colours are those of `cnnjax.plots`, whose `png` renders this too.
-"""
+"""The figure of `scaling.py`: a pure function from numbers to a matplotlib Figure."""
 
 from collections.abc import Mapping, Sequence
 
@@ -26,17 +23,17 @@ def scaling(
     title: str = "",
     caption: str = "",
 ) -> Figure:
-    """Draw time over batch size with other lines beside it, speed-up over devices, and population.
+    """Draw step time over batch size, speed-up over devices, and time per network over population size.
 
     Args:
-        batches: of the first panel.
-        seconds: float[batches, rounds] a step.
-        lines: what is drawn beside the medians, at the same batches, in seconds.
-        devices: by batch, speed-up over the number of devices.
-        population: number of networks, and seconds a step and network.
-        alone: seconds a step of one network that has all devices' machine for itself.
-        title: above the figure.
-        caption: below it.
+        batches: batch sizes.
+        seconds: seconds a step, float[batches, rounds].
+        lines: named lines beside the medians, in seconds for each batch size.
+        devices: for each batch, speed-up over the number of devices.
+        population: number of networks, and seconds per step and network.
+        alone: seconds a step of one network that has the machine to itself.
+        title: text above the figure.
+        caption: text below the figure.
     """
     figure, (over_batch, over_devices, over_members) = frame(15, 4.8, title, caption, panels=3)
     table = 1e3 * np.asarray(seconds, float)
@@ -57,12 +54,12 @@ def scaling(
         over_batch.plot(
             batches, 1e3 * np.asarray(values), color=COLOURS[i], linestyle=LINES[i % len(LINES)], label=name
         )
-    over_batch.set(xscale="log", yscale="log", xlabel="images in a batch", ylabel="milliseconds a step")
+    over_batch.set(xscale="log", yscale="log", xlabel="images in a batch", ylabel="milliseconds per step")
     _ticks(over_batch, batches)
     for i, (name, (x, y)) in enumerate(devices.items()):
         over_devices.plot(x, y, color=COLOURS[i], marker=MARKERS[i], linestyle=LINES[i], label=name)
     most = max((max(x) for x, _ in devices.values()), default=1)
-    over_devices.plot((1, most), (1, most), color=GREY, linewidth=1, label="as many times as fast")
+    over_devices.plot((1, most), (1, most), color=GREY, linewidth=1, label="ideal")
     over_devices.set(xlabel="devices", ylabel="speed-up")
     _ticks(over_devices, sorted({count for x, _ in devices.values() for count in x}))
     members, each = population
@@ -70,7 +67,7 @@ def scaling(
         members, 1e3 * np.asarray(each), color=COLOURS[0], marker=MARKERS[0], label="in one program"
     )
     over_members.axhline(1e3 * alone, color=GREY, linewidth=1, label="alone")
-    over_members.set(xscale="log", xlabel="networks", ylabel="milliseconds a step and network")
+    over_members.set(xscale="log", xlabel="networks", ylabel="milliseconds per step and network")
     over_members.set_ylim(bottom=0)
     _ticks(over_members, members)
     for axis in figure.axes:

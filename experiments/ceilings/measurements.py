@@ -1,4 +1,4 @@
-"""How long a training step takes, over batch, devices and population, and how long it must take at least."""
+"""Measurements of `scaling.py`: step times over batch, devices and population, and the machine's ceilings."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -23,16 +23,16 @@ from cnnjax.train import Arrays, make_train_step, train_epoch
 
 SHAPE = (28, 28, 1)
 MIN_STEPS = 8
-"""Steps in one call of a compiled program at least; what a call itself costs is a small part of that."""
+"""Fewest steps in one call of a compiled program, so that the cost of the call hardly counts."""
 
 Timer = Callable[[int], float]  # calls of the compiled program -> seconds a step
 
 
 class Ceilings(NamedTuple):
-    """What one device did at best."""
+    """The best rates of one device."""
 
-    flops: float  # a second, in a product of square matrices
-    bandwidth: float  # bytes a second, reading and writing an array too large for a cache
+    flops: float  # operations a second, in products of square matrices
+    bandwidth: float  # bytes a second, reading and writing an array larger than any cache
 
 
 class Fit(NamedTuple):
@@ -42,19 +42,19 @@ class Fit(NamedTuple):
     image: float
 
     def at(self, batch: float) -> float:
-        """Seconds a step."""
+        """Return the fitted seconds a step."""
         return self.fixed + self.image * batch
 
 
-class Best(NamedTuple):
-    """A program that does nothing but what is to be measured."""
+class Benchmark(NamedTuple):
+    """A benchmark of a ceiling, and the work of one call."""
 
     timer: Timer
     amount: float  # operations or bytes
 
 
-def product_timers(dtype: DTypeLike) -> dict[str, Best]:
-    """Products of square matrices of several sizes, on the first device; `amount` counts operations."""
+def product_timers(dtype: DTypeLike) -> dict[str, Benchmark]:
+    """Time products of square matrices of several sizes on the first device; `amount` is in operations."""
     sizes = (1024, 2048) if jax.default_backend() == "cpu" else (4096, 8192, 16384)
     multiply = jax.jit(jnp.matmul)
 
@@ -62,14 +62,14 @@ def product_timers(dtype: DTypeLike) -> dict[str, Best]:
         a = jnp.full((size, size), 0.5, dtype)
         return _timer(partial(multiply, a, a), 1)
 
-    return {f"product of {size} x {size}": Best(timer(size), 2.0 * size**3) for size in sizes}
+    return {f"product of {size} x {size}": Benchmark(timer(size), 2.0 * size**3) for size in sizes}
 
 
-def memory_timer() -> Best:
-    """An array too large for a cache plus 1, on the first device; `amount` counts bytes."""
+def memory_timer() -> Benchmark:
+    """Time x + 1 on an array larger than any cache, on the first device; `amount` is in bytes."""
     values = jnp.zeros((1 << 25) if jax.default_backend() == "cpu" else (1 << 28), jnp.float32)
     amount = 2.0 * values.nbytes
-    # In place: the pages of a fresh result would cost more than the traffic.
+    # In place, because allocating pages for a new result would cost more than the traffic.
     add = jax.jit(lambda x: x + 1, donate_argnums=0)
 
     def call() -> object:
@@ -77,23 +77,23 @@ def memory_timer() -> Best:
         values = add(values)
         return values
 
-    return Best(_timer(call, 1), amount)
+    return Benchmark(_timer(call, 1), amount)
 
 
 def least_seconds(cost: StepCost, best: Ceilings) -> float:
-    """How long a step takes at least: as its products do, or as its bytes do, whichever is longer."""
+    """Return the least time of a step: that of its products or of its bytes, whichever is longer."""
     return max(cost.flops / best.flops, cost.bytes / best.bandwidth)
 
 
 def fit(batches: Sequence[int], seconds: Sequence[float]) -> Fit:
-    """Least squares of the relative deviations, neither part below zero."""
+    """Fit by least squares of relative errors, with neither part below zero."""
     rows = np.array([[1, batch] for batch in batches]) / np.asarray(seconds)[:, None]
     (fixed, image), _ = nnls(rows, np.ones(len(rows)))
     return Fit(float(fixed), float(image))
 
 
 def random_images(count: int) -> Arrays:
-    """Images and labels that cost as much as real ones."""
+    """Return random images and labels."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (count, *SHAPE), np.uint8)
     return Arrays(jnp.asarray(images), jnp.asarray(rng.integers(0, 10, count), jnp.int32))
@@ -102,7 +102,7 @@ def random_images(count: int) -> Arrays:
 def step_timer(
     model: ConvNet, batch_size: int, layout: Layout, hparams: HParams, make_optimizer: MakeOptimizer = adam
 ) -> Timer:
-    """Compile and warm up training as `train` does it on this layout."""
+    """Compile and warm up training steps as `train` runs them on this layout."""
     steps = _steps(batch_size)
     data = random_images(batch_size)
     traced = jax.tree.map(jnp.float32, hparams)
@@ -122,7 +122,7 @@ def step_timer(
 
 
 def forward_timer(model: ConvNet, batch_size: int) -> Timer:
-    """The same for the forward pass alone, from pixels to logits without dropout, on one device."""
+    """Compile and warm up the forward pass, from pixels to logits without dropout, on one device."""
     data = random_images(batch_size)
     params = some_state(model, adam, data, HParams()).params
 
@@ -130,7 +130,7 @@ def forward_timer(model: ConvNet, batch_size: int) -> Timer:
     def run(params: Any, plan: jax.Array) -> jax.Array:
         def body(total: jax.Array, row: jax.Array) -> tuple[jax.Array, None]:
             images = take_batch(data.images, data.labels, row).images
-            # Every step waits for the one before, or all of them would be computed as one.
+            # Each step depends on the one before; otherwise XLA would compute all of them as one.
             logits = model.apply({"params": params}, images + 0 * total)
             assert isinstance(logits, jax.Array)
             return jnp.sum(logits), None
@@ -143,7 +143,7 @@ def forward_timer(model: ConvNet, batch_size: int) -> Timer:
 def population_timer(
     model: ConvNet, members: int, batch_size: int, chunk: int | None, hparams: HParams
 ) -> Timer:
-    """The same for a population, as experiments train it on all devices: seconds a step of all members."""
+    """Compile and warm up a population as experiments train it; times are for a step of all members."""
     steps = _steps(batch_size)
     data, one = random_images(steps * batch_size), random_images(1)
     program = make_population(model, adam, data, one, batch_size=batch_size, chunk=chunk)
@@ -179,7 +179,7 @@ def _timer(call: Callable[[], object], steps: int) -> Timer:
 
 
 def counted_by_xla(model: ConvNet, batch_size: int, hparams: HParams) -> StepCost:
-    """What XLA's cost analysis says of one compiled step on one device."""
+    """Return the operations and bytes of one compiled step on one device by XLA's cost analysis."""
     data = random_images(batch_size)
     traced = jax.tree.map(jnp.float32, hparams)
     state = some_state(model, adam, data, traced)

@@ -1,7 +1,4 @@
-"""Figures of the dropout demonstration: pure functions from numbers to a matplotlib Figure.
-
-`cnnjax.plots.png` renders these too.
-"""
+"""Figures of `inverted_dropout.py`: pure functions from numbers to a matplotlib Figure."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -22,9 +19,9 @@ def activations(
     title: str = "",
     caption: str = "",
 ) -> Figure:
-    """Mean activations of each form of dropout: training float[seeds, masks], test float[seeds].
+    """Draw mean activations of each form of dropout: training float[seeds, masks], test float[seeds].
 
-    Left, both modes; right, how much larger the test's are, a small dot for each seed and mask.
+    Left: both modes. Right: the ratio of test to training, with a dot for each seed and mask.
     """
     figure, (levels, ratios) = frame(10, 4.4, title, caption, panels=2)
     for i, values in enumerate((_per_seed(training), {k: np.asarray(v) for k, v in test.items()})):
@@ -71,14 +68,14 @@ def activations(
 def same_function(
     reference: Mapping[str, npt.ArrayLike],
     others: Mapping[str, Mapping[str, npt.ArrayLike]],
-    told: Mapping[str, Mapping[str, str]],
+    notes: Mapping[str, Mapping[str, str]],
     *,
     title: str = "",
     caption: str = "",
 ) -> Figure:
-    """Logits of other networks against a reference: a row for each optimizer, a column for each network.
+    """Draw logits of other networks against a reference: a row per optimizer, a column per network.
 
-    `reference[row]` and `others[row][column]` are float[points]; `told` has a line of text for each.
+    `reference[row]` and `others[row][column]` are float[points]; `notes[row][column]` is its text.
     """
     columns = list(next(iter(others.values())))
     figure, _ = frame(3.4 * len(columns), 3.5 * len(others), title, caption, panels=0)
@@ -91,7 +88,7 @@ def same_function(
             axis.plot(x, y, ".", color=COLOURS[i], markersize=2.5, alpha=0.5, rasterized=True)
             axis.set_aspect("equal")
             axis.set_title(f"{row}: {column}", fontsize=10)
-            axis.annotate(told[row][column], (0.04, 0.96), xycoords="axes fraction", va="top", fontsize=8.5)
+            axis.annotate(notes[row][column], (0.04, 0.96), xycoords="axes fraction", va="top", fontsize=8.5)
             axis.spines[["top", "right"]].set_visible(False)
             axis.set(xlabel="logit, inverted network", ylabel="logit, classic network")
     return figure
@@ -104,9 +101,9 @@ def monte_carlo(
     title: str = "",
     caption: str = "",
 ) -> Figure:
-    """Averages of k sampled networks, float[seeds, k], against weight scaling, float[seeds].
+    """Draw averages of k sampled networks, float[seeds, k], against weight scaling, float[seeds].
 
-    A column for each metric; above its values, below the difference within each seed.
+    A column for each metric: its values above, the paired difference below.
     """
     figure, _ = frame(11, 6.8, title, caption, panels=0)
     for j, (metric, table) in enumerate(averaged.items()):
@@ -116,10 +113,10 @@ def monte_carlo(
         value.plot(k, curve.T, color=GREY, linewidth=0.6, alpha=0.7)[0].set_label("average, one seed")
         _band(value, k, curve, 0, "average of k sampled networks")
         _band(value, k, np.repeat(line[:, None], len(k), axis=1), 1, "weight scaling")
-        _band(difference, k, curve - line[:, None], 2, "average - weight scaling,\nwithin each seed")
+        _band(difference, k, curve - line[:, None], 2, "average - weight scaling,\npaired by seed")
         difference.axhline(0, color="black", linewidth=0.8)
         tail = (curve - line[:, None])[:, min(len(k) - 1, 4) :]
-        # The first few k are an order of magnitude away, and would hide whether and where the two meet.
+        # The first few k are ten times as far away and would hide where the two meet.
         mean, half, _ = t_interval(tail, axis=0)
         difference.set_ylim(*_around(mean, half))
         value.set(ylabel=metric)
@@ -133,29 +130,8 @@ def monte_carlo(
             axis.grid(color="#DDDDDD", linewidth=0.6)
             axis.set_axisbelow(True)
             axis.spines[["top", "right"]].set_visible(False)
-    for axis in figure.axes[:2]:
-        axis.legend(fontsize=9, frameon=False)
-    return figure
-
-
-def ratios(
-    table: Mapping[str, Mapping[str, npt.ArrayLike]], ylabel: str, *, title: str = "", caption: str = ""
-) -> Figure:
-    """Ratios float[rounds] of each arm to a reference, a panel for each clock: median, quartiles, rounds."""
-    figure, axes = frame(10, 4.4, title, caption, panels=len(table))
-    for axis, (clock, arms) in zip(axes, table.items(), strict=True):
-        for x, values in enumerate(arms.values()):
-            ratio = np.asarray(values, float)
-            low, median, high = np.percentile(ratio, (25, 50, 75))
-            axis.plot(x + np.linspace(-0.2, 0.2, len(ratio)), ratio, ".", color=COLOURS[x], alpha=0.6)
-            axis.errorbar(x, median, [[median - low], [high - median]], color="black", marker="D", capsize=6)
-            axis.annotate(f"{median:.2f}", (x + 0.24, median), va="center", fontsize=10)
-        axis.axhline(1, color="black", linewidth=0.8)
-        axis.set_xticks(range(len(arms)), list(arms))
-        axis.set(title=f"{clock} time", xlim=(-0.5, len(arms) - 0.3))
-        # A round that was held up says nothing, and would flatten all the others.
-        axis.set_ylim(0.5, 2.5)
-    axes[0].set_ylabel(ylabel)
+    for axis in figure.axes[-2:]:
+        axis.legend(fontsize=9, frameon=False, loc="upper right")
     return figure
 
 
@@ -166,7 +142,7 @@ def _band(axis: Axes, k: Any, table: Floats, i: int, label: str) -> None:
 
 
 def _around(mean: Floats, half: Floats) -> tuple[float, float]:
-    """Limits that hold all intervals and 0, with some room above for a legend."""
+    """Axis limits that include all intervals and 0, with room for a legend above."""
     half = np.nan_to_num(half)
     low, high = min(0.0, float(np.min(mean - half))), max(0.0, float(np.max(mean + half)))
     room = (high - low) or 1.0

@@ -1,4 +1,4 @@
-"""The figure of masks and the keys they come from: a pure function from arrays to a matplotlib Figure."""
+"""The figure of dropout masks and their keys: a pure function from arrays to a matplotlib Figure."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -12,13 +12,15 @@ from matplotlib.figure import Figure
 from cnnjax.stats.intervals import Floats
 
 Bools = npt.NDArray[np.bool_]
+COLUMNS = 64
+"""Elements of each example that are drawn."""
 KEPT, DROPPED, PATH, SIBLING = "#0072B2", "#F2F2F2", "#D55E00", "#5A5A5A"
 
 
 class Level(NamedTuple):
-    """One level of a key tree: the children of the chosen node above, each a name and its words.
+    """One level of a key tree: the children of the level above's chosen node, each a name and its words.
 
-    `chosen` is the place of the node that has children; None at the leaves, all of which are wanted.
+    `chosen` is the index of the node whose children come next; None at the leaves, all of which are used.
     """
 
     derivation: str
@@ -31,32 +33,31 @@ def masks_and_keys(
     devices: Mapping[str, int],
     tree: Sequence[Level],
     *,
-    columns: int = 64,
     title: str = "",
     caption: str = "",
 ) -> Figure:
-    """Masks bool[batch, elements] of one batch, side by side, above the key tree they come from.
+    """Draw masks bool[batch, elements] of one batch side by side, and the tree of their keys below.
 
-    Lines divide the parts of the batch that different devices drew.
+    Horizontal lines separate the parts that different devices drew.
     """
     figure = Figure(figsize=(11, 10.2), dpi=150, layout="constrained")
     grid = figure.add_gridspec(2, len(masks), height_ratios=(4.4, 5.8))
     for i, (name, mask) in enumerate(masks.items()):
         axis = figure.add_subplot(grid[0, i])
         rows = len(mask)
-        shades = np.where(mask[:, :columns, None], _rgb(KEPT), _rgb(DROPPED))
-        axis.imshow(shades, aspect="auto", interpolation="nearest", extent=(0, columns, rows, 0))
+        shades = np.where(mask[:, :COLUMNS, None], _rgb(KEPT), _rgb(DROPPED))
+        axis.imshow(shades, aspect="auto", interpolation="nearest", extent=(0, COLUMNS, rows, 0))
         part = rows // devices[name]
         for device in range(devices[name]):
             if device:
                 axis.axhline(device * part, color=PATH, linewidth=1.4)
             axis.text(
-                columns + 1, (device + 0.5) * part, f"dev. {device}", va="center", fontsize=7, color=PATH
+                COLUMNS + 1, (device + 0.5) * part, f"dev. {device}", va="center", fontsize=7, color=PATH
             )
         axis.set_title(textwrap.fill(name, 38), fontsize=10)
-        axis.set(xlabel=f"element (first {columns} of {mask.shape[1]:,})")
+        axis.set(xlabel=f"element (first {COLUMNS} of {mask.shape[1]:,})")
         if not i:
-            axis.set(ylabel="example's place in the batch")
+            axis.set(ylabel="example")
     _tree(figure.add_subplot(grid[1, :]), tree)
     figure.suptitle(title, fontsize=12)
     figure.supxlabel(textwrap.fill(caption, 165), fontsize=8.5, color="#444444")
@@ -64,19 +65,19 @@ def masks_and_keys(
 
 
 def _tree(axis: Axes, tree: Sequence[Level]) -> None:
-    """Level under level; the chosen node of each is the parent of the next."""
+    """Draw the levels below each other, with lines from each chosen node to its children."""
     axis.axis("off")
     axis.set(xlim=(0, 1), ylim=(len(tree) - 0.4, -0.5))
     parent: float | None = None
     for depth, level in enumerate(tree):
-        places = 0.24 + 0.76 * (np.arange(len(level.nodes)) + 0.5) / len(level.nodes)
+        xs = 0.24 + 0.76 * (np.arange(len(level.nodes)) + 0.5) / len(level.nodes)
         axis.text(0, depth, level.derivation, va="center", fontsize=9.5)
-        for i, (place, (name, words)) in enumerate(zip(places, level.nodes, strict=True)):
+        for i, (x, (name, words)) in enumerate(zip(xs, level.nodes, strict=True)):
             on = level.chosen in (i, None)
             colour = "black" if on else SIBLING
             if parent is not None:
                 axis.plot(
-                    (parent, place),
+                    (parent, x),
                     (depth - 0.74, depth - 0.27),
                     color=PATH if on else SIBLING,
                     linewidth=2 if on else 0.9,
@@ -88,11 +89,10 @@ def _tree(axis: Axes, tree: Sequence[Level]) -> None:
                 "edgecolor": PATH if on else SIBLING,
                 "linewidth": 1.8 if on else 0.8,
             }
-            told = f"{name}\n{words}"
             axis.text(
-                place,
+                x,
                 depth,
-                told,
+                f"{name}\n{words}",
                 ha="center",
                 va="center",
                 family="monospace",
@@ -100,7 +100,7 @@ def _tree(axis: Axes, tree: Sequence[Level]) -> None:
                 color=colour,
                 bbox=box,
             )
-        parent = float(places[level.chosen or 0])
+        parent = float(xs[level.chosen or 0])
 
 
 def _rgb(colour: str) -> Floats:

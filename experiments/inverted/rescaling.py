@@ -1,8 +1,8 @@
-"""Networks that differ in the form of dropout alone, rescaled so that they are the same function, or are not.
+"""Training of networks that differ only in the form of dropout, with or without rescaling.
 
-With p the probability to be kept, the classic form with a kernel W after it computes what the inverted form
-computes with V = p W: `scale_kernel` turns one into the other, `rescaled` their optimizers, and
-`make_training` trains many seeds from a start and with steps that are rescaled, or are not.
+With p the probability of keeping a unit, classic dropout before a kernel W computes the same
+function as inverted dropout before V = p W. `scale_kernel` converts the weights and `rescaled` the
+optimizer; `make_training` trains many seeds with any scaling of initial weights and steps.
 """
 
 from collections.abc import Callable
@@ -28,29 +28,29 @@ def scale_kernel(params: Params, factor: Any) -> Params:
 
 
 def rescaled(optimizer: optax.GradientTransformation, factor: jax.Array) -> optax.GradientTransformation:
-    """An optimizer that takes in W = factor V the path which `optimizer` takes in V."""
+    """Rescale an optimizer so that it moves W = factor V as `optimizer` moves V."""
     scale = optax.stateless(lambda updates, _: scale_kernel(updates, factor))
     return optax.chain(scale, optimizer, scale)
 
 
 def evaluation_sums(model: nn.Module, params: Params, data: Arrays, rate: jax.Array | float) -> MetricSums:
-    """Metric sums over `data` without masks, as a network trained at `rate` is evaluated."""
+    """Evaluate a network trained at dropout `rate` on `data`; return metric sums."""
     return evaluate(make_eval_step(model, rate), params, data)[0]
 
 
-class Trained(NamedTuple):
+class TrainedArm(NamedTuple):
     """The networks of one arm; every leaf has a leading axis of seeds."""
 
     params: Params
-    loss: Any  # f32[seeds, epochs], as seen in training
+    loss: Any  # f32[seeds, epochs], during training
     test_loss: Any  # f32[seeds, epochs]
     test_error: Any  # f32[seeds, epochs], fraction
-    first_step: Any  # f32[seeds], the distance of the first step in Dense_0's kernel
+    first_step: Any  # f32[seeds], norm of the first step of Dense_0's kernel
 
 
 @partial(jax.jit, static_argnames="model")
 def first_weights(model: nn.Module, seeds: jax.Array) -> Params:
-    """The weights that every arm of a seed starts from, before rescaling: u32[seeds] -> leading axis."""
+    """Return the initial weights that all arms of a seed share before rescaling, with an axis of seeds."""
 
     def one(seed: jax.Array) -> Params:
         return model.init(streams(jax.random.key(seed)).init, jnp.zeros((1, 28, 28, 1)))["params"]
@@ -60,12 +60,12 @@ def first_weights(model: nn.Module, seeds: jax.Array) -> Params:
 
 def make_training(
     model: nn.Module, make_optimizer: MakeOptimizer, *, batch_size: int, epochs: int
-) -> Callable[..., Trained]:
-    """All seeds of an arm as one compiled program, which serves every arm of this model and optimizer.
+) -> Callable[..., TrainedArm]:
+    """Compile the training of all seeds of an arm; one program serves every arm of a model and optimizer.
 
     Returns:
-        program(seeds u32[n], first weights, start factor, steps factor, hparams, training data, test data);
-        the factors and hyperparameters are f32[], so that one program serves them all.
+        program(seeds u32[n], initial weights, start factor, steps factor, hparams, training data, test data),
+        where factors and hyperparameters are f32[].
     """
 
     def one(
@@ -75,7 +75,7 @@ def make_training(
         hparams: HParams,
         train: Arrays,
         test: Arrays,
-    ) -> Trained:
+    ) -> TrainedArm:
         def optimizer(hparams: HParams) -> optax.GradientTransformation:
             return rescaled(make_optimizer(hparams), factor)
 
@@ -96,10 +96,10 @@ def make_training(
             return state, (means(total(sums))["loss"], tested["loss"], 1 - tested["accuracy"], moved[0])
 
         state, (loss, test_loss, test_error, moved) = jax.lax.scan(epoch, state, jnp.arange(epochs))
-        return Trained(state.params, loss, test_loss, test_error, moved[0])
+        return TrainedArm(state.params, loss, test_loss, test_error, moved[0])
 
     @jax.jit
-    def program(seeds: jax.Array, weights: Params, *shared: Any) -> Trained:
+    def program(seeds: jax.Array, weights: Params, *shared: Any) -> TrainedArm:
         return jax.lax.map(lambda member: one(member, *shared), (seeds, weights))
 
     return program

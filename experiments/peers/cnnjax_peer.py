@@ -1,6 +1,6 @@
-"""cnnjax as a peer: the functions that a user's `train` is made of, an epoch as one donated program.
+"""cnnjax as a peer: the functions behind `train`, with an epoch as one program that donates its state.
 
-Each network has its tutorial's optimizer, as the other peers have.
+Each network has its tutorial's optimizer, as in the other peers.
 """
 
 from functools import partial
@@ -25,7 +25,7 @@ OPTIMIZER = {"keras-cnn": "adam", "lenet-swish": "rmsprop"}
 
 
 def build(settings: Settings, arrays: protocol.Arrays) -> Peer:
-    """The compiled programs, their state and the data as uint8 on the default device."""
+    """Build the compiled programs, their state and uint8 data on the default device."""
     model, make_optimizer = MODELS[settings.model], OPTIMIZERS[OPTIMIZER[settings.model]]
     hparams = HParams(jnp.float32(1e-3), jnp.float32(settings.rate))
     train = to_device(Dataset(arrays.train_images, arrays.train_labels))

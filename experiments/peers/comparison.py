@@ -1,4 +1,4 @@
-"""From the benchmark's rows to its table and its chart."""
+"""Results of the benchmark: rows on disk, ratios, the table and the chart."""
 
 import csv
 import math
@@ -19,7 +19,7 @@ from cnnjax.plots import style
 from cnnjax.report import console
 
 from .protocol import Settings
-from .worker import JUDGED, Row
+from .worker import ACCURACY_EPOCH, Row
 
 BASE = "cnnjax"
 HATCHES = ("", "//", "..", "xx")
@@ -28,16 +28,16 @@ HATCHES = ("", "//", "..", "xx")
 
 
 def write_rows(path: Path, rows: Iterable[Row]) -> None:
-    """Write results.csv, all digits."""
+    """Write results.csv with all digits."""
     cells = (["" if cell != cell else cell for cell in row] for row in rows)
     files.write_csv(path, Row._fields, cells)
 
 
 def read_rows(path: Path) -> list[Row]:
-    """The rows of results.csv; none where there is no file.
+    """Read results.csv; a missing file has no rows.
 
     Raises:
-        UserError: the file holds anything else.
+        UserError: the file is damaged.
     """
     try:
         with path.open(newline="") as file:
@@ -60,7 +60,7 @@ _READERS: dict[type, Any] = {
 
 
 def grouped(rows: Iterable[Row]) -> dict[Settings, list[Row]]:
-    """The rows of each setting."""
+    """Group rows by setting."""
     groups: dict[Settings, list[Row]] = {}
     for row in rows:
         groups.setdefault(row.setting, []).append(row)
@@ -68,7 +68,7 @@ def grouped(rows: Iterable[Row]) -> dict[Settings, list[Row]]:
 
 
 def finished(rows: Iterable[Row], entries: Collection[str], rounds: int) -> bool:
-    """Whether the rows of one setting hold these entries, round 0 and at least so many counted ones."""
+    """Return whether the rows of a setting have all entries, with round 0 and at least `rounds` more."""
     return {(row.entry, row.round) for row in rows} >= set(product(entries, range(rounds + 1)))
 
 
@@ -76,27 +76,27 @@ def finished(rows: Iterable[Row], entries: Collection[str], rounds: int) -> bool
 
 
 class Line(NamedTuple):
-    """A peer in a setting, by its fastest entry; ratios are its seconds over cnnjax's of the same round."""
+    """The fastest entry of a peer in a setting; ratios are to cnnjax in the same round."""
 
     peer: str
     entry: str
     rounds: int
-    seconds: float  # median over the counted rounds
+    seconds: float  # median over rounds
     ratio: float  # median
     least: float
     greatest: float
     peak_rss_mb: float
     startup_seconds: float
-    val_accuracy: float  # after JUDGED epochs
+    val_accuracy: float  # after ACCURACY_EPOCH epochs
 
 
 def peer_of(entry: str) -> str:
-    """The peer of an entry; PyTorch has an entry for each number of threads."""
+    """Return the peer of an entry; PyTorch has one entry per number of threads."""
     return "torch" if entry.startswith("torch-") else entry
 
 
 def compare(rows: Iterable[Row]) -> list[Line]:
-    """The peers in one setting, the fastest first; of a peer's entries the fastest one counts."""
+    """Compare the peers in one setting, each by its fastest entry; the fastest peer comes first."""
     entries: dict[str, dict[int, Row]] = {}
     for row in rows:
         entries.setdefault(row.entry, {})[row.round] = row
@@ -114,7 +114,7 @@ def compare(rows: Iterable[Row]) -> list[Line]:
             greatest=max(ratios),
             peak_rss_mb=max(row.peak_rss_mb for row in epochs.values()),
             startup_seconds=epochs[0].startup_seconds,
-            val_accuracy=epochs[JUDGED - 1].val_accuracy,
+            val_accuracy=epochs[ACCURACY_EPOCH - 1].val_accuracy,
         )
         if line.peer not in lines or line.seconds < lines[line.peer].seconds:
             lines[line.peer] = line
@@ -124,21 +124,21 @@ def compare(rows: Iterable[Row]) -> list[Line]:
 # Table and chart --------------------------------------------------------------------------------------------
 
 
-def in_words(setting: Settings) -> str:
-    """What was trained."""
+def describe(setting: Settings) -> str:
+    """Describe a setting in words."""
     mode = "training + validation" if setting.validate else "training"
     return f"{setting.model}, batch {setting.batch_size}, rate {setting.rate:g}, {mode}"
 
 
 def print_table(comparisons: Mapping[Settings, Sequence[Line]]) -> None:
-    """Print every setting's peers, the fastest first."""
-    heads = ("s an epoch", "over cnnjax's", "least to greatest", "peak MB", "start + epoch 1, s")
-    table = Table("setting", "peer", *heads, f"val accuracy % after {JUDGED}")
+    """Print the peers of every setting, the fastest first."""
+    heads = ("s per epoch", "ratio to cnnjax", "min to max", "peak MB", "start + epoch 1, s")
+    table = Table("setting", "peer", *heads, f"val accuracy % after {ACCURACY_EPOCH}")
     for column in table.columns[2:]:
         column.justify = "right"
     for setting, lines in comparisons.items():
-        # In two rows, or the table would be too wide.
-        words = in_words(setting).rsplit(", ", 1) if len(lines) > 1 else [in_words(setting)]
+        # In two rows, because one would make the table too wide.
+        words = describe(setting).rsplit(", ", 1) if len(lines) > 1 else [describe(setting)]
         for i, line in enumerate(lines):
             table.add_row(
                 words[i] if i < len(words) else "",
@@ -155,7 +155,7 @@ def print_table(comparisons: Mapping[Settings, Sequence[Line]]) -> None:
 
 
 def chart(comparisons: Mapping[Settings, Sequence[Line]], caption: str) -> Figure:
-    """Draw each peer's seconds over cnnjax's as bars, with whiskers from the least round to the greatest."""
+    """Draw each peer's median ratio to cnnjax as a bar, with whiskers from minimum to maximum."""
     panels = sorted({(setting.model, setting.validate) for setting in comparisons})
     peers = sorted({line.peer for lines in comparisons.values() for line in lines} - {BASE})
     columns = min(2, len(panels))
@@ -168,24 +168,24 @@ def chart(comparisons: Mapping[Settings, Sequence[Line]], caption: str) -> Figur
         _bars(axis, [comparisons[setting] for setting in settings], peers)
         ticks = [f"batch {setting.batch_size}\nrate {setting.rate:g}" for setting in settings]
         axis.set_xticks(range(len(settings)), ticks, fontsize=8)
-        axis.set_title(in_words(settings[0]).replace(ticks[0].replace("\n", ", ") + ", ", ""), fontsize=10)
+        axis.set_title(describe(settings[0]).replace(ticks[0].replace("\n", ", ") + ", ", ""), fontsize=10)
     for axis in axes[len(panels) :]:
         axis.set_visible(False)
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), fontsize=9, frameon=False)
-    figure.supylabel("seconds an epoch over cnnjax's", fontsize=10)
+    figure.supylabel("seconds per epoch, relative to cnnjax", fontsize=10)
     figure.supxlabel(textwrap.fill(caption, int(15 * inches)), fontsize=8.5, color="#444444")
     return figure
 
 
 def _bars(axis: Axes, groups: Sequence[Sequence[Line]], peers: Sequence[str]) -> None:
-    """A group of bars for each setting; the line at 1 is cnnjax."""
+    """Draw a group of bars for each setting; the line at 1 is cnnjax."""
     width = 0.8 / max(len(peers), 1)
     for i, peer in enumerate(peers):
         bars = [(x, line) for x, lines in enumerate(groups) for line in lines if line.peer == peer]
-        places = [x + (i - (len(peers) - 1) / 2) * width for x, _ in bars]
+        centres = [x + (i - (len(peers) - 1) / 2) * width for x, _ in bars]
         axis.bar(
-            places,
+            centres,
             [line.ratio for _, line in bars],
             width,
             yerr=[
@@ -198,10 +198,9 @@ def _bars(axis: Axes, groups: Sequence[Sequence[Line]], peers: Sequence[str]) ->
             hatch=HATCHES[i],
             label=peer,
         )
-        for place, (_, line) in zip(places, bars, strict=True):
-            at = (place, line.greatest)
-            told = f"{line.ratio:.1f}"
-            axis.annotate(told, at, (0, 2), textcoords="offset points", ha="center", fontsize=7)
+        for x, (_, line) in zip(centres, bars, strict=True):
+            above = {"textcoords": "offset points", "ha": "center", "fontsize": 7}
+            axis.annotate(f"{line.ratio:.1f}", (x, line.greatest), (0, 2), **above)
     axis.axhline(1, color="black", linewidth=1.2, label=BASE)
     axis.set_xlim(-0.6, len(groups) - 0.4)
     axis.grid(axis="y", color="#DDDDDD", linewidth=0.6)

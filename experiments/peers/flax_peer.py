@@ -1,7 +1,7 @@
-"""Plain Flax as a peer: its own layers and a jitted step in a Python loop, as its MNIST example.
+"""Plain Flax as a peer: Flax layers and a jitted step in a Python loop, like Flax's MNIST example.
 
-The arrays live on the device and the step takes the indices of its batch, so a batch costs no copy
-from the host; the state is donated; losses stay on the device until the epoch ends.
+The arrays stay on the device and a step takes the indices of its batch, so no images are copied; the state
+is donated; losses stay on the device until the epoch ends.
 """
 
 from collections.abc import Callable
@@ -28,7 +28,7 @@ class KerasCNN(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Logits float32[B,10] of images float32[B,28,28,1]."""
+        """Return logits float32[B,10] of images float32[B,28,28,1]."""
         x = nn.relu(Conv(10, (3, 3))(x))
         x = nn.max_pool(x, (2, 2), (2, 2))
         x = x.reshape(len(x), -1)
@@ -44,7 +44,7 @@ class LeNetSwish(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Logits float32[B,10] of images float32[B,28,28,1]."""
+        """Return logits float32[B,10] of images float32[B,28,28,1]."""
         for features in (3, 6):
             x = nn.swish(Conv(features, (5, 5), padding="VALID")(x))
             x = nn.max_pool(x, (2, 2), (2, 2))
@@ -64,7 +64,7 @@ MODELS: dict[str, tuple[Callable[[float], nn.Module], optax.GradientTransformati
 def train_step(
     state: TrainState, images: jax.Array, labels: jax.Array, indices: jax.Array, key: jax.Array
 ) -> tuple[TrainState, tuple[jax.Array, jax.Array]]:
-    """One update on the batch at `indices`; beside the new state: summed loss, number correct."""
+    """Update on the batch at `indices`; return the state, the summed loss and the number correct."""
     batch, targets = images[indices], labels[indices]
 
     def loss_of(params: Any) -> tuple[jax.Array, jax.Array]:
@@ -80,13 +80,13 @@ def train_step(
 
 @jax.jit
 def count_correct(state: TrainState, images: jax.Array, labels: jax.Array) -> jax.Array:
-    """How many of the batch the network gets right."""
+    """Count correct predictions in a batch."""
     logits = state.apply_fn({"params": state.params}, images, train=False)
     return jnp.sum(logits.argmax(-1) == labels)
 
 
 def build(settings: Settings, arrays: Arrays) -> Peer:
-    """The network, its state and its data on the default device."""
+    """Build the network, its state and its data on the default device."""
     make_model, optimizer = MODELS[settings.model]
     model = make_model(settings.rate)
     images = jax.device_put(unit_floats(arrays.train_images))

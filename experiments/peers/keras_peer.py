@@ -1,10 +1,10 @@
-"""Keras 3 as a peer, by `model.fit`; KERAS_BACKEND says on what (tensorflow or jax).
+"""Keras 3 as a peer, with `model.fit` on the backend of KERAS_BACKEND (tensorflow or jax).
 
-The fastest of what was tried on two cores. On TensorFlow: a tf.data pipeline over shuffled indices
-(10% ahead of passing the arrays), 20 steps per execution, and no XLA, which takes ten times as long
-there. The pipeline is not tuned while it runs: the tuner looks in after 10, 20, 40, ... ms, and many an
-epoch ended only with its next look, 2.55 or 5.11 s after the start. On JAX: the arrays themselves, XLA
-(Keras's own choice), one step per execution: more steps, a PyDataset and a generator gain nothing.
+These were the fastest settings on two cores. TensorFlow: a tf.data pipeline over shuffled indices (10%
+faster than passing arrays), 20 steps per execution, no XLA (ten times slower). Autotuning is off, because
+the tuner wakes after 10, 20, 40, ... ms and many epochs ended only at its next wake-up, 2.55 or 5.11 s after
+the start. JAX: plain arrays, XLA (Keras's default), one step per execution; more steps, a PyDataset or a
+generator are no faster.
 """
 
 from importlib.metadata import version
@@ -22,7 +22,7 @@ COMPILE: dict[str, dict[str, Any]] = {
 
 
 def make_model(name: str, rate: float) -> keras.Sequential:
-    """One of the tutorials' networks with Keras's initial weights; its outputs are logits."""
+    """Build one of the tutorials' networks with Keras's initialisation; it outputs logits."""
     dropout = [layers.Dropout(rate)] if rate else []
     if name == "keras-cnn":
         stack = [
@@ -48,14 +48,14 @@ def make_model(name: str, rate: float) -> keras.Sequential:
 
 
 def make_optimizer(name: str) -> keras.optimizers.Optimizer:
-    """The tutorial's optimizer, with Keras's defaults written out."""
+    """Build the tutorial's optimizer, with Keras's defaults spelled out."""
     if name == "keras-cnn":
         return keras.optimizers.Adam(1e-3, epsilon=1e-7)
     return keras.optimizers.RMSprop(1e-3, rho=0.9, epsilon=1e-7)
 
 
 def fit_arguments(arrays: Arrays, batch_size: int) -> dict[str, Any]:
-    """What `model.fit` is given: a new order of all the examples each epoch on either backend."""
+    """Return the data arguments of `model.fit`, which shuffles every epoch on either backend."""
     images, labels = unit_floats(arrays.train_images), arrays.train_labels
     if BACKEND == "jax":
         return {"x": images, "y": labels, "batch_size": batch_size}
@@ -63,7 +63,7 @@ def fit_arguments(arrays: Arrays, batch_size: int) -> dict[str, Any]:
 
 
 def evaluation_arguments(arrays: Arrays) -> dict[str, Any]:
-    """What `model.evaluate` is given."""
+    """Return the data arguments of `model.evaluate`."""
     images, labels = unit_floats(arrays.val_images), arrays.val_labels
     if BACKEND == "jax":
         return {"x": images, "y": labels, "batch_size": EVALUATION_BATCH}
@@ -71,7 +71,7 @@ def evaluation_arguments(arrays: Arrays) -> dict[str, Any]:
 
 
 def pipeline(images: Any, labels: Any, batch_size: int, *, shuffled: bool) -> Any:
-    """A tf.data pipeline over indices into arrays in memory, not tuned while it runs."""
+    """Build a tf.data pipeline over indices into arrays in memory, without autotuning."""
     import tensorflow as tf
 
     images, labels = tf.constant(images), tf.constant(labels)
@@ -87,7 +87,7 @@ def pipeline(images: Any, labels: Any, batch_size: int, *, shuffled: bool) -> An
 
 
 def build(settings: Settings, arrays: Arrays) -> Peer:
-    """The compiled network and its data as arrays in memory."""
+    """Build the compiled network and its data as arrays in memory."""
     keras.utils.set_random_seed(settings.seed)
     model = make_model(settings.model, settings.rate)
     model.compile(

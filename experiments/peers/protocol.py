@@ -1,22 +1,22 @@
-"""What every peer of the benchmark has in common: its arguments, its arrays and its JSON lines.
+"""The protocol of the benchmark's peers: arguments, arrays and JSON lines.
 
-A peer is a long-lived process, so that nothing but training is timed. It is started as
+A peer is a long-lived process, so that only training is timed. It is started as
 
     python PEER.py --arrays FILE.npz --model keras-cnn --batch-size 32 --rate 0.5 [--validate]
 
-and speaks one JSON object a line on standard output. It first says that it is ready:
+and prints one JSON object per line. When ready:
 
     {"ready": true, "startup_seconds": ..., "version": {...}, "parameters": 197210}
 
-and then answers each line on standard input:
+Then it answers each line on standard input:
 
     epoch     {"seconds", "loss", "accuracy", "val_accuracy" (null without --validate), "peak_rss_mb"}
     evaluate  {"val_accuracy"}
-    quit      (ends, as the end of the input does)
+    quit      (exits, as does the end of the input)
 
-Nothing runs before the first `epoch`, so the seconds of that one hold the compilation. An epoch is
-every training example once, in a fresh order, in batches whose last may be smaller; loss and
-accuracy are the means over the epoch as it was trained. Linux only (it reads /proc).
+Nothing runs before the first `epoch`, so its seconds include compilation. An epoch visits every
+training example once, in a new random order, in batches of which the last may be smaller; loss and
+accuracy are means over the epoch during training. Linux only (it reads /proc).
 """
 
 import argparse
@@ -36,7 +36,7 @@ EVALUATION_BATCH = 1_000
 
 
 class Settings(NamedTuple):
-    """What is trained: one of PARAMETERS' networks, with dropout at `rate` after Flatten."""
+    """The network (a key of PARAMETERS), its training, and the dropout rate after Flatten."""
 
     model: str
     batch_size: int
@@ -46,7 +46,7 @@ class Settings(NamedTuple):
 
 
 class Arrays(NamedTuple):
-    """The examples as the file holds them: images uint8[N,28,28,1], labels int32[N]."""
+    """The examples: images uint8[N,28,28,1], labels int32[N]."""
 
     train_images: np.ndarray
     train_labels: np.ndarray
@@ -55,7 +55,7 @@ class Arrays(NamedTuple):
 
 
 class EpochResult(NamedTuple):
-    """Means over one epoch; `val_accuracy` is None where no validation was asked for."""
+    """Means over one epoch; `val_accuracy` is None without validation."""
 
     loss: float
     accuracy: float
@@ -63,7 +63,7 @@ class EpochResult(NamedTuple):
 
 
 class Peer(NamedTuple):
-    """A built peer: `train_epoch` returns when all its work on the device is done."""
+    """A peer ready to train; `train_epoch` returns when the device has finished."""
 
     version: dict[str, str]
     parameters: int
@@ -72,18 +72,20 @@ class Peer(NamedTuple):
 
 
 def unit_floats(images: np.ndarray) -> np.ndarray:
-    """The pixels as float32 in [0, 1], of the same shape."""
+    """Return pixels as float32 in [0, 1]."""
     return images.astype(np.float32) / np.float32(255)
 
 
 def serve(build: Callable[[Settings, Arrays], Peer]) -> None:
     """Read the arguments, build the peer, and answer standard input until it ends."""
     settings, arrays = _arguments()
-    # A library that prints must not break the JSON lines: whatever it prints goes to stderr.
+    # Anything that a library prints goes to stderr, so that it does not break the JSON lines.
     answers, sys.stdout = sys.stdout, sys.stderr
     peer = build(settings, arrays)
     if peer.parameters != PARAMETERS[settings.model]:
-        raise ValueError(f"{settings.model} has {peer.parameters} parameters here")
+        raise ValueError(
+            f"{settings.model} has {peer.parameters} parameters, not {PARAMETERS[settings.model]}"
+        )
 
     def answer(**values: object) -> None:
         print(json.dumps(values), file=answers, flush=True)
@@ -124,22 +126,22 @@ def _arguments() -> tuple[Settings, Arrays]:
 
 
 def _process_age() -> float:
-    # Field 22 of /proc/self/stat; the command name before it may itself hold spaces.
+    # Field 22 of /proc/self/stat; the command name before it may contain spaces.
     fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
     started = int(fields[19]) / os.sysconf("SC_CLK_TCK")
     return time.clock_gettime(time.CLOCK_BOOTTIME) - started
 
 
 def _peak_rss_mb() -> float:
-    # Not getrusage: its maximum begins with that of the process which started this one.
+    # Not getrusage, whose maximum includes the memory of the parent process at the fork.
     status = Path("/proc/self/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
 def _code() -> str:
-    """Eight hex digits of what this process has loaded of the project's own sources."""
+    """Return eight hex digits that identify the project sources loaded by this process."""
     here = Path(__file__).resolve().parent
-    folders = (here, here.parents[1] / "cnnjax")
+    folders = {here, here.parents[1] / "cnnjax"}
     loaded = (Path(getattr(module, "__file__", None) or "") for module in list(sys.modules.values()))
-    sources = sorted({path.resolve() for path in loaded if path.resolve().parent in folders})
+    sources = sorted({path.resolve() for path in loaded if folders & set(path.resolve().parents)})
     return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:8]

@@ -1,8 +1,8 @@
-"""PyTorch, eager, as a peer: channels_last and a fused Adam, the data in tensors.
+"""Eager PyTorch as a peer: channels_last, fused Adam, data in tensors.
 
-A permutation of the epoch indexes the tensors directly: a DataLoader would collate 48,000 single
-examples an epoch and lose to everyone. Losses stay tensors until the epoch ends. OMP_NUM_THREADS
-says on how many threads it computes: at small batches one is faster than two, so try both.
+Batches index the tensors with a permutation, because a DataLoader would collate 48,000 single examples per
+epoch, which is far slower. Losses stay tensors until the epoch ends. OMP_NUM_THREADS sets the number of
+threads; for small batches one is faster than two, so the benchmark tries both.
 """
 
 import torch
@@ -12,15 +12,15 @@ from torch.nn import functional as F
 
 
 class ChannelsLastFlatten(nn.Module):
-    """NCHW in channels_last memory to [B, H*W*C]: a view, and Keras's order of features."""
+    """Flatten NCHW in channels_last memory to [B, H*W*C] without a copy, in Keras's feature order."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """The features of each example in a row."""
+        """Flatten the features of each example."""
         return x.permute(0, 2, 3, 1).flatten(1)
 
 
 def make_model(name: str, rate: float) -> nn.Sequential:
-    """One of the tutorials' networks with Keras's initial weights; no dropout layer at rate 0."""
+    """Build one of the tutorials' networks with Keras's initialisation; no dropout layer at rate 0."""
     dropout = [nn.Dropout(rate)] if rate else []
     if name == "keras-cnn":
         model = nn.Sequential(
@@ -45,15 +45,15 @@ def make_model(name: str, rate: float) -> nn.Sequential:
 
 
 def make_optimizer(name: str, model: nn.Module) -> torch.optim.Optimizer:
-    """The tutorial's optimizer; only Adam has a fused form on the CPU."""
+    """Build the tutorial's optimizer; only Adam has a fused form on the CPU."""
     if name == "keras-cnn":
         return torch.optim.Adam(model.parameters(), lr=1e-3, eps=1e-7, fused=True)
-    # Keras adds 1e-7 under the root, PyTorch adds its epsilon to the root.
+    # Keras adds 1e-7 under the square root, PyTorch adds epsilon after it.
     return torch.optim.RMSprop(model.parameters(), lr=1e-3, alpha=0.9, eps=1e-7**0.5)
 
 
 def build(settings: Settings, arrays: Arrays) -> Peer:
-    """The network and its data as tensors on the CPU."""
+    """Build the network and its data as tensors on the CPU."""
     torch.manual_seed(settings.seed)
     model = make_model(settings.model, settings.rate)
     optimizer = make_optimizer(settings.model, model)
@@ -91,7 +91,7 @@ def build(settings: Settings, arrays: Arrays) -> Peer:
 
 
 def tensors(images, labels) -> tuple[torch.Tensor, torch.Tensor]:
-    """Images float32[N,1,28,28] in channels_last memory, labels int64[N]."""
+    """Convert to images float32[N,1,28,28] in channels_last memory and labels int64[N]."""
     channels_first = torch.from_numpy(unit_floats(images)).permute(0, 3, 1, 2)
     return (
         channels_first.contiguous(memory_format=torch.channels_last),

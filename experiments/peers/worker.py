@@ -1,4 +1,4 @@
-"""The benchmark's side of the protocol: it starts the peers, lets them train in turns, and makes the rows."""
+"""The benchmark's side of the protocol: start the peers, let them train in turn, and collect rows."""
 
 import json
 import math
@@ -15,48 +15,48 @@ from cnnjax.errors import UserError
 
 from .protocol import Settings
 
-JUDGED = 3
-"""Epochs after which the validation accuracy is taken."""
+ACCURACY_EPOCH = 3
+"""Epoch after which the validation accuracy is measured."""
 UNSET = ("CUDA_", "JAX_", "KERAS_", "KMP_", "MKL_", "OMP_", "PYTHON", "TF_", "XLA_")
-"""Beginnings of the variables that no peer inherits, or its speed would differ from user to user."""
+"""Prefixes of environment variables that peers do not inherit, because they would change the speed."""
 
 
 class Launch(NamedTuple):
-    """How to start one process."""
+    """Command and environment variables of a process."""
 
     command: list[str]
     variables: dict[str, str]
 
 
 class Row(NamedTuple):
-    """One epoch of one process: a line of results.csv, where NaN is an empty cell."""
+    """One epoch of one process: a row of results.csv, where NaN is an empty cell."""
 
     model: str
     batch_size: int
     rate: float
     validate: bool
     entry: str
-    round: int  # 0 is the first, not counted
+    round: int  # 0 is the warm-up
     seconds: float
     loss: float
     accuracy: float
-    val_accuracy: float  # of every epoch with validation, else of epoch JUDGED
+    val_accuracy: float  # of every epoch with validation, else only of ACCURACY_EPOCH
     peak_rss_mb: float
-    startup_seconds: float  # of round 0: process start to the end of its first epoch
-    elsewhere: float  # cores that the rest of the machine kept busy meanwhile, on average
+    startup_seconds: float  # of round 0, from process start to the end of the first epoch
+    elsewhere: float  # cores that other processes kept busy, on average
     version: str
 
     @property
     def setting(self) -> Settings:
-        """What was trained."""
+        """The setting of this row."""
         return Settings(self.model, self.batch_size, self.rate, self.validate, 0)
 
 
 class Worker:
-    """The process of one entry in one setting; it waits for a line unless it is asked for something."""
+    """The process of one entry in one setting, which waits for commands."""
 
     def __init__(self, name: str, launch: Launch, setting: Settings, arrays: Path, log: Path) -> None:
-        """Start it, on the CPU; what it prints goes to `log`."""
+        """Start the process on the CPU, with its messages in `log`."""
         options = {
             "--arrays": arrays,
             "--model": setting.model,
@@ -75,17 +75,17 @@ class Worker:
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 text=True,
-                process_group=0,  # Ctrl-C is for the benchmark, which ends its processes itself
+                process_group=0,  # so that Ctrl-C reaches only the benchmark, which ends its processes
             )
 
     def __enter__(self) -> Self:
-        """Nothing is left to do."""
+        """Return the running worker."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End the process, and wait until its memory is free."""
+        """End the process and wait until its memory is free."""
         if kind is not None:
             self._process.kill()
         try:
@@ -95,43 +95,43 @@ class Worker:
             self._process.communicate()
 
     def answer(self) -> dict[str, Any]:
-        """The next line that it says.
+        """Return its next line.
 
         Raises:
-            UserError: it says no more, or something else than JSON.
+            UserError: the process ended, or the line is not JSON.
         """
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         try:
             return json.loads(line)
         except ValueError:
-            said = [*self._log.read_text(errors="replace").split("\n"), line]
-            last = next((text.strip() for text in reversed(said) if text.strip()), "no message")
-            raise UserError(f"the peer {self._name} failed: {last} (its messages: {self._log})") from None
+            lines = [*self._log.read_text(errors="replace").split("\n"), line]
+            last = next((text.strip() for text in reversed(lines) if text.strip()), "no message")
+            raise UserError(f"the peer {self._name} failed: {last} (log: {self._log})") from None
 
     def ask(self, word: str) -> dict[str, Any]:
-        """Its answer to `epoch` or `evaluate`."""
+        """Send `epoch` or `evaluate` and return the answer."""
         assert self._process.stdin is not None
-        with suppress(BrokenPipeError):  # then it has ended, and `answer` says how
+        with suppress(BrokenPipeError):  # the process has ended, and `answer` reports why
             print(word, file=self._process.stdin, flush=True)
         return self.answer()
 
     def epoch(self) -> dict[str, Any]:
-        """Its answer to `epoch`, and what the rest of the machine did meanwhile (`Row.elsewhere`)."""
+        """Train one epoch; return the answer and the load of other processes (`Row.elsewhere`)."""
         began, busy, own = time.perf_counter(), _busy_seconds(), self._own_seconds()
         answer = self.ask("epoch")
         others = (_busy_seconds() - busy) - (self._own_seconds() - own)
         return answer | {"elsewhere": max(others, 0.0) / (time.perf_counter() - began)}
 
     def _own_seconds(self) -> float:
-        """Its processor time so far."""
-        # Fields 14 and 15 of /proc/PID/stat; the command name before them may itself hold spaces.
+        """Return its processor time so far."""
+        # Fields 14 and 15 of /proc/PID/stat; the command name before them may contain spaces.
         fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
         return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
 
 
 def _busy_seconds() -> float:
-    """Processor time of the whole machine so far: all but idle and waiting for a disk."""
+    """Return the processor time of the whole machine so far, without idle and I/O wait."""
     with open("/proc/stat") as file:
         user, nice, system, _, _, *interrupts = map(int, file.readline().split()[1:9])
     return (user + nice + system + sum(interrupts)) / os.sysconf("SC_CLK_TCK")
@@ -140,7 +140,7 @@ def _busy_seconds() -> float:
 def measure(
     setting: Settings, launches: Mapping[str, Launch], arrays: Path, rounds: int, logs: Path
 ) -> Generator[list[Row], None, None]:
-    """Let each process train an epoch in turn, for round 0 and `rounds` more; yields the rows of each round.
+    """Let all processes train an epoch in turn, for round 0 and `rounds` more; yield the rows of each round.
 
     Raises:
         UserError: a process failed.
@@ -159,7 +159,7 @@ def measure(
                     versions[name] = ", ".join(" ".join(pair) for pair in version.items())
                 answer = workers[name].epoch()
                 startup = time.perf_counter() - began if number == 0 else None
-                if number + 1 == JUDGED and not setting.validate:
+                if number + 1 == ACCURACY_EPOCH and not setting.validate:
                     answer |= workers[name].ask("evaluate")
                 answer |= {"entry": name, "round": number, "version": versions[name]}
                 answer |= setting._asdict() | {"startup_seconds": startup}
