@@ -2,6 +2,8 @@
 
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import optax
 
 from cnnjax.shapes import Array, Int32, Key
@@ -16,3 +18,8 @@ class TrainState(NamedTuple):
     params: Params
     opt_state: optax.OptState
     key: Key[Array, ""]  # the masks of a step follow from it and `step` alone, see `cnnjax.keys.Masks`
+
+
+def evaluation_state(params: Params) -> TrainState:
+    """Make a state of these parameters that can be evaluated, but not trained."""
+    return TrainState(jnp.zeros((), jnp.int32), params, (), jax.random.key(0))

@@ -25,7 +25,6 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import jax
@@ -37,37 +36,22 @@ from cnnjax import files, plots
 from cnnjax.batches import sequential_plan
 from cnnjax.cli import runner
 from cnnjax.config import HParams
-from cnnjax.dropout import DROPOUT, Place, Rate
+from cnnjax.dropout import DROPOUT
 from cnnjax.keys import streams
 from cnnjax.models import ConvNet
-from cnnjax.optimizers import adam
+from cnnjax.optimizers import keras_adam
 from cnnjax.plots.style import COLOURS, frame
 from cnnjax.report import print_table
-from cnnjax.state import init_state
 from cnnjax.stats import summarise
-from cnnjax.train import Arrays, make_train_step, train_epoch
+from cnnjax.task import Task
+from cnnjax.train import Arrays, make_training
 
 RATE, BATCH, STEPS = 0.5, 32, 32
 WITHOUT = "no dropout"
 CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "processor": time.process_time}
 
 
-class WithoutDropout(ConvNet):
-    """The same network, whose training never draws a mask."""
-
-    def __call__(
-        self,
-        images: jax.Array,
-        train: bool = False,
-        dropout_rate: Rate = 0.0,
-        dropout_key: jax.Array | None = None,
-        first_example: Place = 0,
-    ) -> jax.Array:
-        """As at evaluation."""
-        return super().__call__(images)
-
-
-ARMS: dict[str, ConvNet] = {WITHOUT: WithoutDropout(), **{kind: ConvNet(dropout=kind) for kind in DROPOUT}}
+ARMS = {WITHOUT: ConvNet(dropout="none"), **{kind: ConvNet(dropout=kind) for kind in DROPOUT}}
 
 
 def random_images(key: jax.Array) -> Arrays:
@@ -83,14 +67,11 @@ def timer(model: ConvNet, data: Arrays, epochs: int) -> Callable[[int], tuple[fl
     """Compile an arm; return a function from a seed to the seconds a step by each of `CLOCKS`."""
     hparams = HParams(jnp.float32(1e-3), jnp.float32(RATE))
     plan = jnp.tile(sequential_plan(STEPS * BATCH, BATCH), (epochs, 1))
-    train = jax.jit(partial(train_epoch, make_train_step(model, adam)))
-
-    @jax.jit
-    def start(seed: jax.Array) -> object:
-        return init_state(model, adam, streams(jax.random.key(seed)), jnp.zeros((1, 28, 28, 1)), hparams)
+    run = make_training(Task(model, keras_adam), data.images.shape[1:], len(data.labels), BATCH)
+    init, train = jax.jit(run.init), jax.jit(run.epoch)
 
     def measure(seed: int) -> tuple[float, ...]:
-        state = jax.block_until_ready(start(jnp.uint32(seed)))
+        state = jax.block_until_ready(init(streams(jax.random.key(seed)), hparams))
         began = [clock() for clock in CLOCKS.values()]
         jax.block_until_ready(train(state, data, plan, hparams))
         return tuple((clock() - t) / len(plan) for clock, t in zip(CLOCKS.values(), began, strict=True))

@@ -57,10 +57,11 @@ from cnnjax.config import HParams
 from cnnjax.data import Dataset, load, split
 from cnnjax.metrics import means
 from cnnjax.models import ConvNet
-from cnnjax.optimizers import adam
+from cnnjax.optimizers import keras_adam
 from cnnjax.report import spread
-from cnnjax.state import MakeOptimizer, Params
+from cnnjax.state import Params
 from cnnjax.stats.intervals import t_interval
+from cnnjax.task import MakeOptimizer
 from cnnjax.train import Arrays, to_device
 
 RATE = 0.5
@@ -106,7 +107,7 @@ def sgd(hparams: HParams) -> optax.GradientTransformation:
     return optax.sgd(hparams.learning_rate)
 
 
-OPTIMIZERS: dict[str, tuple[MakeOptimizer, float]] = {"SGD": (sgd, 0.1), "Adam": (adam, 1e-3)}
+OPTIMIZERS: dict[str, tuple[MakeOptimizer, float]] = {"SGD": (sgd, 0.1), "Adam": (keras_adam, 1e-3)}
 """Optimizers and their learning rates."""
 
 

@@ -54,8 +54,10 @@ from cnnjax.cli import runner
 from cnnjax.config import COMPUTE_DTYPES, HParams
 from cnnjax.devices import layouts
 from cnnjax.errors import ArgumentError
+from cnnjax.kernels.parts import PART
 from cnnjax.models import ConvNet, model_named
-from cnnjax.train import PART
+from cnnjax.optimizers import keras_adam
+from cnnjax.task import Task
 
 HPARAMS = HParams(1e-3, 0.5)
 BATCHES = tuple(32 * 2**i for i in range(9))
@@ -178,16 +180,16 @@ def _timers(
 ) -> dict[str, Timer]:
     """Compile all programs, named as the arms of results.csv."""
     one, bare = layouts.one_device(), model.clone(dropout="none")
-    timers = {_batch(batch): step_timer(model, batch, one, HPARAMS) for batch in batches}
+    timers = {_batch(batch): step_timer(Task(model, keras_adam), batch, one, HPARAMS) for batch in batches}
     for batch in _split(batches):
         timers[_part(batch, PARTS[0])] = forward_timer(bare, batch)
-        timers[_part(batch, PARTS[1])] = step_timer(bare, batch, one, HPARAMS, _descent)
-        timers[_part(batch, PARTS[2])] = step_timer(bare, batch, one, HPARAMS)
+        timers[_part(batch, PARTS[1])] = step_timer(Task(bare, _descent), batch, one, HPARAMS)
+        timers[_part(batch, PARTS[2])] = step_timer(Task(bare, keras_adam), batch, one, HPARAMS)
     for batch in _divided(batches):
         for count in devices:
             layout = layouts.layout(count)
             layouts.refuse_undivided(batch, layout)
-            timers[_batch(batch, count)] = step_timer(model, batch, layout, HPARAMS)
+            timers[_batch(batch, count)] = step_timer(Task(model, keras_adam), batch, layout, HPARAMS)
     for count in members:
         timers[_networks(count)] = population_timer(model, count, MEMBER_BATCH, chunk, HPARAMS)
     return timers

@@ -24,16 +24,16 @@ from cnnjax import plots
 from cnnjax.cli import runner
 from cnnjax.config import HParams
 from cnnjax.data import load
-from cnnjax.keys import streams
+from cnnjax.keys import mask_key, streams
 from cnnjax.models import Conv, ConvNet
-from cnnjax.optimizers import adam
+from cnnjax.optimizers import keras_adam
 from cnnjax.train import Arrays, to_device
 
 ROOT = Path(__file__).parent.parent
 NETWORK = {kind: ConvNet(features=(4,), hidden=(16,), dropout=kind) for kind in ("inverted", "classic")}
 INVERTED, CLASSIC = NETWORK.values()
 SEEDS = jnp.arange(2, dtype=jnp.uint32)
-OPTIMIZERS = {"SGD": (lambda h: optax.sgd(h.learning_rate), 0.1, 2), "Adam": (adam, 1e-3, 1)}
+OPTIMIZERS = {"SGD": (lambda h: optax.sgd(h.learning_rate), 0.1, 2), "Adam": (keras_adam, 1e-3, 1)}
 """With the learning rate, and the power of p by which the classic kernel's step is smaller."""
 
 
@@ -168,7 +168,7 @@ def test_the_key_tree_leads_to_the_mask(masks: dict[str, np.ndarray]) -> None:
     """The words in the figure give the first elements of the mask: a half of 8000 or more is kept."""
     tree = demonstration.key_tree(3, 5, masks["1 device"])
     layer = dict(tree[3].nodes)["layer 0"]
-    assert layer == " ".join(f"{int(w):08x}" for w in jax.random.key_data(demonstration.mask_key(3, 5)))
+    assert layer == " ".join(f"{int(w):08x}" for w in jax.random.key_data(mask_key(jax.random.key(3), 0, 5)))
     assert [name for name, _ in tree[2].nodes] == ["step 5", "step 6", "step 7", "step 8"]
     for i, (_, leaf) in enumerate(tree[-1].nodes):
         words, drawn = leaf.split("\n")

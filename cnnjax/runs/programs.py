@@ -18,7 +18,7 @@ from cnnjax.keys import streams
 from cnnjax.metrics import MetricSums, means
 from cnnjax.models import MODELS, ConvNet
 from cnnjax.optimizers import OPTIMIZERS
-from cnnjax.state import Params, TrainState
+from cnnjax.state import Params, TrainState, evaluation_state
 from cnnjax.task import Task
 from cnnjax.train import Arrays, evaluate, make_eval_step, make_training, to_device
 
@@ -156,10 +156,9 @@ def finite(row: Mapping[str, float]) -> bool:
 
 def evaluate_on(config: TrainConfig, params: Params, dataset: Dataset) -> Evaluation:
     """Compute loss, accuracy and logits over a whole data set."""
-    state = TrainState(jnp.int32(0), params, (), jax.random.key(config.seed))
     eval_step = make_eval_step(task(config))
     sums, logits = jax.device_get(
-        jax.jit(partial(evaluate, eval_step))(state, to_device(dataset), config.hparams)
+        jax.jit(partial(evaluate, eval_step))(evaluation_state(params), to_device(dataset), config.hparams)
     )
     metrics = means(sums)
     return Evaluation(float(metrics["loss"]), float(metrics["accuracy"]), logits)

@@ -16,10 +16,10 @@ from cnnjax.batches import sequential_plan, take_batch
 from cnnjax.config import HParams
 from cnnjax.devices.layouts import Layout
 from cnnjax.models import ConvNet
-from cnnjax.optimizers import adam
+from cnnjax.optimizers import keras_adam
 from cnnjax.population import make_population, stack
-from cnnjax.state import MakeOptimizer
-from cnnjax.train import Arrays, make_train_step, train_epoch
+from cnnjax.task import Task
+from cnnjax.train import Arrays, make_train_step, make_training
 
 SHAPE = (28, 28, 1)
 MIN_STEPS = 8
@@ -99,18 +99,16 @@ def random_images(count: int) -> Arrays:
     return Arrays(jnp.asarray(images), jnp.asarray(rng.integers(0, 10, count), jnp.int32))
 
 
-def step_timer(
-    model: ConvNet, batch_size: int, layout: Layout, hparams: HParams, make_optimizer: MakeOptimizer = adam
-) -> Timer:
+def step_timer(task: Task, batch_size: int, layout: Layout, hparams: HParams) -> Timer:
     """Compile and warm up training steps as `train` runs them on this layout."""
     steps = _steps(batch_size)
     data = random_images(batch_size)
     traced = jax.tree.map(jnp.float32, hparams)
-    state = layout.replicate(some_state(model, make_optimizer, data, traced))
+    state = layout.replicate(some_state(task, data, traced))
     plan = layout.divide(_plan(batch_size))
     data, traced = Arrays(*layout.replicate(tuple(data))), layout.replicate(traced)
-    step = make_train_step(model, make_optimizer, layout.axis_name)
-    lowered = layout.epoch(partial(train_epoch, step)).lower(state, data, plan, traced)
+    run = make_training(task, SHAPE, batch_size, batch_size, layout.axis_name)
+    lowered = layout.epoch(run.epoch).lower(state, data, plan, traced)
     compiled = lowered.compile(compiler_options=dict(layout.options) or None)
 
     def call() -> object:
@@ -124,7 +122,7 @@ def step_timer(
 def forward_timer(model: ConvNet, batch_size: int) -> Timer:
     """Compile and warm up the forward pass, from pixels to logits without dropout, on one device."""
     data = random_images(batch_size)
-    params = some_state(model, adam, data, HParams()).params
+    params = some_state(Task(model, keras_adam), data, HParams()).params
 
     @jax.jit
     def run(params: Any, plan: jax.Array) -> jax.Array:
@@ -146,7 +144,7 @@ def population_timer(
     """Compile and warm up a population as experiments train it; times are for a step of all members."""
     steps = _steps(batch_size)
     data, one = random_images(steps * batch_size), random_images(1)
-    program = make_population(model, adam, data, one, batch_size=batch_size, chunk=chunk)
+    program = make_population(Task(model, keras_adam), data, one, batch_size=batch_size, chunk=chunk)
     population = program.start(np.arange(members, dtype=np.uint32), stack([hparams] * members))
 
     def call() -> object:
@@ -180,9 +178,10 @@ def _timer(call: Callable[[], object], steps: int) -> Timer:
 
 def counted_by_xla(model: ConvNet, batch_size: int, hparams: HParams) -> StepCost:
     """Return the operations and bytes of one compiled step on one device by XLA's cost analysis."""
+    task = Task(model, keras_adam)
     data = random_images(batch_size)
     traced = jax.tree.map(jnp.float32, hparams)
-    state = some_state(model, adam, data, traced)
+    state = some_state(task, data, traced)
     batch = take_batch(data.images, data.labels, jnp.arange(batch_size))
-    analysis = jax.jit(make_train_step(model, adam)).lower(state, batch, traced).compile().cost_analysis()
+    analysis = jax.jit(make_train_step(task)).lower(state, batch, traced).compile().cost_analysis()
     return StepCost(int((analysis or {}).get("flops", 0)), int((analysis or {}).get("bytes accessed", 0)))

@@ -16,7 +16,7 @@ from jax.sharding import PartitionSpec as P
 
 from cnnjax.batches import Batch, take_batch
 from cnnjax.dropout import DROPOUT, classic_dropout
-from cnnjax.keys import Streams, example_blocks, streams
+from cnnjax.keys import Masks, Streams, example_words, mask_key, streams
 from cnnjax.metrics import means, metric_sums
 from cnnjax.state import Params
 from cnnjax.stats.intervals import t_interval
@@ -52,12 +52,6 @@ def whole_batch(data: Arrays) -> Batch:
     return take_batch(data.images, data.labels, jnp.arange(data.labels.shape[0]))
 
 
-def mask_key(seed: jax.Array | int, step: jax.Array | int, site: int = 0) -> jax.Array:
-    """Return the key of the masks of a step at a dropout layer."""
-    stream = streams(jax.random.key(seed)).dropout
-    return jax.random.fold_in(jax.random.fold_in(stream, step), site)
-
-
 def activations(
     model: nn.Module, networks: Params, seeds: jax.Array, images: jax.Array, rate: float, masks: int
 ) -> Activations:
@@ -71,7 +65,7 @@ def activations(
         options = {"capture_intermediates": True, "mutable": ["intermediates"]}
         captured: Any = model.apply({"params": params}, images, **options)[1]
         features: jax.Array = captured["intermediates"]["Dropout_0"]["__call__"][0]
-        keys = jax.vmap(partial(mask_key, seed))(UNTRAINED_STEPS + jnp.arange(masks))
+        keys = jax.vmap(partial(mask_key, jax.random.key(seed), 0))(UNTRAINED_STEPS + jnp.arange(masks))
         training, test = {}, {}
         for form, (kind, at_test) in FORMS.items():
             drop = partial(DROPOUT[kind], x=features, rate=rate)
@@ -92,8 +86,8 @@ def logits(
 
     def one(member: tuple[jax.Array, Params]) -> jax.Array:
         seed, params = member
-        key = jax.random.fold_in(streams(jax.random.key(seed)).dropout, 0)
-        output: Any = model.apply({"params": params}, images, train, rate, key)
+        masks = Masks(streams(jax.random.key(seed)).dropout)
+        output: Any = model.apply({"params": params}, images, train, rate, masks)
         return output
 
     return jax.lax.map(one, (seeds, networks))
@@ -113,14 +107,14 @@ def averages(
 
     def one(member: tuple[jax.Array, Params]) -> Averages:
         seed, params = member
-        stream = streams(jax.random.key(seed)).dropout
+        masks = Masks(streams(jax.random.key(seed)).dropout)
 
-        def probabilities(train: bool, key: jax.Array | None = None) -> jax.Array:
-            output: Any = model.apply({"params": params}, images, train, rate, key)
+        def probabilities(train: bool, masks: Masks | None = None) -> jax.Array:
+            output: Any = model.apply({"params": params}, images, train, rate, masks)
             return jax.nn.softmax(output)
 
         def sample(step: jax.Array) -> jax.Array:
-            return probabilities(True, jax.random.fold_in(stream, step))
+            return probabilities(True, masks._replace(step=step))
 
         # Five at a time, because vmap then computes the convolution of the images once for all masks.
         samples = jax.lax.map(sample, UNTRAINED_STEPS + jnp.arange(count), batch_size=min(5, count))
@@ -155,7 +149,7 @@ def batch_masks(seed: int, step: int, shape: tuple[int, ...], rate: float) -> di
     devices = jax.devices("cpu")[:DEVICES]
     mesh = jax.make_mesh((DEVICES,), ("data",), axis_types=(AxisType.Auto,), devices=devices)
     with jax.default_device(devices[0]):
-        key, ones = mask_key(seed, step), jnp.ones(shape)
+        key, ones = mask_key(jax.random.key(seed), 0, step), jnp.ones(shape)
     mask = partial(classic_dropout, rate=rate)
 
     def part(key: jax.Array, x: jax.Array) -> jax.Array:
@@ -186,8 +180,8 @@ def key_tree(seed: int, step: int, mask: np.ndarray, examples: int = 4) -> list[
     names = streams(root)
     numbers = range(step, step + 4)
     steps = [jax.random.fold_in(names.dropout, number) for number in numbers]
-    sites = [jax.random.fold_in(steps[0], site) for site in range(2)]
-    words = np.concatenate(example_blocks(sites[0], jnp.arange(examples, dtype=jnp.uint32), 1)).T
+    sites = [mask_key(root, layer, step) for layer in range(2)]
+    words = np.concatenate(example_words(sites[0], jnp.arange(examples, dtype=jnp.uint32), 1)).T
     return [
         Level("jax.random.key(seed)", [(f"seed {seed}", _hex(jax.random.key_data(root)))], 0),
         _keys("split: streams of a run", list(Streams._fields), list(names), 2),

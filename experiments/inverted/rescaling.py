@@ -14,12 +14,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from cnnjax.batches import take_batch
 from cnnjax.config import HParams
 from cnnjax.keys import streams
-from cnnjax.metrics import MetricSums, means, total
-from cnnjax.state import MakeOptimizer, Params, TrainState
-from cnnjax.train import Arrays, epoch_plan, evaluate, make_eval_step, make_train_step
+from cnnjax.metrics import MetricSums, means
+from cnnjax.optimizers import keras_adam
+from cnnjax.state import Params, TrainState, evaluation_state
+from cnnjax.task import MakeOptimizer, Task
+from cnnjax.train import Arrays, evaluate, make_eval_step
+from cnnjax.train import make_training as training_of
 
 
 def scale_kernel(params: Params, factor: Any) -> Params:
@@ -35,7 +37,8 @@ def rescaled(optimizer: optax.GradientTransformation, factor: jax.Array) -> opta
 
 def evaluation_sums(model: nn.Module, params: Params, data: Arrays, rate: jax.Array | float) -> MetricSums:
     """Evaluate a network trained at dropout `rate` on `data`; return metric sums."""
-    return evaluate(make_eval_step(model, rate), params, data)[0]
+    eval_step = make_eval_step(Task(model, keras_adam))  # the optimizer is not used
+    return evaluate(eval_step, evaluation_state(params), data, HParams(dropout_rate=rate))[0]
 
 
 class TrainedArm(NamedTuple):
@@ -80,23 +83,19 @@ def make_training(
             return rescaled(make_optimizer(hparams), factor)
 
         seed, weights = member
+        run = training_of(Task(model, optimizer), train.images.shape[1:], train.labels.shape[0], batch_size)
         keys, params = streams(jax.random.key(seed)), scale_kernel(weights, start)
-        step = make_train_step(model, optimizer)
-        state = TrainState(jnp.zeros((), jnp.int32), params, optimizer(hparams).init(params), keys.dropout)
-
-        def follow(state: TrainState, row: jax.Array) -> tuple[TrainState, tuple[MetricSums, jax.Array]]:
-            after, sums = step(state, take_batch(train.images, train.labels, row), hparams)
-            kernel, before = (s.params["Dense_0"]["kernel"] for s in (after, state))
-            return after, (sums, jnp.linalg.norm(kernel - before))
+        state = evaluation_state(params)._replace(opt_state=optimizer(hparams).init(params), key=keys.dropout)
 
         def epoch(state: TrainState, number: jax.Array) -> tuple[TrainState, tuple[jax.Array, ...]]:
-            plan = epoch_plan(keys.shuffle, number, train.labels.shape[0], batch_size)
-            state, (sums, moved) = jax.lax.scan(follow, state, plan)
-            tested = means(evaluation_sums(model, state.params, test, hparams.dropout_rate))
-            return state, (means(total(sums))["loss"], tested["loss"], 1 - tested["accuracy"], moved[0])
+            state, sums = run.epoch(state, train, run.plan(keys.shuffle, number), hparams)
+            tested = means(run.evaluate(state, test, hparams)[0])
+            return state, (means(sums)["loss"], tested["loss"], 1 - tested["accuracy"])
 
-        state, (loss, test_loss, test_error, moved) = jax.lax.scan(epoch, state, jnp.arange(epochs))
-        return TrainedArm(state.params, loss, test_loss, test_error, moved[0])
+        stepped, _ = run.epoch(state, train, run.plan(keys.shuffle, 0)[:1], hparams)
+        moved = jnp.linalg.norm(stepped.params["Dense_0"]["kernel"] - params["Dense_0"]["kernel"])
+        state, (loss, test_loss, test_error) = jax.lax.scan(epoch, state, jnp.arange(epochs))
+        return TrainedArm(state.params, loss, test_loss, test_error, moved)
 
     @jax.jit
     def program(seeds: jax.Array, weights: Params, *shared: Any) -> TrainedArm:

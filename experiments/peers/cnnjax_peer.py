@@ -18,38 +18,37 @@ from cnnjax.keys import streams
 from cnnjax.metrics import MetricSums, means
 from cnnjax.models import MODELS, parameter_count
 from cnnjax.optimizers import OPTIMIZERS
-from cnnjax.state import TrainState, init_state
-from cnnjax.train import Arrays, epoch_plan, evaluate, make_eval_step, make_train_step, to_device, train_epoch
+from cnnjax.state import TrainState
+from cnnjax.task import Task
+from cnnjax.train import Arrays, make_training, to_device
 
 OPTIMIZER = {"keras-cnn": "adam", "lenet-swish": "rmsprop"}
 
 
 def build(settings: Settings, arrays: protocol.Arrays) -> Peer:
     """Build the compiled programs, their state and uint8 data on the default device."""
-    model, make_optimizer = MODELS[settings.model], OPTIMIZERS[OPTIMIZER[settings.model]]
+    task = Task(MODELS[settings.model], OPTIMIZERS[OPTIMIZER[settings.model]])
     hparams = HParams(jnp.float32(1e-3), jnp.float32(settings.rate))
     train = to_device(Dataset(arrays.train_images, arrays.train_labels))
     val = to_device(Dataset(arrays.val_images, arrays.val_labels))
     keys = streams(jax.random.key(settings.seed))
-    step = make_train_step(model, make_optimizer)
-    accuracy_sums = jax.jit(partial(evaluate, make_eval_step(model)))
+    run = make_training(task, train.images.shape[1:], len(train.labels), settings.batch_size)
+    evaluate = jax.jit(run.evaluate)
 
     @partial(jax.jit, donate_argnums=0)
     def epoch(
         state: TrainState, train: Arrays, number: jax.Array, hparams: HParams
     ) -> tuple[TrainState, MetricSums]:
-        plan = epoch_plan(keys.shuffle, number, len(train.labels), settings.batch_size)
-        return train_epoch(step, state, train, plan, hparams)
+        return run.epoch(state, train, run.plan(keys.shuffle, number), hparams)
 
-    sample = jnp.zeros((1, *arrays.train_images.shape[1:]), jnp.float32)
-    state = jax.jit(lambda: init_state(model, make_optimizer, keys, sample, hparams))()
+    state = jax.jit(run.init)(keys, hparams)
     done = 0
 
     def one_epoch() -> EpochResult:
         nonlocal state, done
         state, sums = epoch(state, train, jnp.int32(done), hparams)
         done += 1
-        val_sums = accuracy_sums(state.params, val)[0] if settings.validate else None
+        val_sums = evaluate(state, val, hparams)[0] if settings.validate else None
         fetched, val_fetched = jax.device_get((sums, val_sums))
         jax.block_until_ready(state)
         training = means(fetched)
@@ -57,7 +56,7 @@ def build(settings: Settings, arrays: protocol.Arrays) -> Peer:
         return EpochResult(float(training["loss"]), float(training["accuracy"]), accuracy)
 
     def validation_accuracy() -> float:
-        return float(means(jax.device_get(accuracy_sums(state.params, val)[0]))["accuracy"])
+        return float(means(jax.device_get(evaluate(state, val, hparams)[0]))["accuracy"])
 
     return Peer(
         version={"cnnjax": cnnjax.__version__, **{name: version(name) for name in ("jax", "flax", "optax")}},
