@@ -1,10 +1,10 @@
 """`jax.lax.conv_general_dilated` with gradients that are fast inside loops on the CPU.
 
-XLA's CPU compiler has a fast routine for convolutions of the form `b01f_01io->b01f`, and a pass that
-rewrites others into that form. The pass sees the entry computation alone. In the body of `lax.scan`, `lax.map` or any
+XLA's CPU compiler has a fast routine for convolutions of the form `b01f_01io->b01f`, and a pass that rewrites
+others into that form. The pass sees the entry computation alone. In the body of `lax.scan`, `lax.map` or any
 other loop, the gradient with respect to the kernel stays `f01b_i01o->01bf` and is computed naively: 9 to 41
-times as slow (JAX 0.10.2 and 0.12; jax issue 12868 is one report). Here both gradients are written in the fast
-form from the start.
+times as slow (JAX 0.10.2 and 0.12; jax issue 12868 is one report). Here both gradients are written in the
+fast form from the start.
 """
 
 from collections.abc import Callable, Sequence
