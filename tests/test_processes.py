@@ -133,7 +133,7 @@ def test_a_mistake_that_one_process_sees_ends_the_other(whole: Path, tmp_path: P
     out = shutil.copytree(whole, tmp_path / "run")
     first, second = train_together(out, "--epochs", str(EPOCHS))
     assert first.code == 2 and "already holds a run" in first.err
-    assert second.code != 0 and "what that one printed says why" in second.err.splitlines()[-1]
+    assert second.code != 0 and "see the error it printed" in second.err.splitlines()[-1]
     assert history(out) == history(whole)
 
 
@@ -168,20 +168,20 @@ def test_a_process_that_waits_in_vain_says_so(tmp_path: Path) -> None:
     prelude = "from cnnjax.devices import processes; processes.START_SECONDS = 5"
     ended = new_process(*train(tmp_path / "run", *ABSENT), prelude=prelude)
     assert ended.code != 0 and not (tmp_path / "run").exists()
-    assert "did not all meet within 5 s" in ended.err.splitlines()[-1]
+    assert "not all processes of this run connected within 5 s" in ended.err.splitlines()[-1]
 
 
 @pytest.mark.slow
 def test_without_a_cluster_there_is_nothing_to_join(tmp_path: Path) -> None:
     ended = new_process(*train(tmp_path / "run", "--distributed"))
-    assert ended.code == 2 and "--distributed finds no SLURM" in ended.err and ended.err.count("\n") == 1
+    assert ended.code == 2 and "--distributed detects no SLURM" in ended.err and ended.err.count("\n") == 1
 
 
 @pytest.mark.parametrize(
-    ("flags", "told"),
+    ("flags", "message"),
     [
-        (("--process-id", "0"), "are given together"),
-        (("--coordinator-address", "host:1", "--num-processes", "2"), "are given together"),
+        (("--process-id", "0"), "must be given together"),
+        (("--coordinator-address", "host:1", "--num-processes", "2"), "must be given together"),
         (("--coordinator-address", "host", "--num-processes", "2", "--process-id", "0"), "HOST:PORT"),
         (("--coordinator-address", "host:x", "--num-processes", "2", "--process-id", "0"), "HOST:PORT"),
         (("--coordinator-address", ":80", "--num-processes", "2", "--process-id", "0"), "HOST:PORT"),
@@ -192,8 +192,8 @@ def test_without_a_cluster_there_is_nothing_to_join(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_wrong_flags_are_one_line(flags: tuple[str, ...], told: str, tmp_path: Path) -> None:
-    assert told in fails(2, *train(tmp_path / "run", *flags))
+def test_wrong_flags_are_one_line(flags: tuple[str, ...], message: str, tmp_path: Path) -> None:
+    assert message in fails(2, *train(tmp_path / "run", *flags))
     assert not list(tmp_path.iterdir())
 
 
