@@ -104,7 +104,7 @@ def test_a_broken_checkpoint_is_named_and_the_one_before_it_used(
     damage(max(files, key=_size) if which == "the largest" else newest / which)
     out = succeeds("train", "--resume", "--out", str(unfinished))
     lines = [line for line in out.splitlines() if line.startswith(f"broken checkpoint epoch-{EPOCHS} (")]
-    assert len(lines) == 1 and lines[0].endswith(f"epoch-{EPOCHS - 1} is used")
+    assert len(lines) == 1 and lines[0].endswith(f"using epoch-{EPOCHS - 1}")
     assert f"resumed after epoch {EPOCHS - 1}" in out
     assert_same_run(unfinished, uninterrupted)
 
@@ -160,7 +160,7 @@ def test_all_broken_is_an_error_and_nothing_is_deleted(unfinished: Path) -> None
 
 
 def test_a_whole_checkpoint_that_orbax_cannot_read(unfinished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _, checkpointer = checkpoints._orbax()
+    _, checkpointer = checkpoints.orbax()
 
     def restore(*_: object, **__: object) -> None:
         raise ValueError("a\nb")
@@ -300,7 +300,7 @@ def test_no_room_for_a_checkpoint(uninterrupted: Path, tmp_path: Path, programs:
     assert ended.code == 1
     assert ended.err.startswith("cnnjax: error: cannot save") and ended.err.count("\n") == 1
     assert (
-        ended.out.count("cannot save") == EPOCHS - 1 and "training goes on (there is none yet)" in ended.out
+        ended.out.count("cannot save") == EPOCHS - 1 and "training continues (there is none yet)" in ended.out
     )
     assert len(history(out)) == EPOCHS + 1
     assert not (out / "result.json").exists() and not list((out / "checkpoints").iterdir())
@@ -316,7 +316,7 @@ def test_no_room_for_the_next_checkpoint(uninterrupted: Path, tmp_path: Path, pr
     arguments = ["train", "--resume", "--out", str(out), "--epochs", str(EPOCHS)]
     ended = new_process(*arguments, env=environment(programs), prelude=SMALL_FILES)
     assert ended.code == 1 and "File too large" in ended.err, ended
-    assert "epoch-1 is the last good one" in ended.out
+    assert "the last good one is epoch-1" in ended.out
     assert contents(out / "checkpoints") == before
     succeeds("train", "--resume", "--out", str(out))
     assert_same_run(out, uninterrupted)
@@ -380,7 +380,7 @@ def test_a_signal_saves_first(number: signal.Signals, code: int, tmp_path: Path,
         process.send_signal(number)
         _, err = process.communicate(timeout=300)
     assert process.returncode == code
-    match = re.fullmatch(r"cnnjax: interrupted with (\d+) of 3000 epochs saved; to go on: .*\n", err)
+    match = re.fullmatch(r"cnnjax: interrupted with (\d+) of 3000 epochs saved; to continue: .*\n", err)
     assert match, err
     assert f"train --resume --out {out}" in err
     saved = int(match[1])

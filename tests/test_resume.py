@@ -215,7 +215,7 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=5,
 )
-RECORD = resumption.record_of(TrainConfig(dataset="fashion_mnist"), TINY)
+RECORD = resumption.config_record(TrainConfig(dataset="fashion_mnist"), TINY)
 DAMAGED = st.one_of(
     st.binary(max_size=50),
     JSON.map(lambda value: json.dumps(value).encode()),
