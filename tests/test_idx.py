@@ -1,4 +1,4 @@
-"""The IDX format, and data sets handed over with --data-dir."""
+"""The IDX format, and data sets from --data-dir."""
 
 import gzip
 import subprocess
@@ -74,7 +74,7 @@ def test_data_dir_needs_neither_tfds_nor_jax():
 
 
 def _break(name: str, directory: Path, files: idx.Files) -> str:
-    """Damage one file in one way; the message must hold what is returned."""
+    """Damage one file in one way; return what the message must contain."""
     images, labels = directory / TRAIN_IMAGES, directory / TRAIN_LABELS
     raw = files[TRAIN_LABELS]
     if name == "missing":
