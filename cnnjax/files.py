@@ -1,6 +1,6 @@
-"""Files: written whole or not at all, one writer to a directory, and where results come from.
+"""Atomic writes, the lock of an output directory, and the provenance of results.
 
-Of several processes, the one that leads writes.
+In a run of several processes, only process 0 writes.
 """
 
 import csv
@@ -10,7 +10,7 @@ import io
 import json
 import os
 import platform
-import tempfile
+import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib import metadata
@@ -30,7 +30,7 @@ _LOCK = ".lock"
 
 @contextmanager
 def explained(path: Path) -> Iterator[None]:
-    """Turn the operating system's refusals to write at `path` into one line that says what to do."""
+    """Turn an `OSError` from writing `path` into a `UserError` that says what to do."""
     try:
         yield
     except OSError as error:
@@ -42,7 +42,7 @@ def explained(path: Path) -> Iterator[None]:
 
 
 def make_directory(path: Path) -> None:
-    """Make a directory and those above it, unless they are there."""
+    """Create a directory and its parents if they do not exist."""
     if leads():
         with explained(path):
             path.mkdir(parents=True, exist_ok=True)
@@ -50,14 +50,14 @@ def make_directory(path: Path) -> None:
 
 @contextmanager
 def claimed(run: Path) -> Iterator[None]:
-    """Make the directory of a run, unless it is there, and hold it for this process and those it leads.
+    """Create an output directory if needed, and lock it against other runs within this context.
 
-    The lock is the kernel's: it ends with the process, however that ends. Directories made here that are
-    still empty at the end are taken away again, and what a killed process left half-written at the start.
+    The kernel releases the lock when the process ends, however it ends. On exit, directories that were
+    created here and are still empty are removed.
 
     Raises:
         ArgumentError: `run` is a file.
-        UserError: it cannot be made or written, or another process holds it.
+        UserError: the directory cannot be created or written, or another process holds the lock.
     """
     if not leads():
         yield
@@ -83,7 +83,7 @@ def claimed(run: Path) -> Iterator[None]:
 
 
 def _lock(run: Path) -> int:
-    """The descriptor that holds the lock until it is closed."""
+    """Lock the directory; return the file descriptor that holds the lock until it is closed."""
     path = run / _LOCK
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
@@ -95,10 +95,10 @@ def _lock(run: Path) -> int:
                 f"another process is at work in {run}; wait for it to end, or choose another --out"
             ) from None
         except OSError as error:
-            # Some network file systems have no locks; that shall not keep anyone from training.
+            # Some network file systems do not support locks; train there without one.
             if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
                 raise
-        # Its last holder may have removed the file after it was opened here.
+        # The previous holder may have removed the file after it was opened here.
         with suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(handle), os.stat(path)):
                 return handle
@@ -106,10 +106,10 @@ def _lock(run: Path) -> int:
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """The record in a JSON file; None where there is no file.
+    """Read a JSON object; return None if the file does not exist.
 
     Raises:
-        UserError: the file cannot be read, or holds anything else.
+        UserError: the file cannot be read, or does not hold a JSON object.
     """
     try:
         record = json.loads(path.read_bytes())
@@ -120,41 +120,41 @@ def read_json(path: Path) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         record = None
     if not isinstance(record, dict):
-        raise UserError(f"{path} is damaged: not a JSON record; put it back from a copy, or use --overwrite")
+        raise UserError(f"{path} is damaged: not a JSON object; restore it from a copy, or use --overwrite")
     return record
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write beside the target and rename, so that no reader ever sees half a file."""
+    """Write a file atomically: to a temporary file beside it, which is then renamed."""
     if not leads():
         return
+    temporary = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
     with explained(path):
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
         try:
-            with os.fdopen(handle, "wb") as file:
+            with temporary.open("xb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            os.chmod(temporary, 0o666 & ~_umask())
             os.replace(temporary, path)
         except BaseException:
-            Path(temporary).unlink(missing_ok=True)
+            with suppress(OSError):
+                temporary.unlink()
             raise
 
 
 def clear_half_written(directory: Path, name: str = "*.*") -> None:
-    """Delete what `write_bytes` left beside files of such a name when its process was killed."""
-    for torn in directory.glob(f".{name}-*"):
-        torn.unlink(missing_ok=True)
+    """Delete the temporary files that killed calls of `write_bytes` left, of targets that match `name`."""
+    for temporary in directory.glob(f".{name}-*"):
+        temporary.unlink(missing_ok=True)
 
 
 def write_json(path: Path, record: Mapping[str, Any]) -> None:
-    """Write a record as indented JSON; NaN and infinity are refused by JSON and so by this."""
+    """Write indented JSON. NaN and infinity raise `ValueError`, because JSON has neither."""
     write_bytes(path, (json.dumps(record, indent=2, allow_nan=False) + "\n").encode())
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Write a table with its heads; floats have all their digits."""
+    """Write a table with a header line; floats keep all their digits."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
@@ -163,17 +163,11 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object
 
 
 def provenance(devices: int | None = None) -> dict[str, Any]:
-    """Versions and device: what a figure needs beside it to be believed.
-
-    `devices` says how many were at work, if not all.
-    """
+    """Return the versions and hardware behind a result; `devices` is the number used, by default all."""
     device = jax.devices()[0]
     return {
         "python": platform.python_version(),
-        "versions": {
-            "cnnjax": __version__,
-            **{name: metadata.version(name) for name in _VERSIONS},
-        },
+        "versions": {"cnnjax": __version__, **{name: metadata.version(name) for name in _VERSIONS}},
         "device": {
             "platform": device.platform,
             "kind": device.device_kind,
@@ -182,9 +176,3 @@ def provenance(devices: int | None = None) -> dict[str, Any]:
         "host": {"system": platform.platform(), "cpus": os.cpu_count()},
         "mask_scheme": MASK_SCHEME,
     }
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

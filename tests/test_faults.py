@@ -1,4 +1,4 @@
-"""What happens to runs happens here, to real files: kills, signals, damage, full disks, divergence."""
+"""Faults injected into real runs: kills, signals, damaged files, full disks, divergence."""
 
 import importlib
 import itertools
@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from runs import (
     TINY,
     assert_same_run,
+    change_rows,
     contents,
     environment,
     fails,
@@ -52,7 +53,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def unfinished(uninterrupted: Path, tmp_path: Path) -> Path:
-    """A copy whose checkpoints are all there and whose end is missing."""
+    """A copy with all checkpoints but without result.json."""
     out = shutil.copytree(uninterrupted, tmp_path / "unfinished")
     (out / "result.json").unlink()
     return out
@@ -79,10 +80,6 @@ def _missing(path: Path) -> None:
     path.unlink()
 
 
-def _size(path: Path) -> int:
-    return path.stat().st_size
-
-
 DAMAGES = (_truncated, _flipped, _emptied, _missing)
 
 
@@ -100,11 +97,12 @@ def test_a_broken_checkpoint_is_named_and_the_one_before_it_used(
     damage: Callable[[Path], None], which: str, unfinished: Path, uninterrupted: Path
 ) -> None:
     newest = unfinished / "checkpoints" / f"epoch-{EPOCHS}"
-    files = (path for path in newest.rglob("*") if path.is_file())
-    damage(max(files, key=_size) if which == "the largest" else newest / which)
+    files = [path for path in newest.rglob("*") if path.is_file()]
+    largest = max(files, key=lambda path: path.stat().st_size)
+    damage(largest if which == "the largest" else newest / which)
     out = succeeds("train", "--resume", "--out", str(unfinished))
     lines = [line for line in out.splitlines() if line.startswith(f"broken checkpoint epoch-{EPOCHS} (")]
-    assert len(lines) == 1 and lines[0].endswith(f"epoch-{EPOCHS - 1} is used")
+    assert len(lines) == 1 and lines[0].endswith(f"using epoch-{EPOCHS - 1}")
     assert f"resumed after epoch {EPOCHS - 1}" in out
     assert_same_run(unfinished, uninterrupted)
 
@@ -115,13 +113,13 @@ def test_every_file_of_a_checkpoint_is_watched(unfinished: Path) -> None:
     assert len(files) > 5
     for path, damage in itertools.product(files, DAMAGES):
         raw = path.read_bytes()
-        if not raw and damage is not _missing:  # an empty file cannot be emptied
+        if not raw and damage is not _missing:  # an empty file can only be deleted
             continue
         damage(path)
-        said: list[str] = []
-        found = checkpoints.newest(unfinished / "checkpoints", said.append)
-        assert found is not None and found.path.name == f"epoch-{EPOCHS - 1}", (path, damage)
-        assert len(said) == 1 and path.name in said[0]
+        lines: list[str] = []
+        used = checkpoints.newest(unfinished / "checkpoints", lines.append)
+        assert used is not None and used.path.name == f"epoch-{EPOCHS - 1}", (path, damage)
+        assert len(lines) == 1 and path.name in lines[0]
         path.write_bytes(raw)
 
 
@@ -139,10 +137,10 @@ def test_any_flipped_bit_is_noticed(uninterrupted: Path, draw: st.DataObject) ->
     whole = checkpoints.newest(newest.parent, print)
     try:
         path.write_bytes(changed)
-        found = checkpoints.newest(newest.parent, lambda line: None)
-        assert found is not None and whole is not None
-        # JSON may say the same in other letters: 1e-05 and 1E-05.
-        assert found.path != newest or found.manifest == whole.manifest
+        used = checkpoints.newest(newest.parent, lambda line: None)
+        assert used is not None and whole is not None
+        # A flipped bit may leave JSON's meaning unchanged: 1e-05 and 1E-05.
+        assert used.path != newest or used.manifest == whole.manifest
     finally:
         path.write_bytes(raw)
 
@@ -152,15 +150,13 @@ def test_all_broken_is_an_error_and_nothing_is_deleted(unfinished: Path) -> None
         _emptied(newest / "manifest.json")
     before = contents(unfinished)
     line = fails(1, "train", "--resume", "--out", str(unfinished))
-    assert (
-        all(f"epoch-{epoch} (manifest.json has changed)" in line for epoch in (2, 3))
-        and "--overwrite" in line
-    )
+    assert all(f"epoch-{epoch} (manifest.json has changed)" in line for epoch in (2, 3))
+    assert "--overwrite" in line
     assert contents(unfinished) == before
 
 
 def test_a_whole_checkpoint_that_orbax_cannot_read(unfinished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _, checkpointer = checkpoints._orbax()
+    _, checkpointer = checkpoints.orbax()
 
     def restore(*_: object, **__: object) -> None:
         raise ValueError("a\nb")
@@ -245,7 +241,7 @@ def test_a_lock_dies_with_its_process(tmp_path: Path) -> None:
 
 
 def test_a_lock_file_that_was_replaced_is_not_the_lock(tmp_path: Path) -> None:
-    """The holder removes the file while another has it open already: only one may hold the new one."""
+    """If the holder removes the file while another process has it open, only one may hold the new one."""
     out = tmp_path / "run"
     out.mkdir()
     for _ in range(3):
@@ -271,14 +267,9 @@ def test_divergence_ends_at_once(tmp_path: Path) -> None:
 def test_divergence_keeps_the_last_good_checkpoint(
     name: str, value: float, uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out, epochs = tmp_path / "run", training.programs.epochs
-
-    def diverging(*arguments: Any, **options: Any) -> Iterator[Any]:
-        for end in epochs(*arguments, **options):
-            yield end._replace(row=end.row | {name: value}) if end.row["epoch"] == 3 else end
-
+    out = tmp_path / "run"
     with monkeypatch.context() as patch:
-        patch.setattr(training.programs, "epochs", diverging)
+        change_rows(patch, lambda row: row | {name: value} if row["epoch"] == 3 else row)
         line = fails(1, *train(out, "--epochs", str(EPOCHS), "--checkpoint-every", "5"))
     assert "epoch 3 " in line and "the state after epoch 2 is kept" in line
     assert [path.name for path in (out / "checkpoints").iterdir()] == ["epoch-2"]
@@ -294,14 +285,13 @@ SMALL_FILES = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1_000
 
 
 def test_no_room_for_a_checkpoint(uninterrupted: Path, tmp_path: Path, programs: Path) -> None:
-    """A limit on the size of files, in a new process, refuses what a full disk refuses, where it does."""
+    """A limit on the size of files, in a new process, stands in for a full disk."""
     out = tmp_path / "run"
     ended = new_process(*train(out, "--epochs", str(EPOCHS)), env=environment(programs), prelude=SMALL_FILES)
     assert ended.code == 1
     assert ended.err.startswith("cnnjax: error: cannot save") and ended.err.count("\n") == 1
-    assert (
-        ended.out.count("cannot save") == EPOCHS - 1 and "training goes on (there is none yet)" in ended.out
-    )
+    assert ended.out.count("cannot save") == EPOCHS - 1
+    assert "training continues (there is none yet)" in ended.out
     assert len(history(out)) == EPOCHS + 1
     assert not (out / "result.json").exists() and not list((out / "checkpoints").iterdir())
     succeeds("train", "--resume", "--out", str(out))
@@ -316,7 +306,7 @@ def test_no_room_for_the_next_checkpoint(uninterrupted: Path, tmp_path: Path, pr
     arguments = ["train", "--resume", "--out", str(out), "--epochs", str(EPOCHS)]
     ended = new_process(*arguments, env=environment(programs), prelude=SMALL_FILES)
     assert ended.code == 1 and "File too large" in ended.err, ended
-    assert "epoch-1 is the last good one" in ended.out
+    assert "the last good one is epoch-1" in ended.out
     assert contents(out / "checkpoints") == before
     succeeds("train", "--resume", "--out", str(out))
     assert_same_run(out, uninterrupted)
@@ -352,7 +342,7 @@ def test_a_clock_set_back_is_not_noticed(
 # Signals
 
 
-# A shell's background job ignores Ctrl-C, and so would its children.
+# A background job of a shell ignores Ctrl-C, and so do its children by default.
 WITH_CTRL_C = """
 import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -361,26 +351,30 @@ main()
 """
 
 
+def _signalled(
+    out: Path, epochs: int, moment: str, delay: float, number: signal.Signals, programs: Path
+) -> tuple[int, str]:
+    """Signal a run `delay` seconds after a line that starts with `moment`; return exit code and stderr."""
+    command = [sys.executable, "-u", "-c", WITH_CTRL_C, *train(out, "--epochs", str(epochs))]
+    pipes: Any = dict.fromkeys(("stdout", "stderr"), subprocess.PIPE)
+    with subprocess.Popen(command, text=True, env=environment(programs), **pipes) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith(moment):
+                break
+        time.sleep(delay)
+        process.send_signal(number)
+        _, err = process.communicate(timeout=300)
+    return process.returncode, err
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_saves_first(number: signal.Signals, code: int, tmp_path: Path, programs: Path) -> None:
     out = tmp_path / "run"
-    command = [sys.executable, "-u", "-c", WITH_CTRL_C, *train(out, "--epochs", "3000")]
-    with subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment(programs),
-    ) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if line.startswith("epoch    4/"):
-                break
-        process.send_signal(number)
-        _, err = process.communicate(timeout=300)
-    assert process.returncode == code
-    match = re.fullmatch(r"cnnjax: interrupted with (\d+) of 3000 epochs saved; to go on: .*\n", err)
+    returned, err = _signalled(out, 3000, "epoch    4/", 0, number, programs)
+    assert returned == code
+    match = re.fullmatch(r"cnnjax: interrupted with (\d+) of 3000 epochs saved; to continue: .*\n", err)
     assert match, err
     assert f"train --resume --out {out}" in err
     saved = int(match[1])
@@ -431,25 +425,11 @@ def test_signals_at_random_moments(tmp_path: Path, programs: Path) -> None:
     for trial, moment in enumerate(moments * 2):
         out = tmp_path / f"run-{trial}"
         number = draw.choice([signal.SIGINT, signal.SIGTERM])
-        command = [sys.executable, "-u", "-c", WITH_CTRL_C, *train(out, "--epochs", "30")]
-        with subprocess.Popen(
-            command,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=environment(programs),
-        ) as process:
-            assert process.stdout is not None
-            for line in process.stdout:
-                if line.startswith(moment):
-                    break
-            time.sleep(draw.uniform(0, 0.4))
-            process.send_signal(number)
-            _, err = process.communicate(timeout=300)
-        if process.returncode == 0:
+        code, err = _signalled(out, 30, moment, draw.uniform(0, 0.4), number, programs)
+        if code == 0:
             assert err == "" and (out / "result.json").exists()
         else:
-            assert process.returncode == 128 + number
+            assert code == 128 + number
             match = re.fullmatch(r"cnnjax: interrupted with (\d+) of 30 epochs saved; .*\n", err)
             assert match, err
             assert match[1] == "0" or (out / "checkpoints" / f"epoch-{match[1]}").is_dir()
@@ -462,20 +442,14 @@ def test_signals_at_random_moments(tmp_path: Path, programs: Path) -> None:
 class Killable:
     """The helper process of `tests/killable.py`."""
 
-    def __init__(self, directory: Path, programs: Path | None) -> None:
+    def __init__(self, directory: Path, env: dict[str, str]) -> None:
         self._directory = directory
-        self._process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("killable.py"))],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "PYTHONPATH": str(TINY.parents[1])}
-            if programs is None
-            else environment(programs),
-        )
+        command = [sys.executable, str(Path(__file__).with_name("killable.py"))]
+        pipes: Any = dict.fromkeys(("stdin", "stdout"), subprocess.PIPE)
+        self._process = subprocess.Popen(command, text=True, env=env, **pipes)
 
     def run(self, out: Path, *, event: int | None = None, after: float | None = None) -> dict[str, Any]:
-        """One run of `EPOCHS` epochs, resumed where there is one, killed or not."""
+        """Start or resume a run of `EPOCHS` epochs, and optionally kill it."""
         arguments = train(out, "--epochs", str(EPOCHS), "--resume")
         log = str(self._directory / "log")
         request = {"arguments": arguments, "under": str(out), "log": log, "event": event, "after": after}
@@ -489,14 +463,14 @@ class Killable:
 
 @pytest.fixture
 def killable(tmp_path: Path, programs: Path) -> Iterator[Killable]:
-    helper = Killable(tmp_path, programs)
+    helper = Killable(tmp_path, environment(programs))
     yield helper
     helper.close()
 
 
 def _reference(killable: Killable, tmp_path: Path) -> tuple[Path, dict[str, Any]]:
     out = tmp_path / "reference"
-    assert killable.run(out)["code"] == 0  # the first fills the cache of compiled programs
+    assert killable.run(out)["code"] == 0  # fills the cache of compiled programs
     shutil.rmtree(out)
     ended = killable.run(out)
     assert ended["code"] == 0
@@ -504,7 +478,7 @@ def _reference(killable: Killable, tmp_path: Path) -> tuple[Path, dict[str, Any]
 
 
 def _kills(killable: Killable, tmp_path: Path, kills: list[dict[str, Any]]) -> None:
-    """Each kill hits a run from its beginning; the run is then resumed and compared."""
+    """Apply each kill to a new run, resume it, and compare."""
     reference, _ = _reference(killable, tmp_path)
     for number, kill in enumerate(kills):
         out = tmp_path / f"run-{number}"
@@ -542,8 +516,8 @@ def test_kills_at_random_times(killable: Killable, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_kills_while_it_compiles(tmp_path: Path, programs: Path) -> None:
-    """Without a cache of compiled programs, compiling takes most of a run."""
-    helper = Killable(tmp_path, None)
+    """Without a cache of compiled programs, a run spends most of its time compiling."""
+    helper = Killable(tmp_path, {**os.environ, "PYTHONPATH": str(TINY.parents[1])})
     draw = random.Random(2)
     try:
         out = tmp_path / "run"
@@ -559,7 +533,7 @@ def test_kills_while_it_compiles(tmp_path: Path, programs: Path) -> None:
 
 @pytest.mark.slow
 def test_a_run_that_is_killed_again_and_again_ends(killable: Killable, tmp_path: Path) -> None:
-    """Each resume is killed, too, a little later than the one before it; no progress is ever lost."""
+    """Each resume is killed a little later than the one before it, and no progress is lost."""
     reference, ended = _reference(killable, tmp_path)
     out = tmp_path / "run"
     for event in itertools.count(20, 7):

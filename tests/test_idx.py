@@ -1,4 +1,4 @@
-"""The IDX format, and data sets handed over with --data-dir."""
+"""The IDX format, and data sets from --data-dir."""
 
 import gzip
 import subprocess
@@ -74,7 +74,7 @@ def test_data_dir_needs_neither_tfds_nor_jax():
 
 
 def _break(name: str, directory: Path, files: idx.Files) -> str:
-    """Damage one file in one way; the message must hold what is returned."""
+    """Damage one file in one way; return what the message must contain."""
     images, labels = directory / TRAIN_IMAGES, directory / TRAIN_LABELS
     raw = files[TRAIN_LABELS]
     if name == "missing":
@@ -91,10 +91,10 @@ def _break(name: str, directory: Path, files: idx.Files) -> str:
         return "nothing"
     if name == "truncated":
         images.write_bytes(files[TRAIN_IMAGES][:-1])
-        return "promises 784000 bytes, 783999 follow"
+        return "specifies 784000 bytes, 783999 follow"
     if name == "trailing":
         labels.write_bytes(raw + b"\0")
-        return "promises 1000 bytes, 1001 follow"
+        return "specifies 1000 bytes, 1001 follow"
     if name == "count":
         labels.write_bytes(idx.encode(np.zeros(999, np.uint8)))
         return "999 labels for the 1000 images"
@@ -129,11 +129,11 @@ BREAKAGES = (
 def test_a_damaged_file_is_named_in_one_line(name, files, tmp_path):
     for file, raw in files.items():
         (tmp_path / file).write_bytes(raw)
-    told = _break(name, tmp_path, files)
+    expected = _break(name, tmp_path, files)
     with pytest.raises(UserError) as caught:
         data.load("fashion_mnist", tmp_path)
     message = str(caught.value)
-    assert told in message and str(tmp_path / "train-") in message and "\n" not in message
+    assert expected in message and str(tmp_path / "train-") in message and "\n" not in message
 
 
 def test_data_dir_that_is_none(tmp_path):

@@ -1,4 +1,4 @@
-"""Several processes are one run; one that is lost takes the others with it, in words and in bounded time."""
+"""Runs of several processes; if one is lost, the others end in bounded time with an error message."""
 
 import os
 import re
@@ -8,11 +8,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
-from runs import FILES, TINY, assert_same_run, fails, history, main, new_process, train
+from runs import FILES, TINY, Ended, assert_same_run, fails, history, main, new_process, train
 
 from cnnjax.devices import processes
 from cnnjax.devices.processes import Processes
@@ -24,12 +24,6 @@ BOUND = processes.SILENCE_SECONDS + 60  # to notice, and to start and compile on
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
-class Ended(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -37,10 +31,7 @@ def free_port() -> int:
 
 
 def together(*command: str, preludes: tuple[str, str] = ("", "")) -> list[Ended]:
-    """Start a command in two processes of one run, and wait for both.
-
-    `command` is a module or a script and its arguments; a prelude is run first in its process.
-    """
+    """Run a command (a module or a script, and its arguments) in two processes, each after its prelude."""
     address = f"127.0.0.1:{free_port()}"
     started = []
     for number, prelude in enumerate(preludes):
@@ -51,22 +42,15 @@ def together(*command: str, preludes: tuple[str, str] = ("", "")) -> list[Ended]
             if command[0].endswith(".py")
             else "runpy.run_module(sys.argv[0], run_name='__main__')"
         )
-        started.append(
-            subprocess.Popen(
-                [sys.executable, "-c", code, *command, *flags],
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-                env=ENVIRONMENT,
-                cwd=ROOT,
-            )
-        )
+        arguments = [sys.executable, "-c", code, *command, *flags]
+        pipes: Any = dict.fromkeys(("stdout", "stderr"), subprocess.PIPE)
+        started.append(subprocess.Popen(arguments, text=True, env=ENVIRONMENT, cwd=ROOT, **pipes))
     try:
-        said = [process.communicate(timeout=600) for process in started]
+        outputs = [process.communicate(timeout=600) for process in started]
     finally:
         for process in started:
             process.kill()
-    return [Ended(process.returncode, *words) for process, words in zip(started, said, strict=True)]
+    return [Ended(process.returncode, *output) for process, output in zip(started, outputs, strict=True)]
 
 
 def train_together(out: Path, *more: str, preludes: tuple[str, str] = ("", "")) -> list[Ended]:
@@ -75,7 +59,7 @@ def train_together(out: Path, *more: str, preludes: tuple[str, str] = ("", "")) 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of two processes of two devices each, which nothing disturbed."""
+    """An uninterrupted run of two processes with two devices each."""
     out = tmp_path_factory.mktemp("runs") / "whole"
     first, second = train_together(out, "--epochs", str(EPOCHS))
     assert (first.code, second.code) == (0, 0), (first, second)
@@ -86,13 +70,13 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 def test_two_processes_of_two_devices_are_one_of_four(whole: Path, tmp_path: Path) -> None:
-    """Only the order of sums differs, between devices that share memory and those that do not."""
+    """Only the order of sums differs between devices of one process and those of several."""
     assert main(*train(tmp_path / "run", "--devices", "4", "--epochs", str(EPOCHS))).code == 0
     assert {path.name for path in whole.iterdir()} == FILES
     for ours, theirs in zip(history(whole)[1:], history(tmp_path / "run")[1:], strict=True):
         np.testing.assert_allclose([float(x) for x in ours], [float(x) for x in theirs], rtol=1e-5)
     config = (whole / "config.json").read_bytes()
-    assert config == (tmp_path / "run/config.json").read_bytes(), "it does not matter where a run is trained"
+    assert config == (tmp_path / "run/config.json").read_bytes(), "it does not depend on the devices"
 
 
 DIES = """
@@ -133,7 +117,7 @@ def test_a_mistake_that_one_process_sees_ends_the_other(whole: Path, tmp_path: P
     out = shutil.copytree(whole, tmp_path / "run")
     first, second = train_together(out, "--epochs", str(EPOCHS))
     assert first.code == 2 and "already holds a run" in first.err
-    assert second.code != 0 and "what that one printed says why" in second.err.splitlines()[-1]
+    assert second.code != 0 and "see the error it printed" in second.err.splitlines()[-1]
     assert history(out) == history(whole)
 
 
@@ -145,7 +129,7 @@ def test_a_finished_run_is_left_as_it_is(whole: Path) -> None:
 
 @pytest.mark.slow
 def test_an_experiment_in_two_processes_is_that_of_one(tmp_path: Path) -> None:
-    """Members have a device each, and exchange nothing: the results are equal to the bit."""
+    """Members have a device each and do not communicate: the results are equal to the bit."""
     script = str(ROOT / "experiments/dropout_ablation.py")
     data = ("--dataset", "fashion_mnist", "--data-dir", str(TINY))
     flags = (*data, "--epochs", "1", "--seeds", "2", "--rates", "0", "0.5")
@@ -168,20 +152,20 @@ def test_a_process_that_waits_in_vain_says_so(tmp_path: Path) -> None:
     prelude = "from cnnjax.devices import processes; processes.START_SECONDS = 5"
     ended = new_process(*train(tmp_path / "run", *ABSENT), prelude=prelude)
     assert ended.code != 0 and not (tmp_path / "run").exists()
-    assert "did not all meet within 5 s" in ended.err.splitlines()[-1]
+    assert "not all processes of this run connected within 5 s" in ended.err.splitlines()[-1]
 
 
 @pytest.mark.slow
 def test_without_a_cluster_there_is_nothing_to_join(tmp_path: Path) -> None:
     ended = new_process(*train(tmp_path / "run", "--distributed"))
-    assert ended.code == 2 and "--distributed finds no SLURM" in ended.err and ended.err.count("\n") == 1
+    assert ended.code == 2 and "--distributed detects no SLURM" in ended.err and ended.err.count("\n") == 1
 
 
 @pytest.mark.parametrize(
-    ("flags", "told"),
+    ("flags", "message"),
     [
-        (("--process-id", "0"), "are given together"),
-        (("--coordinator-address", "host:1", "--num-processes", "2"), "are given together"),
+        (("--process-id", "0"), "must be given together"),
+        (("--coordinator-address", "host:1", "--num-processes", "2"), "must be given together"),
         (("--coordinator-address", "host", "--num-processes", "2", "--process-id", "0"), "HOST:PORT"),
         (("--coordinator-address", "host:x", "--num-processes", "2", "--process-id", "0"), "HOST:PORT"),
         (("--coordinator-address", ":80", "--num-processes", "2", "--process-id", "0"), "HOST:PORT"),
@@ -192,8 +176,8 @@ def test_without_a_cluster_there_is_nothing_to_join(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_wrong_flags_are_one_line(flags: tuple[str, ...], told: str, tmp_path: Path) -> None:
-    assert told in fails(2, *train(tmp_path / "run", *flags))
+def test_wrong_flags_are_one_line(flags: tuple[str, ...], message: str, tmp_path: Path) -> None:
+    assert message in fails(2, *train(tmp_path / "run", *flags))
     assert not list(tmp_path.iterdir())
 
 
@@ -213,21 +197,21 @@ def test_alone_everything_is_ones_own() -> None:
     processes.leave(3)
 
 
-WORDS = "cnnjax: error: gone\n"
+MESSAGE = "cnnjax: error: gone\n"
 
 
 @pytest.mark.parametrize(
-    ("end", "heard"),
+    ("end", "printed"),
     [
-        ("os.abort()", WORDS),
-        pytest.param("os.kill(os.getpid(), 9)", WORDS, marks=pytest.mark.slow),
-        pytest.param("say('went'); os._exit(0)", WORDS.replace("gone", "went"), marks=pytest.mark.slow),
+        ("os.abort()", MESSAGE),
+        pytest.param("os.kill(os.getpid(), 9)", MESSAGE, marks=pytest.mark.slow),
+        pytest.param("say('went'); os._exit(0)", MESSAGE.replace("gone", "went"), marks=pytest.mark.slow),
         pytest.param("sys.exit(3)", "", marks=pytest.mark.slow),
         pytest.param("", "", marks=pytest.mark.slow),
     ],
 )
-def test_last_words_are_heard_where_a_process_disappears(end: str, heard: str) -> None:
+def test_a_process_that_disappears_leaves_a_message(end: str, printed: str) -> None:
     code = "import os, sys; from cnnjax.devices.processes import _last_words\n"
     code += f"with _last_words() as say:\n    say('gone')\n    {end or 'pass'}"
     done = subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT, capture_output=True, text=True)
-    assert done.stderr == heard
+    assert done.stderr == printed

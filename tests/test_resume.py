@@ -1,10 +1,8 @@
-"""A run that was interrupted ends as the one that was not: to the bit, from real files, with dropout on."""
+"""An interrupted and resumed run ends exactly as an uninterrupted one, to the bit, with dropout on."""
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +13,7 @@ from hypothesis import strategies as st
 from runs import (
     TINY,
     assert_same_run,
+    change_rows,
     contents,
     environment,
     fails,
@@ -58,13 +57,13 @@ def _shorter(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def shorter(_shorter: Path, tmp_path: Path) -> Path:
-    """A finished run of two epochs, to do with as one likes."""
+    """A copy of a finished run of two epochs."""
     return shutil.copytree(_shorter, tmp_path / "shorter")
 
 
 @pytest.fixture
 def interrupted(shorter: Path) -> Path:
-    """The same, as if it had been killed after its last checkpoint, on the way to four epochs."""
+    """A run of four epochs that was killed after its second checkpoint."""
     for name in ("result.json", "curves.png", "confusion_matrix.png"):
         (shorter / name).unlink()
     record = json.loads((shorter / "config.json").read_text())
@@ -84,7 +83,7 @@ def test_a_new_process_goes_on_to_the_bit(uninterrupted: Path, interrupted: Path
 
 
 def test_another_number_of_devices_is_accepted(uninterrupted: Path, interrupted: Path) -> None:
-    """Batches and masks are the same; sums are made in another order, which leaves float32's last digits."""
+    """Batches and masks are the same; the order of sums differs, which changes float32's last digits."""
     out = succeeds("train", "--resume", "--out", str(interrupted), "--devices", "4")
     assert "last digits" in out and "device count 4 (was 1)" in out
     for ours, theirs in zip(history(interrupted)[1:], history(uninterrupted)[1:], strict=True):
@@ -127,7 +126,7 @@ def test_without_a_run_it_begins(uninterrupted: Path, tmp_path: Path) -> None:
 
 
 def test_no_interruption_is_seen_in_the_result(uninterrupted: Path, interrupted: Path) -> None:
-    """The tail alone was lost: every epoch has its checkpoint, and nothing else is left."""
+    """If only the end was lost, resuming rewrites nothing but result.json."""
     succeeds("train", "--resume", "--out", str(interrupted))
     before = contents(interrupted)
     (interrupted / "result.json").unlink()
@@ -215,7 +214,7 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=5,
 )
-RECORD = resumption.record_of(TrainConfig(dataset="fashion_mnist"), TINY)
+RECORD = resumption.config_record(TrainConfig(dataset="fashion_mnist"), TINY)
 DAMAGED = st.one_of(
     st.binary(max_size=50),
     JSON.map(lambda value: json.dumps(value).encode()),
@@ -250,14 +249,13 @@ def test_any_damage_to_the_configuration_is_one_line(
 @given(st.dictionaries(st.integers(1, 30), st.sampled_from([0.1, 0.2, 0.3]), min_size=1))
 def test_the_best_and_the_last_two_are_kept(val_loss: dict[int, float]) -> None:
     kept = checkpoints.kept(list(val_loss), val_loss)
-    newest = sorted(val_loss)
-    best = min(newest, key=lambda epoch: val_loss[epoch])
-    assert kept == {*newest[-2:], best}
+    ordered = sorted(val_loss)
+    assert kept == {*ordered[-2:], min(ordered, key=lambda epoch: val_loss[epoch])}
 
 
 def test_checkpoints_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     losses = iter([0.5, 0.1, 0.4, 0.3, 0.2])
-    _scripted(monkeypatch, lambda row: row | {"val_loss": next(losses)})
+    change_rows(monkeypatch, lambda row: row | {"val_loss": next(losses)})
     succeeds(*train(tmp_path / "run", "--epochs", "5"))
     assert _names(tmp_path / "run") == {"epoch-2", "epoch-4", "epoch-5"}
 
@@ -278,7 +276,7 @@ def test_an_interrupt_saves_the_last_finished_epoch(
         return row
 
     with monkeypatch.context() as patch:
-        _scripted(patch, stop)
+        change_rows(patch, stop)
         ended = main(*train(out, "--epochs", str(EPOCHS), "--checkpoint-every", "10"))
     assert ended.code == 130 and ended.err.count("\n") == 1
     assert "3 of 4 epochs saved" in ended.err and f"train --resume --out {out}" in ended.err
@@ -289,12 +287,12 @@ def test_an_interrupt_saves_the_last_finished_epoch(
 
 
 def test_restoring_is_the_inverse_of_saving(tmp_path: Path) -> None:
-    state, about = _state(), _about(1)
-    checkpoints.save(tmp_path, checkpoints.host_tree(state), about)
-    found = checkpoints.newest(tmp_path, print)
-    assert found is not None and found.manifest._replace(files={}) == about
+    state, manifest = _state(), _manifest(1)
+    checkpoints.save(tmp_path, checkpoints.host_tree(state), manifest)
+    saved = checkpoints.newest(tmp_path, print)
+    assert saved is not None and saved.manifest._replace(files={}) == manifest
     like = jax.tree.map(jnp.zeros_like, state._replace(key=None))._replace(key=jax.random.key(9))
-    back = checkpoints.restore(found.path, like)
+    back = checkpoints.restore(saved.path, like)
     assert jax.tree.structure(back) == jax.tree.structure(state)
     for leaf, same in zip(jax.tree.leaves(back), jax.tree.leaves(state), strict=True):
         assert leaf.aval == same.aval
@@ -315,17 +313,6 @@ def _names(out: Path) -> set[str]:
     return {path.name for path in (out / "checkpoints").iterdir()}
 
 
-def _scripted(patch: pytest.MonkeyPatch, change: Any) -> None:
-    """Let `change` have each epoch's row first."""
-    epochs = training.programs.epochs
-
-    def scripted(*arguments: Any, **options: Any) -> Iterator[Any]:
-        for end in epochs(*arguments, **options):
-            yield end._replace(row=change(end.row))
-
-    patch.setattr(training.programs, "epochs", scripted)
-
-
 def _state() -> TrainState:
     hparams = jax.tree.map(jnp.float32, TrainConfig().hparams)
     images = jnp.zeros((1, 28, 28, 1))
@@ -333,7 +320,7 @@ def _state() -> TrainState:
     return make(streams(jax.random.key(3)))
 
 
-def _about(epochs: int) -> Manifest:
+def _manifest(epochs: int) -> Manifest:
     columns = ("loss", "accuracy", "val_loss", "val_accuracy", "seconds")
     rows = [{"epoch": epoch, **dict.fromkeys(columns, 1 / 3)} for epoch in range(1, epochs + 1)]
     return Manifest(RECORD, {"name": "x", "sha256": {}}, {"jax": "1"}, {"count": 1}, 1, 2.5, rows, {})

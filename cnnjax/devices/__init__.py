@@ -1,1 +1,1 @@
-"""Devices, processes and signals: where a program runs and how it ends."""
+"""Device layouts, multiple processes, and signals."""

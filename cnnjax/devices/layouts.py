@@ -1,9 +1,8 @@
-"""How a run lies on devices: on one, or with every batch divided over many and the state on each of them.
+"""Layouts of a run on devices: a single device, or data parallelism (batch sharded, state replicated).
 
-The step is the same everywhere (`cnnjax.train`); a layout says how arrays are placed and how the step is
-compiled. Over many devices the division is written out, by `shard_map` under `jit` or by `pmap`, and not left
-to XLA's partitioner: so the sums over gradients and metrics are the only communication on every backend,
-where the partitioner would send the patches of the CPU's convolution around.
+The training step is the same in every layout; a layout decides where arrays live and how the step is
+compiled. Sharding is explicit, by `shard_map` under `jit` or by `pmap`, so that the sums over gradients and
+metrics are the only communication; XLA's partitioner would also send the patches of the CPU's convolution.
 """
 
 import os
@@ -25,56 +24,55 @@ Mapper = Literal["jit", "pmap"]
 
 
 class Layout(NamedTuple):
-    """Devices, and what a run does differently on them."""
+    """How a run places its arrays on devices and compiles its functions."""
 
-    size: int  # devices, those of all processes together
-    axis_name: str | None  # the mapped axis that divides a batch
-    options: Mapping[str, Any]  # of XLA's compiler
-    replicate: Callable[[Any], Any]  # a tree of host arrays or local ones -> the same on every device
-    divide: Callable[[Any], jax.Array]  # a plan i32[steps, batch] -> its batch axis over the devices
-    # train_epoch's (state, data, plan, hparams) -> (state, sums), to be compiled; the state is donated
+    size: int  # number of devices, over all processes
+    axis_name: str | None  # the mapped axis that shards a batch
+    options: Mapping[str, Any]  # XLA compiler options
+    replicate: Callable[[Any], Any]  # tree of host or local arrays -> copies on every device
+    divide: Callable[[Any], jax.Array]  # plan i32[steps, batch] -> batch axis sharded over the devices
+    # Wrap a function for compilation: (state, data, plan, hparams) -> (state, sums), with the state donated,
     epoch: Callable[[Callable[..., Any]], Any]
-    evaluation: Callable[[Callable[..., Any]], Any]  # (params, data) -> sums, to be compiled
+    evaluation: Callable[[Callable[..., Any]], Any]  # and (params, data) -> sums.
 
 
 def cores() -> int:
-    """Cores that this process may use; macOS, which knows no affinity, tells all."""
+    """Return how many cores this process may use (on macOS, which has no affinity, all of them)."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def host_devices(count: int) -> None:
-    """Make a CPU `count` devices at least, if JAX has not started yet.
+    """Simulate at least `count` devices on the CPU, if JAX has not been initialised yet.
 
-    At most 8 or one a core: more would only wait for each other, and 8 let a laptop try what runs on a
-    machine of 8 accelerators.
+    The limit is one device per core, or 8 if there are fewer cores, so that a laptop can try what will run
+    on 8 accelerators.
     """
     count = min(count, max(8, cores()))
     if jax.config.values["jax_num_cpu_devices"] < count:
-        with suppress(RuntimeError):  # it has
+        with suppress(RuntimeError):  # already initialised
             jax.config.update("jax_num_cpu_devices", count)
 
 
 def layout(devices: int | None = None, by: Mapper = "jit") -> Layout:
-    """Lay a run on so many devices of each process, by default on all; a CPU is one unless asked for more.
+    """Return the layout over `devices` devices per process: by default all accelerators, or one CPU device.
 
-    To be called before JAX's first computation, or a CPU keeps to the devices that it is.
+    On a CPU, any number up to the limit of `host_devices` can be simulated, if this is called before JAX's
+    first computation.
 
     Raises:
-        ArgumentError: there are not so many.
+        ArgumentError: there are fewer devices.
     """
     if devices is not None:
         if devices < 1:
             raise ArgumentError(f"--devices {devices} must be at least 1")
         host_devices(devices)
-    of_process: dict[int, list[Any]] = {}
-    for device in jax.devices():
-        of_process.setdefault(device.process_index, []).append(device)
-    there = min(map(len, of_process.values()))
-    each = devices or (1 if jax.default_backend() == "cpu" else there)
-    if each > there:
+    by_process = [jax.local_devices(process) for process in range(jax.process_count())]
+    available = min(map(len, by_process))
+    each = devices or (1 if jax.default_backend() == "cpu" else available)
+    if each > available:
         kind = jax.devices()[0].device_kind
-        raise ArgumentError(f"--devices {each} is more than there are: {there} ({kind}); give fewer")
-    chosen = [device for members in of_process.values() for device in members[:each]]
+        raise ArgumentError(f"--devices {each} is more than there are: {available} ({kind}); give fewer")
+    chosen = [device for local in by_process for device in local[:each]]
     if len(chosen) == 1 and by == "jit":
         return one_device()
     mesh = jax.make_mesh((len(chosen),), (AXIS,), axis_types=(AxisType.Auto,), devices=chosen)
@@ -82,7 +80,7 @@ def layout(devices: int | None = None, by: Mapper = "jit") -> Layout:
 
 
 def refuse_undivided(batch_size: int, over: Layout) -> None:
-    """Raise `ArgumentError` unless every device gets as many examples of a batch."""
+    """Raise `ArgumentError` unless a batch divides evenly over the devices."""
     if batch_size % over.size:
         fits = max(n for n in range(1, over.size) if batch_size % n == 0)
         raise ArgumentError(
@@ -92,7 +90,7 @@ def refuse_undivided(batch_size: int, over: Layout) -> None:
 
 
 def one_device() -> Layout:
-    """The first device, without any division."""
+    """Return the layout of a single device: the first."""
     return Layout(
         size=1,
         axis_name=None,
@@ -105,22 +103,21 @@ def one_device() -> Layout:
 
 
 def by_jit(mesh: Mesh) -> Layout:
-    """The devices of a mesh with the one axis `AXIS`, under `jit`."""
+    """Return the layout over a mesh with the single axis `AXIS`, by `shard_map` under `jit`."""
 
     def epoch(run: Callable[..., Any]) -> Any:
         specs = (P(), P(), P(None, AXIS), P())
-        return jax.jit(
-            jax.shard_map(run, mesh=mesh, in_specs=specs, out_specs=P()),
-            donate_argnums=0,
-        )
+        return jax.jit(jax.shard_map(run, mesh=mesh, in_specs=specs, out_specs=P()), donate_argnums=0)
 
     def evaluation(run: Callable[..., Any]) -> Any:
         return jax.jit(jax.shard_map(run, mesh=mesh, in_specs=P(), out_specs=P()))
 
+    # With one device per core, threads inside an operation only wait for each other.
+    options = {"xla_cpu_multi_thread_eigen": False} if jax.default_backend() == "cpu" else {}
     return Layout(
         size=mesh.size,
         axis_name=AXIS,
-        options=_options(),
+        options=options,
         replicate=partial(jax.tree.map, partial(place, NamedSharding(mesh, P()))),
         divide=partial(place, NamedSharding(mesh, P(None, AXIS))),
         epoch=epoch,
@@ -129,7 +126,7 @@ def by_jit(mesh: Mesh) -> Layout:
 
 
 def by_pmap(mesh: Mesh) -> Layout:
-    """The same, with the steps under `pmap`."""
+    """Return the layout over the same mesh with the training step under `pmap`."""
     devices = list(mesh.devices.flat)
 
     def divide(plan: Any) -> jax.Array:
@@ -143,16 +140,11 @@ def by_pmap(mesh: Mesh) -> Layout:
     return by_jit(mesh)._replace(divide=divide, epoch=epoch)
 
 
-def _options() -> Mapping[str, Any]:
-    """With a device a core, threads inside an operation only wait for each other."""
-    return {"xla_cpu_multi_thread_eigen": False} if jax.default_backend() == "cpu" else {}
-
-
 def place(sharding: Sharding, value: Any) -> jax.Array:
-    """An array of which every process has the whole, its parts on the devices that `sharding` names."""
+    """Place an array by `sharding`; every process passes the whole array."""
     if jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
         data = place(sharding, jax.random.key_data(value))
         return jax.random.wrap_key_data(data, impl=str(jax.random.key_impl(value)))
     host = np.asarray(value)
-    # Copies, because JAX may use the memory it is given, and a state is donated.
+    # Copy, because JAX may alias the memory that it is given, and a state is donated.
     return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index].copy())

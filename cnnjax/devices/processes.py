@@ -1,11 +1,10 @@
-"""Several processes, on one machine or many, as one run: through JAX's own distributed runtime.
+"""Runs of several processes, on one machine or many, through JAX's distributed runtime.
 
-Process 0 leads: it alone reads the run directory, writes and prints, and hands the others what they need. All
-of them load the data and train, each feeding its own devices their share of every batch.
+Process 0 leads: only it reads the run directory, writes and prints, and it sends the others what they need.
+All processes load the data and train, each feeding its own devices their share of every batch.
 
-A process that dies is noticed by JAX's heartbeats, whereupon the C++ code below JAX ends every other one on
-the spot. So that this too ends with a line that says what happened, each process has a helper beside it that
-has the line ready, and prints it when the process disappears without having taken it back.
+JAX's heartbeats detect a process that has died, and JAX's C++ code then kills all others at once. So that an
+error message is still printed, each process starts a helper that prints one if the process disappears.
 """
 
 import os
@@ -21,12 +20,12 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from cnnjax.errors import ArgumentError, UserError
+from cnnjax.errors import ArgumentError, UserError, one_line
 
 START_SECONDS = 120
 """How long a process waits for the others to start."""
 SILENCE_SECONDS = 100
-"""After how long without a heartbeat a process counts as lost."""
+"""How long a process may send no heartbeat before it counts as lost."""
 
 T = TypeVar("T")
 
@@ -43,24 +42,24 @@ sys.stderr.write(last.lstrip())
 
 @dataclass(frozen=True)
 class Processes:
-    """Flags with which several processes make one run. Start the same command in each."""
+    """Flags that join several processes into one run. Start the same command in each."""
 
     distributed: bool = False
-    """Ask SLURM, Open MPI, Kubernetes or the TPU pod which processes there are, and join them."""
+    """Join the processes that SLURM, Open MPI, Kubernetes or the TPU pod reports."""
     coordinator_address: str | None = None
-    """By hand: HOST:PORT of process 0, the same in every process."""
+    """Without a cluster: HOST:PORT of process 0, the same in every process."""
     num_processes: int | None = None
-    """By hand: how many processes there are."""
+    """Without a cluster: the number of processes."""
     process_id: int | None = None
-    """By hand: which one this is, from 0."""
+    """Without a cluster: the number of this process, from 0."""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be, before anything waits for it."""
+        """Refuse invalid combinations before anything waits for other processes."""
         _, address, number, process = astuple(self)
         given = [value is not None for value in (address, number, process)]
         if any(given) and not all(given):
             raise ArgumentError(
-                "by hand, --coordinator-address, --num-processes and --process-id are given together"
+                "--coordinator-address, --num-processes and --process-id must be given together"
             )
         if address is None:
             return
@@ -69,12 +68,12 @@ class Processes:
             raise ArgumentError(f"--coordinator-address {address} must be HOST:PORT")
         if number < 1 or not 0 <= process < number:
             raise ArgumentError(
-                f"--process-id {process} must lie between 0 and --num-processes {number}, itself not included"
+                f"--process-id {process} must be at least 0 and less than --num-processes {number}"
             )
 
     @property
     def asked_for(self) -> bool:
-        """Whether there is anything to join."""
+        """Whether these flags ask to join other processes."""
         return self.distributed or self.process_id is not None
 
 
@@ -83,43 +82,42 @@ ALONE = Processes()
 
 @contextmanager
 def joined(asked: Processes) -> Iterator[None]:
-    """Within this context, which comes before JAX's first computation, the processes are one.
+    """Join the processes for the time of this context; enter it before JAX's first computation.
 
-    Its end waits for all of them. After an error the caller is to print it and `leave`.
+    Leaving the context waits for all processes. After an error, the caller should print it and call `leave`.
 
     Raises:
-        ArgumentError: none are found.
-        UserError: another process is lost, where that can be noticed in Python.
+        ArgumentError: no cluster was detected.
+        UserError: another process is lost, if Python can detect that.
     """
     if not asked.asked_for:
         yield
         return
     with _last_words() as say:
         say(
-            f"the processes of this run did not all meet within {START_SECONDS} s: start every one of them, "
-            "and see that --coordinator-address is process 0's, on a free port that the others can reach"
+            f"not all processes of this run connected within {START_SECONDS} s; start all of them, and check "
+            "that --coordinator-address is process 0's, with a free port that the others can reach"
         )
         _initialize(asked)
         say(
-            "this process was ended from outside, or because another one of the run is lost: what that one "
-            f"printed says why; {_GO_ON}"
+            "this process was killed, or another process of this run was lost: see the error it "
+            f"printed; {_GO_ON}"
         )
         try:
             yield
             jax.distributed.shutdown()
-        except RuntimeError as error:  # JAX's own are of this kind
-            first = " ".join(str(error).split())[:200]
+        except RuntimeError as error:  # JAX's errors are of this type
             raise UserError(
-                "another process of this run is lost, and what that one printed says why, or a device failed "
-                f"({first}); {_GO_ON}"
+                "another process of this run was lost: see the error it printed; or a device failed "
+                f"({one_line(error)}); {_GO_ON}"
             ) from error
 
 
-_GO_ON = "start all of them again, `train` with --resume, to go on"
+_GO_ON = "to continue, start all processes again, `train` with --resume"
 
 
 def _initialize(asked: Processes) -> None:
-    # It would take SIGTERM for itself, and leave nothing to `cnnjax.devices.signals`.
+    # The preemption service would handle SIGTERM instead of `cnnjax.devices.signals`.
     jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(
@@ -129,9 +127,9 @@ def _initialize(asked: Processes) -> None:
             initialization_timeout=START_SECONDS,
             heartbeat_timeout_seconds=SILENCE_SECONDS,
         )
-    except ValueError as error:  # the runtime's word for what it could not find out
+    except ValueError as error:  # what the runtime raises if it detects no cluster
         raise ArgumentError(
-            "--distributed finds no SLURM, Open MPI, Kubernetes or TPU pod here; give --coordinator-address, "
+            "--distributed detects no SLURM, Open MPI, Kubernetes or TPU pod; give --coordinator-address, "
             "--num-processes and --process-id"
         ) from error
     except (RuntimeError, OSError) as error:
@@ -144,12 +142,12 @@ def several() -> bool:
 
 
 def leads() -> bool:
-    """Whether this is the process that writes and prints; it is where there is no other."""
+    """Whether this process writes and prints: process 0, or the only one."""
     return not several() or jax.process_index() == 0
 
 
 def from_leader(value: T) -> T:
-    """What process 0 passes, in all processes; all call this at the same places."""
+    """Broadcast the value that process 0 passes; every process must call this at the same point."""
     if not several():
         return value
     content = np.frombuffer(pickle.dumps(value), np.uint8) if leads() else np.empty(0, np.uint8)
@@ -159,20 +157,20 @@ def from_leader(value: T) -> T:
 
 
 def fetch(tree: Any) -> Any:
-    """The arrays of a tree as NumPy's, whole, from whatever process holds their parts."""
+    """Copy a tree of arrays to the host, gathering the shards of all processes."""
     if not several():
         return jax.device_get(tree)
     return multihost_utils.process_allgather(tree, tiled=True)
 
 
 def silence_followers() -> None:
-    """Let process 0 alone print."""
+    """Discard what processes other than 0 print."""
     if not leads():
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (open to the end)
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (stays open until the process ends)
 
 
 def leave(code: int) -> None:
-    """Where there are several processes, end this one at once: an orderly exit would wait for the others."""
+    """In a run of several processes, exit at once: a normal exit would wait for the others."""
     if several():
         with suppress(OSError):
             sys.stdout.flush()
@@ -182,15 +180,15 @@ def leave(code: int) -> None:
 
 @contextmanager
 def _last_words() -> Iterator[Callable[[str], None]]:
-    """A function that sets the line to be printed on stderr if this process disappears within the context."""
+    """Yield a function that sets the error to print on stderr if this process dies within the context."""
     command = [sys.executable, "-I", "-S", "-c", _HELPER]
     with subprocess.Popen(command, stdin=subprocess.PIPE, text=True) as helper:
         assert helper.stdin is not None
 
-        def say(words: str) -> None:
+        def say(message: str) -> None:
             assert helper.stdin is not None
-            with suppress(OSError):  # whoever killed the helper does without its words
-                helper.stdin.write(f"cnnjax: error: {words}\n" if words else " \n")
+            with suppress(OSError):  # the helper may have been killed
+                helper.stdin.write(f"cnnjax: error: {message}\n" if message else " \n")
                 helper.stdin.flush()
 
         try:

@@ -1,9 +1,9 @@
-"""Ctrl-C and SIGTERM as exceptions of the main thread that break nothing and do not get lost.
+"""Turn Ctrl-C and SIGTERM into exceptions that are neither lost nor raised during an import.
 
-Python raises such an exception wherever the main thread happens to be. In the middle of an import it can
-leave the import lock taken, on which another thread then waits for ever; in a destructor or a callback of the
-garbage collector (JAX has one) it is dropped. So here it waits for the end of an import, and is raised again
-where it was dropped.
+Python raises the exception of a signal wherever the main thread happens to be. During an import, that can
+leave the import lock held, and another thread then waits forever. In a destructor or a garbage collection
+callback (JAX has one), the exception is dropped. Here it is delayed until the import ends, and raised again
+if it was dropped.
 """
 
 import signal
@@ -15,24 +15,24 @@ from types import FrameType
 from typing import Any
 
 RETRY = 0.02
-"""Seconds after which a signal that could not be heeded is looked at again."""
+"""Seconds until a delayed or dropped signal is raised again."""
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, which is taken as Ctrl-C is: whoever saves at the one saves at the other."""
+    """SIGTERM, as a subclass of what Ctrl-C raises, so that code that saves on one saves on both."""
 
 
 @contextmanager
 def as_exceptions() -> Iterator[None]:
     """Within this context, SIGINT raises `KeyboardInterrupt` and SIGTERM its subclass `Terminated`.
 
-    SIGALRM is used to look again. Signals that the process was started to ignore stay ignored.
+    SIGALRM triggers the retries. Signals that the process was started to ignore stay ignored.
     """
-    if threading.current_thread() is not threading.main_thread():  # which alone may handle signals
+    if threading.current_thread() is not threading.main_thread():  # only that one may handle signals
         yield
         return
     kinds = {signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: Terminated}
-    heeded = [number for number in kinds if signal.getsignal(number) is not signal.SIG_IGN]
+    handled = [number for number in kinds if signal.getsignal(number) is not signal.SIG_IGN]
     last: type[KeyboardInterrupt] = KeyboardInterrupt
     report = sys.unraisablehook
 
@@ -44,14 +44,14 @@ def as_exceptions() -> Iterator[None]:
         else:
             raise last
 
-    def again(lost: Any) -> None:
-        if issubclass(lost.exc_type, KeyboardInterrupt):
+    def retry(dropped: Any) -> None:
+        if issubclass(dropped.exc_type, KeyboardInterrupt):
             signal.setitimer(signal.ITIMER_REAL, RETRY)
         else:
-            report(lost)
+            report(dropped)
 
-    before = {number: signal.signal(number, handle) for number in (*heeded, signal.SIGALRM)}
-    sys.unraisablehook = again
+    before = {number: signal.signal(number, handle) for number in (*handled, signal.SIGALRM)}
+    sys.unraisablehook = retry
     try:
         yield
     finally:

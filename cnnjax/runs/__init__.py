@@ -1,1 +1,1 @@
-"""One run on disk: its directory, checkpoints, progress, and how it resumes."""
+"""A training run on disk: its directory, checkpoints and progress, and how it resumes."""

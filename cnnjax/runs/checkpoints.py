@@ -1,10 +1,13 @@
-"""Checkpoints: a training state in a directory of its own, through Orbax, and what else a resume needs.
+"""Checkpoints of a run: the training state, saved with Orbax, and a manifest.
 
     checkpoints/epoch-N/manifest.json   SHA-256 of every other file, the configuration, the history so far
     checkpoints/epoch-N/...             Orbax's files
 
-A directory appears under its name whole, and on the disk, or not at all; whether it still is whole is asked
-of the manifest before anything is read. The best by validation loss and the last two are kept.
+A checkpoint is written atomically and verified against its manifest before it is restored. The last two and
+the one of lowest validation loss are kept.
+
+Orbax is the format that other programs read. A population's state (`cnnjax.experiment.results`) is a single
+.npz file instead: it serves only to resume, needs no manifest, and lets experiments run without Orbax.
 """
 
 import errno
@@ -23,155 +26,139 @@ import jax
 import numpy as np
 
 from cnnjax.devices import processes
-from cnnjax.errors import UserError
+from cnnjax.errors import UserError, one_line
 from cnnjax.runs import manifest
 from cnnjax.runs.manifest import Manifest
 from cnnjax.state import TrainState
 
 
 class Checkpoint(NamedTuple):
-    """A checkpoint that was whole when it was looked at."""
+    """A checkpoint that has been verified."""
 
     path: Path
     manifest: Manifest
 
 
 def host_tree(state: TrainState) -> dict[str, Any]:
-    """A copy of the state in host memory, as plain arrays: the typed key as its data.
-
-    It shares no memory with the device, which may be given the state to overwrite.
-    """
-    return jax.tree.map(lambda leaf: np.array(leaf, copy=True), _plain(state))
+    """Copy a state to host memory, as NumPy arrays; the state may be donated afterwards."""
+    return jax.tree.map(lambda leaf: np.array(leaf, copy=True), _without_typed_key(state))
 
 
-def save(directory: Path, tree: dict[str, Any], about: Manifest) -> None:
-    """Write the checkpoint of the last epoch in `about.history`, then delete those not worth keeping.
+def from_host_tree(tree: dict[str, Any], like: TrainState) -> TrainState:
+    """Invert `host_tree`; `like` gives the PRNG implementation of the key."""
+    # Copy, because JAX would alias host arrays that it does not own, and a state is donated.
+    tree = jax.tree.map(lambda leaf: jax.numpy.array(leaf, copy=True), tree)
+    key = jax.random.wrap_key_data(tree.pop("key_data"), impl=str(jax.random.key_impl(like.key)))
+    return TrainState(**tree, key=key)
+
+
+def save(directory: Path, tree: dict[str, Any], content: Manifest) -> None:
+    """Write the checkpoint of the last epoch in `content.history`, and delete those no longer kept.
 
     Args:
-        directory: the run's `checkpoints`; made if missing. One process writes there.
-        tree: of `host_tree`.
-        about: everything but `files`.
+        directory: the run's `checkpoints`, created if missing. Only one process may write there.
+        tree: the state, from `host_tree`.
+        content: the manifest; `files` is filled in.
 
     Raises:
-        UserError: the disk or the directory refuses; the earlier checkpoints are as they were.
+        UserError: it cannot be written. Earlier checkpoints stay as they were.
     """
-    path = directory / f"epoch-{len(about.history)}"
-    aside = directory / f".{path.name}"
+    path = directory / f"epoch-{len(content.history)}"
+    temporary = directory / f".{path.name}"
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        _sweep(directory)
-        _require_room(directory, 100_000 + sum(leaf.nbytes for leaf in jax.tree.leaves(tree)))
-        args, checkpointer = _orbax()
-        checkpointer.save(aside.absolute(), args=args.StandardSave(tree))
-        manifest.write(aside, about)
-        for path_aside in (aside, *aside.rglob("*")):
-            _sync(path_aside)
-        if path.exists():  # a broken one, which a resume has passed over
+        _delete_hidden(directory)
+        _check_space(directory, 100_000 + sum(leaf.nbytes for leaf in jax.tree.leaves(tree)))
+        args, checkpointer = orbax()
+        checkpointer.save(temporary.absolute(), args=args.StandardSave(tree))
+        manifest.write(temporary, content)
+        for written in (temporary, *temporary.rglob("*")):
+            _sync(written)
+        if path.exists():  # a broken one, which the resumed run has skipped
             os.replace(path, directory / f".broken-{path.name}")
-        os.replace(aside, path)
+        os.replace(temporary, path)
         _sync(directory)
-    except Exception as error:  # Orbax and TensorStore raise what they like
+    except Exception as error:  # Orbax and TensorStore raise errors of many types
         raise UserError(f"cannot save {path}: {_reason(error)}") from error
     finally:
-        _sweep(directory)
-    tidy(directory, about.history)
+        _delete_hidden(directory)
+    tidy(directory, content.history)
 
 
 def tidy(directory: Path, history: Sequence[Mapping[str, float]]) -> None:
-    """Delete what is not to be kept; broken ones of later epochs wait until training reaches them.
+    """Delete the checkpoints in the run's `checkpoints` that are not to be kept, given the history so far.
 
-    Args:
-        directory: the run's `checkpoints`; one process writes there.
-        history: the epochs so far.
+    Later epochs can only be broken ones that were skipped; they stay until training reaches them.
     """
     val_loss = {int(row["epoch"]): row["val_loss"] for row in history}
     reached = [epoch for epoch in _epochs(directory) if epoch in val_loss]
     for epoch in set(reached) - kept(reached, val_loss):
         with suppress(OSError):
             os.replace(directory / f"epoch-{epoch}", directory / f".old-{epoch}")
-    _sweep(directory)
+    _delete_hidden(directory)
+
+
+def kept(epochs: Sequence[int], val_loss: Mapping[int, float]) -> set[int]:
+    """Return which of these epochs to keep: the last two, and the first one of lowest validation loss."""
+    return {*sorted(epochs)[-2:], min(epochs, key=lambda epoch: (val_loss[epoch], epoch))}
 
 
 def newest(directory: Path, announce: Callable[[str], None]) -> Checkpoint | None:
-    """The last checkpoint that is whole; each broken one passed over is named in a line.
-
-    None where there is no checkpoint at all.
+    """Return the last intact checkpoint, and announce the broken ones after it; None if there are none.
 
     Raises:
         UserError: all are broken. Nothing is deleted.
     """
-    passed_over = []
+    broken = []
     for epoch in sorted(_epochs(directory), reverse=True):
         path = directory / f"epoch-{epoch}"
         try:
-            found = Checkpoint(path, manifest.verify(path))
+            checkpoint = Checkpoint(path, manifest.verify(path))
         except (manifest.Broken, OSError) as error:
-            passed_over.append(f"{path.name} ({_reason(error)})")
+            broken.append(f"{path.name} ({_reason(error)})")
             continue
-        for line in passed_over:
-            announce(f"broken checkpoint {line}: {path.name} is used")
-        return found
-    if passed_over:
+        for name in broken:
+            announce(f"broken checkpoint {name}: using {path.name}")
+        return checkpoint
+    if broken:
         raise UserError(
-            f"no checkpoint in {directory} is whole: {', '.join(passed_over)}; nothing was deleted: put one "
-            "back from a copy, or start again with --overwrite"
+            f"all checkpoints in {directory} are broken: {', '.join(broken)}; nothing was deleted; restore "
+            "one from a copy, or start again with --overwrite"
         )
     return None
 
 
 def restore(path: Path, like: TrainState) -> TrainState:
-    """Read the state of a whole checkpoint into the structure, shapes and dtypes of `like`.
+    """Read the state in a verified checkpoint, which has the structure, shapes and dtypes of `like`.
 
     Raises:
-        UserError: Orbax cannot; other versions of the libraries may have written it.
+        UserError: Orbax cannot read it, for example because other versions wrote it.
     """
-    target = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), _plain(like))
+    target = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), _without_typed_key(like))
     try:
-        args, checkpointer = _orbax()
+        args, checkpointer = orbax()
         tree = checkpointer.restore(path.absolute(), args=args.StandardRestore(target))
     except Exception as error:
         raise UserError(f"cannot restore {path}: {_reason(error)}") from error
     return from_host_tree(tree, like)
 
 
-def from_host_tree(tree: dict[str, Any], like: TrainState) -> TrainState:
-    """The inverse of `host_tree`; `like` knows the kind of key."""
-    # A copy: JAX would otherwise alias host arrays that it does not own, and the state is donated.
-    tree = jax.tree.map(lambda leaf: jax.numpy.array(leaf, copy=True), tree)
-    key = jax.random.wrap_key_data(tree["key_data"], impl=str(jax.random.key_impl(like.key)))
-    return TrainState(tree["step"], tree["params"], tree["opt_state"], key)
-
-
-def kept(epochs: Sequence[int], val_loss: Mapping[int, float]) -> set[int]:
-    """Of these epochs, the last two and the one of lowest validation loss (of equals the first)."""
-    return {*sorted(epochs)[-2:], min(epochs, key=lambda epoch: (val_loss[epoch], epoch))}
-
-
-def warm_up() -> None:
-    """Import Orbax, which takes seconds."""
-    _orbax()
-
-
 @cache
-def _orbax() -> tuple[Any, Any]:
-    """Orbax's arguments and a checkpointer."""
+def orbax() -> tuple[Any, Any]:
+    """Import Orbax, which takes seconds; return its arguments and a checkpointer."""
     import orbax.checkpoint as ocp
 
-    logging.getLogger("absl").setLevel(logging.CRITICAL)  # what it reports is raised anyway
+    logging.getLogger("absl").setLevel(logging.CRITICAL)  # it also raises what it logs
     options = ocp.options.MultiprocessingOptions()
-    if processes.several():  # one of them is here, and Orbax would wait for the others
+    if processes.several():  # only process 0 saves, and Orbax would wait for the others
         options = ocp.options.MultiprocessingOptions(0, {0}, "cnnjax")
     handler = ocp.StandardCheckpointHandler(multiprocessing_options=options)
     return ocp.args, ocp.Checkpointer(handler, multiprocessing_options=options)
 
 
-def _plain(state: TrainState) -> dict[str, Any]:
-    return {
-        "step": state.step,
-        "params": state.params,
-        "opt_state": state.opt_state,
-        "key_data": jax.random.key_data(state.key),
-    }
+def _without_typed_key(state: TrainState) -> dict[str, Any]:
+    tree = state._asdict()
+    return tree | {"key_data": jax.random.key_data(tree.pop("key"))}
 
 
 def _epochs(directory: Path) -> list[int]:
@@ -180,7 +167,7 @@ def _epochs(directory: Path) -> list[int]:
 
 
 def _sync(path: Path) -> None:
-    """Wait until a file or a directory is on the disk, not just on its way."""
+    """Flush a file or a directory to disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -188,16 +175,16 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
-def _require_room(directory: Path, size: int) -> None:
-    """Raise `OSError` if so many bytes cannot be written, before TensorStore finds out with much noise."""
+def _check_space(directory: Path, size: int) -> None:
+    """Raise `OSError` if so many bytes cannot be written; TensorStore would also print much about it."""
     with tempfile.TemporaryFile(dir=directory, prefix=".room-", buffering=0) as file:
         left = memoryview(bytes(size))
-        while left:  # a disk that fills up takes a part first
+        while left:  # a disk that fills up writes a part first
             left = left[file.write(left) :]
 
 
-def _sweep(directory: Path) -> None:
-    """Delete what is hidden: half-written or on its way out."""
+def _delete_hidden(directory: Path) -> None:
+    """Delete what is half-written or being deleted."""
     for path in directory.glob(".*"):
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
@@ -208,9 +195,8 @@ def _sweep(directory: Path) -> None:
 def _reason(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    text = " ".join(str(error).split()) or type(error).__name__
-    # TensorStore hides the operating system's words in the middle of a long line.
+    # TensorStore's messages are long lines with the operating system's message inside.
     for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        if os.strerror(number) in text:
+        if os.strerror(number) in " ".join(str(error).split()):
             return os.strerror(number)
-    return text if len(text) <= 200 else f"{text[:200]}..."
+    return one_line(error)

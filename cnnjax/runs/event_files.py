@@ -1,81 +1,52 @@
-"""TensorBoard's event files, without TensorFlow: what Keras's callback writes, under the same names.
+"""TensorBoard event files, written without TensorFlow, with the names that Keras's callback uses.
 
     RUN/tensorboard/train/events.out.tfevents...        epoch_loss, epoch_accuracy
     RUN/tensorboard/validation/events.out.tfevents...   epoch_loss, epoch_accuracy
 
-Steps are epochs counted from 0, as Keras's are. The history is what is true: whenever a run begins or goes
-on, the files are made anew from it, so that no step is there twice and none is missing.
+Steps are epochs counted from 0, as in Keras. The files are rewritten from the history whenever a run starts
+or resumes, so that no step is duplicated or missing.
 """
 
 import io
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from cnnjax.errors import UserError
 from cnnjax.files import explained, write_bytes
 from cnnjax.runs.run_directory import TENSORBOARD, Row
 
-PARTS: Mapping[str, str] = MappingProxyType({"train": "", "validation": "val_"})
-"""Subdirectories, and how their columns in the history begin."""
-
-
-def require() -> None:
-    """Raise `UserError`, saying what to install, where the extra is missing."""
-    _tensorboard()
+_PREFIXES = {"train": "", "validation": "val_"}  # subdirectory -> prefix of its columns in the history
 
 
 def begin(run: Path, rows: Sequence[Row]) -> Callable[[Row], None]:
-    """Replace the event files of a run by ones with `rows`; returns what adds a row to them.
+    """Replace the event files of a run with new ones that hold `rows`; return a function that appends a row.
 
     Raises:
-        UserError: the extra is missing, or the files cannot be written.
+        UserError: TensorBoard is not installed, or the files cannot be written.
     """
     now = time.time()
-    files = {part: run / TENSORBOARD / part / f"events.out.tfevents.{now:.0f}.cnnjax" for part in PARTS}
+    files = {part: run / TENSORBOARD / part / f"events.out.tfevents.{now:.0f}.cnnjax" for part in _PREFIXES}
     ended = [now - sum(row["seconds"] for row in rows[i + 1 :]) for i in range(len(rows))]
     for part, path in files.items():
-        content = _version(now) + b"".join(_epoch(part, row, at) for row, at in zip(rows, ended, strict=True))
+        events = [_epoch(part, row, at) for row, at in zip(rows, ended, strict=True)]
         with explained(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             for old in path.parent.glob("events.out.tfevents.*"):
                 old.unlink()
-        write_bytes(path, content)
+        write_bytes(path, b"".join([_event(wall_time=now, file_version="brain.Event:2"), *events]))
 
-    def add(row: Row) -> None:
+    def append(row: Row) -> None:
         for part, path in files.items():
             with explained(path), path.open("ab") as file:
                 file.write(_epoch(part, row, time.time()))
 
-    return add
+    return append
 
 
-def _version(at: float) -> bytes:
-    _, protocol = _tensorboard()
-    return _record(protocol.Event(wall_time=at, file_version="brain.Event:2"))
-
-
-def _epoch(part: str, row: Row, at: float) -> bytes:
-    writer, protocol = _tensorboard()
-    del writer
-    values = [
-        {"tag": f"epoch_{name}", "simple_value": row[PARTS[part] + name]} for name in ("loss", "accuracy")
-    ]
-    return _record(protocol.Event(wall_time=at, step=int(row["epoch"]) - 1, summary={"value": values}))
-
-
-def _record(event: Any) -> bytes:
-    """A protocol buffer between its length and its sums."""
-    writer, _ = _tensorboard()
-    content = io.BytesIO()
-    writer(content).write(event.SerializeToString())
-    return content.getvalue()
-
-
-def _tensorboard() -> tuple[Any, Any]:
-    """The writer of records, and the module of `Event`."""
+def require_tensorboard() -> tuple[Any, Any]:
+    """Return TensorBoard's event protocol and record writer; raise `UserError` if it is not installed."""
     try:
         from tensorboard.compat.proto import event_pb2
         from tensorboard.summary.writer.record_writer import RecordWriter
@@ -83,4 +54,19 @@ def _tensorboard() -> tuple[Any, Any]:
         raise UserError(
             f"--tensorboard needs an extra: pip install 'cnnjax[tensorboard]' ({error})"
         ) from error
-    return RecordWriter, event_pb2
+    return event_pb2, RecordWriter
+
+
+def _epoch(part: str, row: Row, at: float) -> bytes:
+    values = [
+        {"tag": f"epoch_{name}", "simple_value": row[_PREFIXES[part] + name]} for name in ("loss", "accuracy")
+    ]
+    return _event(wall_time=at, step=int(row["epoch"]) - 1, summary={"value": values})
+
+
+def _event(**fields: Any) -> bytes:
+    """Encode an event as a record: its protocol buffer, with length and checksums."""
+    protocol, writer = require_tensorboard()
+    content = io.BytesIO()
+    writer(content).write(protocol.Event(**fields).SerializeToString())
+    return content.getvalue()

@@ -1,4 +1,4 @@
-"""A run in the processes that do not lead it: they train along, and leave nothing."""
+"""The part of a run in processes other than 0: they train along and write nothing."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,44 +13,44 @@ from cnnjax.runs import checkpoints, programs
 from cnnjax.state import TrainState
 
 
-class Order(NamedTuple):
-    """What the leader tells the others, once it knows that the run can be."""
+class Job(NamedTuple):
+    """What process 0 sends to the others once it has accepted the run."""
 
     config: TrainConfig
     data_dir: Path | None
     sha256: dict[str, str]  # of the data
-    done: int  # epochs
+    epochs_done: int
 
 
 def follow(
     layout: Layout, data_dir: Path | None = None, announce: Callable[[str], None] = lambda _: None
 ) -> None:
-    """Train along with `cnnjax.runs.training.train` in process 0, whose configuration counts.
+    """Train along with `cnnjax.runs.training.train` in process 0, which sends the configuration.
 
     Args:
-        layout: as there.
-        data_dir: the directory of the four IDX files on this machine, if it is another than there.
-        announce: told how a download gets on.
+        layout: the same as in process 0.
+        data_dir: the directory of the four IDX files on this machine, if it is not that of process 0.
+        announce: called with a line about each step of a download.
 
     Raises:
-        UserError: the data cannot be had here, or are others than there.
+        UserError: the data cannot be loaded here, or differ from those of process 0.
     """
-    order: Order | None = processes.from_leader(None)
-    if order is None:
+    job: Job | None = processes.from_leader(None)
+    if job is None:
         return
-    config = order.config
-    loaded = load(config.dataset, data_dir or order.data_dir, announce=announce)
-    if loaded.sha256 != order.sha256:
-        raise UserError("the data are not those of process 0; give every process the same --data-dir")
+    config = job.config
+    loaded = load(config.dataset, data_dir or job.data_dir, announce=announce)
+    if loaded.sha256 != job.sha256:
+        raise UserError("the data differ from those of process 0; give every process the same --data-dir")
     program = programs.build(config, *training_split(loaded, config.train_split), layout)
-    state = common_state(program.start, layout)
-    for end in programs.epochs(program, state, range(order.done, config.epochs)):
+    state = broadcast_state(program.start, layout)
+    for end in programs.epochs(program, state, range(job.epochs_done, config.epochs)):
         if not programs.finite(end.row):
-            raise UserError(f"the loss of epoch {end.row['epoch']} is not finite: process 0 says more")
+            raise UserError(f"the loss of epoch {end.row['epoch']} is not finite; see the error of process 0")
 
 
-def common_state(state: TrainState, layout: Layout) -> TrainState:
-    """The leader's state, on the devices of all processes; `state` has its shapes."""
+def broadcast_state(state: TrainState, layout: Layout) -> TrainState:
+    """Place process 0's state on the devices of all processes; `state` gives its structure and shapes."""
     if processes.several():
         state = checkpoints.from_host_tree(processes.from_leader(checkpoints.host_tree(state)), state)
     return layout.replicate(state)

@@ -1,4 +1,4 @@
-"""The manifest of a checkpoint: what is known of it besides the state, and whether it still is whole."""
+"""The manifest of a checkpoint: its metadata, and the digests that verify its files."""
 
 import hashlib
 import json
@@ -10,38 +10,34 @@ MANIFEST = "manifest.json"
 
 
 class Manifest(NamedTuple):
-    """What is known of a checkpoint besides the state."""
+    """The metadata of a checkpoint."""
 
     config: dict[str, Any]  # the content of config.json
     data: dict[str, Any]  # name, and sha256 by file
     versions: dict[str, str]  # by package
     device: dict[str, Any]  # platform, kind, count
     mask_scheme: int
-    seconds: float  # from the start of the run, over all processes
-    history: list[dict[str, float]]  # the rows of history.csv so far
+    seconds: float  # since the start of the run, without interruptions
+    history: list[dict[str, float]]  # the rows of history.csv up to this epoch
     files: dict[str, str]  # sha256 by path within the checkpoint
 
 
 class Broken(Exception):
-    """The checkpoint is not what was written; says what is wrong."""
+    """A file of the checkpoint is missing or has changed; the message names it."""
 
 
-def write(directory: Path, about: Manifest) -> None:
-    """Write the manifest of what the directory holds; `about` is everything but `files`."""
-    there = (path for path in sorted(directory.rglob("*")) if path.is_file())
-    files = {str(path.relative_to(directory)): _sha256(path) for path in there}
-    content = about._replace(files=files)._asdict()
-    # With its own digest, so that a changed manifest is noticed too.
+def write(directory: Path, manifest: Manifest) -> None:
+    """Write the manifest of a checkpoint, with `files` replaced by the digests of the directory's files."""
+    paths = (path for path in sorted(directory.rglob("*")) if path.is_file())
+    files = {str(path.relative_to(directory)): _sha256(path) for path in paths}
+    content = manifest._replace(files=files)._asdict()
+    # With a digest of its own, so that changes of the manifest are detected too.
     record = {"sha256": _digest(content), "content": content}
     (directory / MANIFEST).write_text(json.dumps(record, indent=1))
 
 
 def verify(path: Path) -> Manifest:
-    """The manifest of a checkpoint, if everything is as it was written.
-
-    Raises:
-        Broken: it is not.
-    """
+    """Return the manifest of a checkpoint; raise `Broken` if a file is missing or has changed."""
     if not (path / MANIFEST).is_file():
         raise Broken(f"{MANIFEST} is missing")
     try:

@@ -1,7 +1,6 @@
-"""What the screen shows: a progress bar on a terminal, plain lines elsewhere."""
+"""Show the epochs of a run: with a progress bar on a terminal, as plain lines elsewhere."""
 
 import sys
-from types import TracebackType
 from typing import Self
 
 from rich.console import Console
@@ -9,7 +8,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 
 class Screen:
-    """Prints lines, and shows a bar below them while an epoch runs on a terminal."""
+    """Prints a line per epoch and, on a terminal, shows a progress bar for the current epoch."""
 
     def __init__(self, epochs: int, first: int = 1) -> None:
         self._epochs = epochs
@@ -30,34 +29,25 @@ class Screen:
         self._bar.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Take the bar away."""
+    def __exit__(self, *_: object) -> None:
+        """Remove the bar."""
         self._bar.stop()
 
     def progress(self, epoch: int, done: int, parts: int) -> None:
-        """Move the bar; the first part of an epoch starts it anew."""
+        """Move the bar; the first part of an epoch resets it."""
         if done == 1:
             self._bar.reset(self._task, total=parts, epoch=epoch, epochs=self._epochs)
         self._bar.update(self._task, completed=done)
 
     def epoch(self, row: dict[str, float]) -> None:
-        """Print the line of one epoch."""
-        width = len(str(self._epochs))
-        self.line(
-            f"epoch {int(row['epoch']):{width}d}/{self._epochs}"
+        """Print the line of a finished epoch."""
+        line = (
+            f"epoch {int(row['epoch']):{len(str(self._epochs))}d}/{self._epochs}"
             f"  loss {row['loss']:.4f}  accuracy {row['accuracy']:.4f}"
             f"  val_loss {row['val_loss']:.4f}  val_accuracy {row['val_accuracy']:.4f}"
             f"  {row['seconds']:.1f} s"
         )
-
-    def line(self, text: str) -> None:
-        """Print one line, above the bar."""
         if self.live:
-            self._bar.console.print(text, markup=False)
+            self._bar.console.print(line, markup=False)
         else:
-            print(text, flush=True)
+            print(line, flush=True)

@@ -1,4 +1,4 @@
-"""What a run directory allows: with which configuration and from where a run in it goes on, or why not."""
+"""Whether and how the run in a directory can be resumed."""
 
 from collections.abc import Callable
 from dataclasses import asdict, fields
@@ -18,104 +18,103 @@ from cnnjax.runs.manifest import Manifest
 CONFIG = "config.json"
 
 
-def record_of(config: TrainConfig, data_dir: Path | None) -> dict[str, Any]:
-    """The content of config.json."""
+def config_record(config: TrainConfig, data_dir: Path | None) -> dict[str, Any]:
+    """Return the content of config.json."""
     return asdict(config) | {"data_dir": None if data_dir is None else str(data_dir.absolute())}
 
 
 def recorded(run: Path, announce: Callable[[str], None]) -> tuple[TrainConfig, Path | None] | None:
-    """What the run in this directory was asked for: its configuration and its --data-dir.
+    """Return the configuration and the --data-dir of the run in a directory; None if it holds no run.
 
-    From config.json, or from the last whole checkpoint where that is damaged or missing; None where there is
-    no run.
+    They come from config.json, or from the last intact checkpoint if that file is damaged or missing.
 
     Raises:
         UserError: both are damaged.
     """
-    path = run / CONFIG
+    path, damage = run / CONFIG, None
     try:
         record = files.read_json(path)
         if record is not None:
-            return _parsed(record, path)
-    except UserError as damaged:
-        found = checkpoints.newest(run / run_directory.CHECKPOINTS, announce)
-        if found is None:
-            raise
-        announce(f"{damaged}; {found.path.name} knows what it held")
-        return _parsed(found.manifest.config, found.path)
-    found = checkpoints.newest(run / run_directory.CHECKPOINTS, announce)
-    return None if found is None else _parsed(found.manifest.config, found.path)
+            return _parse(record, path)
+    except UserError as error:
+        damage = error
+    checkpoint = checkpoints.newest(run / run_directory.CHECKPOINTS, announce)
+    if checkpoint is not None:
+        if damage is not None:
+            announce(f"{damage}; using the configuration in {checkpoint.path.name}")
+        return _parse(checkpoint.manifest.config, checkpoint.path)
+    if damage is not None:
+        raise damage
+    return None
 
 
 def refuse_another_config(config: TrainConfig, recorded: TrainConfig, run: Path) -> None:
-    """Raise `ArgumentError`, naming what differs, unless the configurations agree in all but `epochs`."""
+    """Raise `ArgumentError`, naming the differences, unless the configurations agree in all but `epochs`."""
     was, given = asdict(recorded), asdict(config)
     differ = [name for name in was if name != "epochs" and was[name] != given[name]]
     if differ:
         flags = ", ".join(f"--{name.replace('_', '-')} {was[name]} (not {given[name]})" for name in differ)
-        raise ArgumentError(
-            f"{run} was started with {flags}; give the same or nothing, or choose another --out"
-        )
+        raise ArgumentError(f"{run} was started with {flags}; omit these flags, or choose another --out")
 
 
 def refuse_another_run(config: TrainConfig, start: Checkpoint) -> None:
-    """Check that a run of `config` can go on from the checkpoint `start`.
+    """Check that a run of `config` can resume from the checkpoint `start`.
 
     Raises:
-        ArgumentError: another configuration, or more epochs than are asked for.
-        UserError: another version of the mask scheme.
+        ArgumentError: the configuration differs, or the checkpoint has more epochs than `config`.
+        UserError: the mask scheme has another version.
     """
-    recorded, _ = _parsed(start.manifest.config, start.path)
+    recorded, _ = _parse(start.manifest.config, start.path)
     refuse_another_config(config, recorded, start.path)
     done = len(start.manifest.history)
     if done > config.epochs:
         raise ArgumentError(
-            f"--epochs {config.epochs} is less than what {start.path} has; give {done} or more"
+            f"--epochs {config.epochs} is less than the {done} that {start.path} has; give {done} or more"
         )
     if start.manifest.mask_scheme != MASK_SCHEME:
         version = start.manifest.versions.get("cnnjax", "unknown")
         raise UserError(
-            f"{start.path} was made under mask scheme {start.manifest.mask_scheme}, and this is mask scheme "
-            f"{MASK_SCHEME}: its dropout masks would change half-way; go on with cnnjax {version}, or start "
-            "again with --overwrite"
+            f"{start.path} was written under mask scheme {start.manifest.mask_scheme}, and this version has "
+            f"mask scheme {MASK_SCHEME}: dropout masks would change midway; continue with cnnjax {version}, "
+            "or start again with --overwrite"
         )
 
 
 def refuse_other_data(loaded: Loaded, start: Checkpoint) -> None:
-    """Raise `UserError` unless the data are, to the byte, those that the run began with."""
+    """Raise `UserError` unless the data are, byte for byte, those that the run started with."""
     was = start.manifest.data["sha256"]
     for file, digest in loaded.sha256.items():
         if was.get(file) != digest:
             raise UserError(
-                f"the data are not those that {start.path} was trained on: the sha256 of {file} is "
+                f"the data differ from those that {start.path} was trained on: the sha256 of {file} is "
                 f"{digest[:12]}..., and was {str(was.get(file))[:12]}...; give the same --data-dir, or start "
                 "again with --overwrite"
             )
 
 
-def other_circumstances(start: Checkpoint, about: Manifest) -> list[str]:
-    """What has changed since that may change last digits: "jax 0.10.2 (was 0.10.1)"."""
-    was, now = start.manifest, about
+def changed_environment(start: Checkpoint, now: Manifest) -> list[str]:
+    """Return what changed since the checkpoint and may change last digits: "jax 0.10.2 (was 0.10.1)"."""
+    was = start.manifest
     changed = [(name, now.versions[name], was.versions.get(name)) for name in now.versions]
     changed += [(f"device {name}", now.device[name], was.device.get(name)) for name in now.device]
     return [f"{name} {value} (was {before})" for name, value, before in changed if value != before]
 
 
-def _parsed(record: dict[str, Any], path: Path) -> tuple[TrainConfig, Path | None]:
+def _parse(record: dict[str, Any], path: Path) -> tuple[TrainConfig, Path | None]:
     record = dict(record)
     data_dir = record.pop("data_dir", None)
-    kinds = {field.name: type(field.default) for field in fields(TrainConfig)}
+    types = {field.name: type(field.default) for field in fields(TrainConfig)}
     try:
-        if kinds.keys() != record.keys() or not isinstance(data_dir, str | None):
+        if types.keys() != record.keys() or not isinstance(data_dir, str | None):
             raise TypeError("its entries are not those of this version")
-        for name, kind in kinds.items():
-            if type(record[name]) not in ((int, float) if kind is float else (kind,)):
+        for name, expected in types.items():
+            if type(record[name]) not in ((int, float) if expected is float else (expected,)):
                 raise TypeError(f"{name} is {record[name]!r}")
-        for name, known in (("model", MODELS), ("dataset", NAMES)):
-            if record[name] not in known:
+        for name, choices in (("model", MODELS), ("dataset", NAMES)):
+            if record[name] not in choices:
                 raise TypeError(f"{name} is {record[name]!r}")
         return TrainConfig(**record), None if data_dir is None else Path(data_dir)
     except (TypeError, ArgumentError) as error:
         raise UserError(
-            f"{path} is damaged: {error}; put it back from a copy, or start again with --overwrite"
+            f"{path} is damaged: {error}; restore it from a copy, or start again with --overwrite"
         ) from error

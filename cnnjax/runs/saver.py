@@ -1,10 +1,10 @@
-"""Saving beside training: a thread writes a checkpoint while the device is busy with the next epoch."""
+"""Write checkpoints on a thread while the device trains the next epoch."""
 
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from cnnjax.errors import UserError
@@ -14,65 +14,72 @@ from cnnjax.state import TrainState
 
 
 class Saver:
-    """Takes the state after each epoch and saves every `every`-th; leaving the context saves the last taken.
+    """Saves every `every`-th epoch, and when the context exits, the last epoch that was staged.
 
-    A save that fails on the way is announced, and training goes on; the one at the end raises `UserError`.
+    A failure to save is announced and training continues; a failure on exit raises `UserError`.
     """
 
-    def __init__(self, directory: Path, every: int, announce: Callable[[str], None], saved: int = 0) -> None:
-        self.saved = saved  # the epoch of the last checkpoint on the disk, 0 for none
-        self._directory, self._every, self._announce = directory, every, announce
-        self._latest: tuple[dict[str, Any], Manifest] | None = None
+    def __init__(
+        self, directory: Path, every: int, start: Manifest, began: float, announce: Callable[[str], None]
+    ) -> None:
+        """`start` is the manifest of where training starts, `began` the `time.perf_counter()` of that."""
+        self.saved = len(start.history)  # the epoch of the last checkpoint on disk, 0 if there is none
+        self._directory, self._every, self._start, self._began = directory, every, start, began
+        self._announce = announce
+        self._staged: tuple[dict[str, Any], Manifest] | None = None
         self._thread = ThreadPoolExecutor(1, "checkpoint")
         self._pending: Future[int] | None = None
-        self._thread.submit(checkpoints.warm_up)
+        self._thread.submit(checkpoints.orbax)  # importing it takes seconds
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Save what is finished, whatever ended the training."""
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        """Save the last finished epoch, whatever ended the training."""
         try:
-            with suppress(UserError):  # it is tried again
-                self._settle()
-            if self._latest is not None and len(self._latest[1].history) > self.saved:
-                self._pending = self._thread.submit(self._save, *self._latest)
-                self._settle()
+            with suppress(UserError):  # it is saved again below
+                self._wait()
+            if self._staged is not None and len(self._staged[1].history) > self.saved:
+                self._pending = self._thread.submit(self._save, *self._staged)
+                self._wait()
         except UserError as failure:
             if error is None:
-                raise UserError(f"{failure}; mend that and go on with --resume") from failure
+                raise UserError(f"{failure}; fix that and continue with --resume") from failure
             self._announce(str(failure))
         finally:
             self._thread.shutdown()
 
-    def take(self, state: TrainState, about: Manifest) -> None:
-        """Copy the state after the last epoch in `about.history`; it may be donated afterwards."""
-        self._latest = checkpoints.host_tree(state), about
+    def seconds(self) -> float:
+        """Return the seconds since the start of the run, without interruptions."""
+        return self._start.seconds + time.perf_counter() - self._began
+
+    def stage(self, state: TrainState, history: list[dict[str, float]]) -> None:
+        """Copy the state after the last epoch in `history`; it may be donated afterwards."""
+        manifest = self._start._replace(history=list(history), seconds=self.seconds())
+        self._staged = checkpoints.host_tree(state), manifest
 
     def start(self) -> None:
-        """Begin to save the state last taken, if its epoch is one to be saved."""
-        if self._latest is None or len(self._latest[1].history) % self._every:
+        """Start to save the staged state if its epoch is one to be saved."""
+        if self._staged is None or len(self._staged[1].history) % self._every:
             return
         try:
-            self._settle()
+            self._wait()
         except UserError as failure:
-            last = f"epoch-{self.saved} is the last good one" if self.saved else "there is none yet"
-            self._announce(f"{failure}; training goes on ({last})")
-        self._pending = self._thread.submit(self._save, *self._latest)
+            last = f"the last good one is epoch-{self.saved}" if self.saved else "there is none yet"
+            self._announce(f"{failure}; training continues ({last})")
+        self._pending = self._thread.submit(self._save, *self._staged)
 
-    def _save(self, tree: dict[str, Any], about: Manifest) -> int:
-        checkpoints.save(self._directory, tree, about)
-        return len(about.history)
+    def _save(self, tree: dict[str, Any], manifest: Manifest) -> int:
+        checkpoints.save(self._directory, tree, manifest)
+        return len(manifest.history)
 
-    def _settle(self) -> None:
-        """Wait for the save under way; raises its `UserError`."""
+    def _wait(self) -> None:
+        """Wait until the pending save ends; raise its `UserError`."""
         if self._pending is not None:
             try:
                 self.saved = self._pending.result()
             except UserError:
                 self._pending = None
                 raise
-            # Only now, lest a Ctrl-C during the wait makes us forget that there is one.
+            # Not earlier: a Ctrl-C during the wait must not lose track of it.
             self._pending = None
