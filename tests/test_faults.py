@@ -318,7 +318,7 @@ def test_no_room_for_anything(unfinished: Path, uninterrupted: Path, monkeypatch
 
     before = contents(unfinished)
     with monkeypatch.context() as patch:
-        patch.setattr(files.os, "fsync", full)
+        patch.setattr(os, "fsync", full)
         assert "No space left" in fails(1, "train", "--resume", "--out", str(unfinished))
     assert contents(unfinished) == before
     succeeds("train", "--resume", "--out", str(unfinished))

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from importlib import metadata
 from pathlib import Path
 
 import jax
@@ -26,16 +27,16 @@ from runs import (
     train,
 )
 
-from cnnjax import files
 from cnnjax.config import TrainConfig
 from cnnjax.data import idx
 from cnnjax.dropout import MASK_SCHEME
 from cnnjax.keys import streams
 from cnnjax.models import MODELS
-from cnnjax.optimizers import adam
+from cnnjax.optimizers import keras_adam
 from cnnjax.runs import checkpoints, resumption, training
 from cnnjax.runs.manifest import Manifest
-from cnnjax.state import TrainState, init_state
+from cnnjax.state import TrainState
+from cnnjax.task import Task, init_state
 
 pytestmark = pytest.mark.usefixtures("shared_programs")
 EPOCHS = 4
@@ -188,8 +189,8 @@ def test_another_mask_scheme_is_refused(interrupted: Path, monkeypatch: pytest.M
 
 
 def test_other_versions_are_mentioned(interrupted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    version = files.metadata.version
-    monkeypatch.setattr(files.metadata, "version", lambda name: "99" if name == "optax" else version(name))
+    version = metadata.version
+    monkeypatch.setattr(metadata, "version", lambda name: "99" if name == "optax" else version(name))
     assert "optax 99 (was " in succeeds("train", "--resume", "--out", str(interrupted), "--epochs", "2")
 
 
@@ -315,8 +316,8 @@ def _names(out: Path) -> set[str]:
 
 def _state() -> TrainState:
     hparams = jax.tree.map(jnp.float32, TrainConfig().hparams)
-    images = jnp.zeros((1, 28, 28, 1))
-    make = jax.jit(lambda keys: init_state(MODELS["lenet-swish"], adam, keys, images, hparams))
+    task = Task(MODELS["lenet-swish"], keras_adam)
+    make = jax.jit(lambda keys: init_state(task, keys, (28, 28, 1), hparams))
     return make(streams(jax.random.key(3)))
 
 

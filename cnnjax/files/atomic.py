@@ -1,0 +1,92 @@
+"""Files that appear whole or not at all. In a run of several processes, only process 0 writes."""
+
+import csv
+import errno
+import io
+import json
+import os
+import secrets
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from cnnjax.devices.processes import leads
+from cnnjax.errors import UserError
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turn an `OSError` from writing `path` into a `UserError` that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            advice = "free some space and try again, or choose another --out"
+        else:
+            advice = "choose another --out"
+        raise UserError(f"cannot write {path}: {error.strerror or error}; {advice}") from error
+
+
+def make_directory(path: Path) -> None:
+    """Create a directory and its parents if they do not exist."""
+    if leads():
+        with explained(path):
+            path.mkdir(parents=True, exist_ok=True)
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """Read a JSON object; return None if the file does not exist.
+
+    Raises:
+        UserError: the file cannot be read, or does not hold a JSON object.
+    """
+    try:
+        record = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    except (ValueError, RecursionError):
+        record = None
+    if not isinstance(record, dict):
+        raise UserError(f"{path} is damaged: not a JSON object; restore it from a copy, or use --overwrite")
+    return record
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file atomically: to a temporary file beside it, which is then renamed."""
+    if not leads():
+        return
+    temporary = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
+    with explained(path):
+        try:
+            with temporary.open("xb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            with suppress(OSError):
+                temporary.unlink()
+            raise
+
+
+def clear_half_written(directory: Path, name: str = "*.*") -> None:
+    """Delete the temporary files that killed calls of `write_bytes` left, of targets that match `name`."""
+    for temporary in directory.glob(f".{name}-*"):
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, record: Mapping[str, Any]) -> None:
+    """Write indented JSON. NaN and infinity raise `ValueError`, because JSON has neither."""
+    write_bytes(path, (json.dumps(record, indent=2, allow_nan=False) + "\n").encode())
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write a table with a header line; floats keep all their digits."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    write_bytes(path, text.getvalue().encode())
