@@ -127,9 +127,9 @@ class PoolingAblation(Flags):
         print(f"table, summary and figures in {out}")
 
     def _report(self, results: Results, costs: "Costs", splits: Splits, told: str) -> dict[str, Any]:
-        record = report.tell_ablation(results, told)
+        record = report.print_ablation(results, told)
         _cost_table(results, costs)
-        record |= report.tell_confusions(results.predictions, splits.test)
+        record |= report.print_confusions(results.predictions, splits.test)
         record["answers"] = answers(results, costs)
         for question, sentence in record["answers"].items():
             print(f"{question}\n    {sentence}")

@@ -149,7 +149,7 @@ class Predict:
         if self.mistakes:
             every = probabilities(network, loaded.test)
             best = Predictions(np.argmax(every, axis=1)[None], np.max(every, axis=1)[None])
-            report.tell_confusions({"this run": best}, loaded.test)
+            report.print_confusions({"this run": best}, loaded.test)
             title = f"{told(network)}, seed {config.seed}"
             report.draw(self.run, report.confusion_figure({"this run": best}, loaded.test, title))
             print(f"the images are in {self.run / 'confused.png'}")
