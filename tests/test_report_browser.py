@@ -149,11 +149,11 @@ def test_everything_can_be_done_with_the_keyboard(shown: Browser) -> None:
     shown.press("ArrowRight", 3)
     assert shown.run("state.example") == 3
     shown.run("$('rate').focus()")
-    kept = shown.run("$('mask-told').textContent")
+    kept = shown.run("$('mask-value').textContent")
     shown.press("ArrowRight", 4)
     shown.settle()
-    assert shown.run("[state.rate, $('rate-told').textContent]") == [0.7, "0.70"]
-    assert shown.run("$('mask-told').textContent") != kept
+    assert shown.run("[state.rate, $('rate-value').textContent]") == [0.7, "0.70"]
+    assert shown.run("$('mask-value').textContent") != kept
     assert "0.70" in shown.run("$('rate').getAttribute('aria-valuetext')")
     shown.until("$('under-masks').textContent.includes('of 100 masks')")
 

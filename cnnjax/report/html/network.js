@@ -1,5 +1,5 @@
-// The network of a run, evaluated from its weights. An image is a Float32Array in [0, 1], row by row;
-// inside the network, values lie as JAX has them: rows, columns, channels.
+// Evaluates the network of a run from its weights. An image is a Float32Array of pixels in [0, 1], row by row;
+// activations are laid out as in JAX: rows, columns, channels.
 
 const ACTIVATIONS = {
   none: (v) => v,
@@ -20,12 +20,12 @@ const REDUCTIONS = {
 
 const count = (shape) => shape.reduce((a, b) => a * b, 1);
 
-/** Base64 of little-endian bytes, as Python wrote them. */
+/** Decode base64. */
 function bytesOf(text) {
   return Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
 }
 
-/** Give every layer of a record its part of the weights, which follow one another. */
+/** Decode the weights and divide them among the layers. */
 function readNetwork(record) {
   const weights = new Float32Array(bytesOf(record.weights).buffer);
   let at = 0;
@@ -105,12 +105,12 @@ const LAYERS = {
   scale: (layer, { shape, values }) => ({ shape, values: values.map((v) => v * layer.factor) }),
   conv: convolution,
   pool: pooling,
-  dropout: (_, x) => x, // the inverted form leaves evaluation alone
+  dropout: (_, x) => x, // inverted dropout does nothing in evaluation
   flatten: (_, { values }) => ({ shape: [values.length], values }),
   dense,
 };
 
-/** What each of the layers makes of x, in order. */
+/** The output of every layer, in order. */
 function activations(layers, x) {
   return layers.map((layer) => (x = LAYERS[layer.kind](layer, x)));
 }
