@@ -203,7 +203,7 @@ def test_a_chart_is_finite_and_inside_its_frame(values: list[list[float]], bound
         page = Page(TEMPLATES.from_string(source).render(drawn=drawn))
         assert page.texts["figcaption"] == [drawn.title] * 2
         assert [a["aria-label"] for a in page.all("svg") if "role" in a] == [drawn.description] * 2
-    assert bands.legend[0].name.startswith(HOSTILE) and len(history.legend) == 4
+    assert bands.legend[0][0].startswith(HOSTILE) and len(history.legend) == 4
 
 
 def test_differences_that_are_not_defined_are_left_out() -> None:
@@ -212,10 +212,10 @@ def test_differences_that_are_not_defined_are_left_out() -> None:
         "d", lambda axis: draw_differences(axis, "abc", [1.0, nan, 2.0], [nan, nan, 1.5], [nan, nan, 3.0])
     )
     assert_inside(drawn)
-    blue = [shape for shape in drawn.shapes if shape.attributes.get("stroke") == "var(--c0)"]
-    assert len([shape for shape in blue if "transform" in shape.attributes]) == 2  # the points
+    blue = [attributes for _, attributes, _ in drawn.shapes if attributes.get("stroke") == "var(--c0)"]
+    assert sum("transform" in attributes for attributes in blue) == 2  # the points
     assert len(blue) == 3  # and the one interval
-    assert [shape.text for shape in drawn.shapes if shape.tag == "text"][-3:] == ["a", "b", "c"]
+    assert [text for tag, _, text in drawn.shapes if tag == "text"][-3:] == ["a", "b", "c"]
 
 
 def test_numbers_have_the_digits_that_matter() -> None:

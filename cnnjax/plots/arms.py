@@ -56,8 +56,8 @@ def against_costs(
     for axis, (label, numbers) in zip(axes, costs.items(), strict=True):
         axis.set_xscale("log")
         for i, name in enumerate(names):
-            style = line_style(i) | {"linestyle": "none"}
-            axis.errorbar(numbers[i], mean[i], yerr=half[i], **style, markersize=7, capsize=5, label=name)
+            look = {**line_style(i, "none"), "markersize": 7, "capsize": 5}
+            axis.errorbar(numbers[i], mean[i], yerr=half[i], label=name, **look)
         _few_ticks(axis, numbers)
         axis.set(xlabel=label, ylabel=ylabel)
     legend_beside(figure, f"mean and 95% t interval\n({counted(n)})")
@@ -80,7 +80,7 @@ def shift_sensitivity(
             pixels + 0.04 * (i - (len(names) - 1) / 2),
             mean[:, i],
             yerr=half[:, i],
-            **line_style(i) | {"linestyle": "-"},
+            **line_style(i, "-"),
             capsize=3,
             linewidth=1.2,
             label=name,

@@ -205,7 +205,7 @@ def draw_bands(
         limits: the bands are clipped to these.
     """
     x, table = np.asarray(epochs, float), np.asarray(values, float)
-    whole = np.isfinite(table).all(axis=-1, keepdims=True)
+    whole = np.asarray(np.isfinite(table).all(axis=-1, keepdims=True))
     table = np.where(whole, table, np.nan)
     losses = [None] * len(table) if mark_lowest is None else np.where(whole, mark_lowest, np.nan)
     for i, (name, arm, loss) in enumerate(zip(names, table, losses, strict=True)):

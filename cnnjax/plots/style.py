@@ -58,11 +58,11 @@ def legend_beside(figure: Figure, heading: str = "") -> None:
     legend.set_alignment("left")
 
 
-def line_style(i: int) -> dict[str, str]:
-    """Return the colour, line style and marker of the i-th arm."""
+def line_style(i: int, linestyle: str = "") -> dict[str, Any]:
+    """Return the colour, line style (unless it is given) and marker of the i-th arm."""
     return {
         "color": COLOURS[i % len(COLOURS)],
-        "linestyle": LINES[i % len(LINES)],
+        "linestyle": linestyle or LINES[i % len(LINES)],
         "marker": MARKERS[i % len(MARKERS)],
     }
 

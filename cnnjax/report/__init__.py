@@ -3,21 +3,25 @@
 from cnnjax.report.progress import MemberProgress
 from cnnjax.report.tables import (
     confusion_figure,
+    confusion_table,
     console,
     draw,
     print_ablation,
     print_confusions,
     print_table,
     spread,
+    worst_pairs,
 )
 
 __all__ = [
     "MemberProgress",
     "confusion_figure",
+    "confusion_table",
     "console",
     "draw",
     "print_ablation",
     "print_confusions",
     "print_table",
     "spread",
+    "worst_pairs",
 ]

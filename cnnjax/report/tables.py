@@ -14,7 +14,7 @@ from cnnjax.experiment.results import Predictions, Results
 from cnnjax.files import write_bytes
 from cnnjax.plots import confusion
 from cnnjax.stats import Summary, conclusion, summarise
-from cnnjax.stats.confusion import confused_pairs, pair_sentence, worst_mistakes
+from cnnjax.stats.confusion import Mistake, Pair, confused_pairs, pair_sentence, worst_mistakes
 
 
 def console() -> Console:
@@ -50,34 +50,48 @@ def print_confusions(predictions: Mapping[str, Predictions], test: Dataset, show
 
     `predictions` are those of the test images by arm; without any, nothing is printed.
     """
-    pairs = {arm: confused_pairs(test.labels, of_arm) for arm, of_arm in predictions.items()}
-    if not pairs:
+    if not predictions:
         return {}
+    print_table(*confusion_table(predictions, test, "0123456789", shown))
+    pairs = {arm: confused_pairs(test.labels, of_arm) for arm, of_arm in predictions.items()}
     arm, first = next(iter(pairs.items()))
-    table = Table("most confused", *(f"{arm} (n={len(of[0].counts)})" for arm, of in pairs.items()))
-    for pair in first[:shown]:
-        of_arms = (next(p for p in of if (p.a, p.b) == (pair.a, pair.b)) for of in pairs.values())
-        table.add_row(
-            f"{pair.a} and {pair.b}", *(spread(p.per_seed, int(len(p.counts) > 1)) for p in of_arms)
-        )
-    console().print(table)
     sentence = f"{arm}: {pair_sentence(first, 3, 5, len(test.labels))}"
     print(sentence)
     counts = {arm: {f"{p.a} and {p.b}": p.counts.tolist() for p in of[:shown]} for arm, of in pairs.items()}
     return {"confused": counts, "3 and 5": sentence}
 
 
+def confusion_table(
+    predictions: Mapping[str, Predictions], test: Dataset, classes: Sequence[str], shown: int = 4
+) -> tuple[list[str], list[list[str]]]:
+    """Return heads and rows: the first arm's most confused pairs, and how often each arm confuses them."""
+    pairs = {arm: confused_pairs(test.labels, of, len(classes)) for arm, of in predictions.items()}
+    rows = []
+    for a, b, _ in next(iter(pairs.values()))[:shown]:
+        same = (next(pair for pair in of if (pair.a, pair.b) == (a, b)) for of in pairs.values())
+        counts = (spread(pair.per_seed, int(len(pair.counts) > 1)) for pair in same)
+        rows.append([f"{classes[a]} and {classes[b]}", *counts])
+    return ["most confused", *(f"{arm} (n={len(of[0].counts)})" for arm, of in pairs.items())], rows
+
+
+def worst_pairs(
+    predictions: Predictions, test: Dataset, images: int, *, classes: int = 10, shown: int = 4
+) -> list[tuple[Pair, list[Mistake]]]:
+    """Return the most confused pairs of classes, each with its worst mistakes."""
+    return [
+        (pair, worst_mistakes(test.labels, predictions, pair, images))
+        for pair in confused_pairs(test.labels, predictions, classes)[:shown]
+    ]
+
+
 def confusion_figure(
-    predictions: Mapping[str, Predictions], test: Dataset, protocol: str, shown: int = 4
+    predictions: Mapping[str, Predictions], test: Dataset, protocol: str
 ) -> dict[str, plots.Figure]:
     """Draw the test images that the networks of the first arm confuse most, as confused.png."""
     if not predictions:
         return {}
     arm, first = next(iter(predictions.items()))
-    rows = [
-        (pair, worst_mistakes(test.labels, first, pair, confusion.COLUMNS))
-        for pair in confused_pairs(test.labels, first)[:shown]
-    ]
+    rows = worst_pairs(first, test, confusion.COLUMNS)
     title = f"Most confused test images, {arm}"
     return {"confused.png": confusion.worst_images(test.images, rows, title=title, caption=protocol)}
 
@@ -114,29 +128,32 @@ def _print_summary(results: Results, summary: Summary) -> None:
     both measured without dropout.
     """
     contrasts = {contrast.arm: contrast for contrast in summary.contrasts}
-    table = Table(
+    difference = f"difference to {summary.arms[0].name}, points [95%]"
+    heads = (
         "arm",
         "n",
         "val accuracy %",
         "val loss",
         "test accuracy %",
         "gap (loss)",
-        f"difference to {summary.arms[0].name}, points [95%]",
+        difference,
         "p (corrected)",
     )
     gap = results.final("val_loss") - results.final("train_loss")
+    rows = []
     for i, arm in enumerate(summary.arms):
-        contrast = contrasts.get(arm.name)
-        table.add_row(
+        row = [
             arm.name,
             f"{arm.n}" + (f" ({arm.diverged} diverged)" if arm.diverged else ""),
             spread(100 * results.final("val_accuracy")[i], 2),
             spread(results.final("val_loss")[i], 4),
             spread(100 * results.final("test_accuracy")[i], 2),
             spread(gap[i], 4),
-            "reference"
-            if contrast is None
-            else f"{100 * contrast.difference:+.2f} [{100 * contrast.low:+.2f}, {100 * contrast.high:+.2f}]",
-            "" if contrast is None else f"{contrast.p:.3f} ({contrast.p_holm:.3f})",
-        )
-    console().print(table)
+        ]
+        if (c := contrasts.get(arm.name)) is None:
+            row += ["reference", ""]
+        else:
+            points = [100 * value for value in (c.difference, c.low, c.high)]
+            row += ["{:+.2f} [{:+.2f}, {:+.2f}]".format(*points), f"{c.p:.3f} ({c.p_holm:.3f})"]
+        rows.append(row)
+    print_table(heads, rows)

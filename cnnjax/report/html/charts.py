@@ -20,29 +20,14 @@ PALETTE = {colour.lower(): f"var(--c{i})" for i, colour in enumerate(style.COLOU
 DASHES = {"-": None, "--": "5 2", "-.": "6 2 1 2", ":": "1 2"}
 
 
-class Shape(NamedTuple):
-    """An SVG element."""
-
-    tag: str
-    attributes: dict[str, str]
-    text: str
-
-
-class Line(NamedTuple):
-    """An entry of the legend."""
-
-    name: str
-    attributes: dict[str, str | None]
-
-
 class Chart(NamedTuple):
     """One set of axes, ready for the chart macro."""
 
     title: str
     description: str
     size: tuple[float, float]
-    shapes: list[Shape]
-    legend: list[Line]
+    shapes: list[tuple[str, dict[str, str], str]]  # tag, attributes, text
+    legend: list[tuple[str, dict[str, str | None]]]  # name, attributes of its line
 
 
 def chart(title: str, draw: Callable[[Axes], None], *, height: float = 3.1, description: str = "") -> Chart:
@@ -62,24 +47,27 @@ def chart(title: str, draw: Callable[[Axes], None], *, height: float = 3.1, desc
         figure.savefig(buffer, format="svg", transparent=True)
     root = ElementTree.fromstring(buffer.getvalue())
     lines, ends = [], []
-    for handle, name in zip(*axis.get_legend_handles_labels(), strict=True):
-        colour, dash = PALETTE[str(handle.get_color()).lower()], DASHES[handle.get_linestyle()]
-        lines.append(Line(name, {"stroke": colour, "stroke-dasharray": dash}))
-        values = np.asarray(handle.get_ydata(), float)
+    for line in axis.get_lines():
+        name = str(line.get_label())
+        if name.startswith("_"):  # matplotlib's mark of a line that the legend omits
+            continue
+        colour, dash = PALETTE[str(line.get_color()).lower()], DASHES[str(line.get_linestyle())]
+        lines.append((name, {"stroke": colour, "stroke-dasharray": dash}))
+        values = np.asarray(line.get_ydata(), float)
         values = values[np.isfinite(values)]
         ends += [f"{name}, at the end {values[-1]:.4g}"] if len(values) else []
-    size = tuple(map(float, str(root.get("viewBox")).split()[2:]))
+    size = 72 * 5, 72 * height
     return Chart(title, f"{title}: {description or '; '.join(ends)}", size, _shapes(root), lines)
 
 
-def _shapes(root: ElementTree.Element) -> list[Shape]:
+def _shapes(root: ElementTree.Element) -> list[tuple[str, dict[str, str], str]]:
     """Return what an SVG of matplotlib draws, without groups, clip paths and identifiers.
 
     Nothing is lost: its groups transform nothing, and our charts clip nothing.
     """
     svg, link = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}href"
     symbols = {node.get("id"): node.get("d", "") for node in root.iter(f"{svg}path") if node.get("id")}
-    shapes: list[Shape] = []
+    shapes = []
     for node in root.iter():
         tag = node.tag.removeprefix(svg)
         drawn = tag in ("use", "text") or (tag == "path" and node.get("d"))
@@ -99,5 +87,5 @@ def _shapes(root: ElementTree.Element) -> list[Shape]:
         for name in attributes.keys() & {"d", "x", "y", "transform"}:
             short = re.sub(r"\d+\.\d+", lambda found: f"{float(found[0]):.1f}", attributes[name])
             attributes[name] = " ".join(short.split())
-        shapes.append(Shape("text" if tag == "text" else "path", attributes, (node.text or "").strip()))
+        shapes.append(("text" if tag == "text" else "path", attributes, (node.text or "").strip()))
     return shapes

@@ -9,12 +9,12 @@ from matplotlib.axes import Axes
 
 from cnnjax import plots
 from cnnjax.experiment.results import METRICS, values_of
-from cnnjax.report import spread
-from cnnjax.report.html import mistakes
+from cnnjax.report import confusion_table, spread, worst_pairs
 from cnnjax.report.html.charts import Chart, chart
 from cnnjax.report.html.encoding import png_uri
-from cnnjax.report.html.subjects import CLASSES, Comparison, Experiment, Reproduction
-from cnnjax.report.html.words import digits_for, flat, interval, number, title
+from cnnjax.report.html.run_sections import IMAGES
+from cnnjax.report.html.subjects import CLASSES, Experiment, Record
+from cnnjax.report.html.words import digits_for, interval, number, title
 from cnnjax.stats import summarise
 
 FINAL = {"val_accuracy": 100.0, "val_loss": 1.0, "test_accuracy": 100.0, "test_loss": 1.0}
@@ -31,30 +31,13 @@ def lead(experiment: Experiment) -> dict[str, Any]:
 
 
 def results(experiment: Experiment) -> dict[str, Any]:
-    """Every comparison of summary.json, or of the seeds so far, with tables and intervals."""
-    comparisons = experiment.comparisons if experiment.finished else list(_so_far(experiment))
-    answers = [(keys, text) for keys, text in experiment.sentences.items() if "answers" in keys]
-
-    def conclusion(keys: tuple[str, ...]) -> str:
-        return experiment.sentences.get((*keys, "conclusion"), "")
-
+    """Every comparison of summary.json, or of the finished seeds, with tables and intervals."""
+    comparisons = experiment.comparisons if experiment.finished else _so_far(experiment)
+    reproductions = groupby(experiment.reproductions, key=lambda record: record[0][:-1])
     return {
-        "comparisons": [
-            {
-                "heading": " · ".join(keys),
-                "conclusion": conclusion(keys) if keys else "",
-                "items": [_comparison(item) | {"conclusion": conclusion(item.keys)} for item in group],
-            }
-            for keys, group in groupby(comparisons, key=lambda item: item.keys[:-1])
-        ],
-        "reproductions": [
-            (" · ".join(keys), [_reproduction(item) for item in group])
-            for keys, group in groupby(experiment.reproductions, key=lambda item: item.keys[:-1])
-        ],
-        "answers": [
-            (" · ".join(("Readers' questions", *where)), [(keys[-1], text) for keys, text in group])
-            for where, group in groupby(answers, key=lambda answer: answer[0][:-2])
-        ],
+        "comparisons": [_comparison(*record) for record in comparisons],
+        "reproductions": [(keys, [_reproduction(*one) for one in group]) for keys, group in reproductions],
+        "answers": [(keys, text) for keys, text in experiment.sentences.items() if "answers" in keys],
     }
 
 
@@ -72,17 +55,17 @@ def curves(experiment: Experiment) -> list[dict[str, Any]]:
 
 def confusions(experiment: Experiment) -> list[dict[str, Any]]:
     """The pairs that the networks of the first arm confuse most, for each group of arms."""
-    groups = []
-    test = experiment.test
+    groups, test = [], experiment.test
     for group, arms in _groups(experiment).items():
         stored = [arm for arm in arms if arm in experiment.predictions]
         predictions = {_short(arm, group): experiment.predictions[arm] for arm in stored}
         if predictions and test is not None:
             classes = CLASSES[str(experiment.protocol.get("dataset", "mnist"))]
-            first = next(iter(predictions))
-            heads, rows = mistakes.by_arm(predictions, test, classes)
-            pairs = mistakes.pairs(predictions[first], test, classes)
+            first, of_first = next(iter(predictions.items()))
+            pairs = worst_pairs(of_first, test, IMAGES, classes=len(classes))
+            heads, rows = confusion_table(predictions, test, classes)
             groups.append({"name": group, "first": first, "pairs": pairs, "heads": heads, "rows": rows})
+            groups[-1] |= {"images": test.images, "classes": classes}
     return groups
 
 
@@ -96,67 +79,53 @@ def figures(experiment: Experiment) -> list[tuple[str, str, str]]:
     ]
 
 
-def record(experiment: Experiment) -> dict[str, Any]:
-    """The entries of protocol.json."""
-    return {"lists": [{name.replace("_", " "): flat(v) for name, v in experiment.protocol.items()}]}
-
-
-def _comparison(comparison: Comparison) -> dict[str, Any]:
-    name = comparison.keys[-1] if comparison.keys else ""
+def _comparison(keys: tuple[str, ...], record: Mapping[str, Any]) -> dict[str, Any]:
+    name, arms, contrasts = keys[-1] if keys else "", record["arms"], record["contrasts"]
     points = "accuracy" in name or name.startswith("lost_at")
-    scale, percent_sign = (100.0, "%") if points else (1.0, "")
-    contrasts = {c["arm"]: c for c in comparison.contrasts}
-    ends = [c[bound] for c in comparison.contrasts for bound in ("difference", "low", "high")]
-    digits = 2 if points else max(digits_for(ends), digits_for(arm["sd"] for arm in comparison.arms))
-    reference = comparison.arms[0]["name"] if comparison.arms else ""
-
-    def scaled(value: float | None) -> float | None:
-        return None if value is None else scale * value
-
-    def difference(c: Mapping[str, Any]) -> str:
-        span = interval(scaled(c["low"]), scaled(c["high"]), digits, sign=True)
-        return f"{number(scaled(c['difference']), digits, sign=True)} [{span}]"
-
-    rows = []
-    for arm in comparison.arms:
-        c = contrasts.get(arm["name"])
-        rows.append(
-            [
-                arm["name"],
-                f"{arm['n']}" + (f" ({arm['diverged']} diverged)" if arm.get("diverged") else ""),
-                f"{number(scaled(arm['mean']), digits)} ± {number(scaled(arm['sd']), digits)}{percent_sign}",
-                *(
-                    ["reference", "", ""]
-                    if c is None
-                    else [difference(c), number(c["p"], 3), number(c["p_holm"], 3)]
-                ),
-            ]
-        )
-    names = [c["arm"] for c in comparison.contrasts]
-    columns = [[scaled(c[bound]) for c in comparison.contrasts] for bound in ("difference", "low", "high")]
-    drawn = chart(
-        f"{title(name)}: difference to {reference}{', points' if points else ''}",
-        lambda axis: plots.draw_differences(axis, names, *(np.array(column, float) for column in columns)),
-        height=0.45 + 0.45 * len(names),
-        description="; ".join(f"{c['arm']}: {difference(c)}" for c in comparison.contrasts),
-    )
-    return {"title": title(name), "reference": reference, "rows": rows, "charts": [drawn] if names else []}
-
-
-def _reproduction(reproduction: Reproduction) -> list[object]:
-    r = reproduction.record
-    digits = digits_for([r["sd"]])
-    return [
-        reproduction.keys[-1],
-        number(r["published"], 4),
-        f"{number(r['mean'], digits)} ± {number(r['sd'], digits)}",
-        r["n"],
-        interval(r["low"], r["high"], digits),
-        {True: "yes", False: "no"}.get(r["within"], ""),
+    scale, sign = (100.0, "%") if points else (1.0, "")
+    bounds = np.array([[c[k] for k in ("difference", "low", "high")] for c in contrasts], float)
+    digits = 2 if points else max(digits_for(bounds.ravel()), digits_for(arm["sd"] for arm in arms))
+    bounds = scale * bounds.reshape(-1, 3)
+    reference = arms[0]["name"] if arms else ""
+    differences = {
+        c["arm"]: f"{number(mean, digits, sign=True)} [{interval(low, high, digits, sign=True)}]"
+        for c, (mean, low, high) in zip(contrasts, bounds, strict=True)
+    }
+    tests = {c["arm"]: [differences[c["arm"]], number(c["p"], 3), number(c["p_holm"], 3)] for c in contrasts}
+    rows = [
+        [
+            arm["name"],
+            f"{arm['n']}" + (f" ({arm['diverged']} diverged)" if arm.get("diverged") else ""),
+            _mean(arm, digits, scale) + sign,
+            *tests.get(arm["name"], ["reference", "", ""]),
+        ]
+        for arm in arms
     ]
+    section = {"keys": keys, "title": title(name), "reference": reference, "rows": rows, "charts": []}
+    if contrasts:
+        drawn = chart(
+            f"{title(name)}: difference to {reference}{', points' if points else ''}",
+            lambda axis: plots.draw_differences(axis, list(differences), *bounds.T),
+            height=0.45 + 0.45 * len(contrasts),
+            description="; ".join(f"{arm}: {difference}" for arm, difference in differences.items()),
+        )
+        section["charts"].append(drawn)
+    return section
 
 
-def _so_far(experiment: Experiment) -> Iterator[Comparison]:
+def _reproduction(keys: tuple[str, ...], record: Mapping[str, Any]) -> list[object]:
+    digits = digits_for([record["sd"]])
+    span = interval(record["low"], record["high"], digits)
+    within = {True: "yes", False: "no"}.get(record["within"], "")
+    return [keys[-1], number(record["published"]), _mean(record, digits), record["n"], span, within]
+
+
+def _mean(record: Mapping[str, Any], digits: int, scale: float = 1.0) -> str:
+    mean, sd = (None if record[key] is None else scale * record[key] for key in ("mean", "sd"))
+    return f"{number(mean, digits)} ± {number(sd, digits)}"
+
+
+def _so_far(experiment: Experiment) -> Iterator[Record]:
     """Compare the arms of each group on the seeds that all of them have finished."""
     for group, arms in _groups(experiment).items():
         for metric in CURVES:
@@ -164,13 +133,12 @@ def _so_far(experiment: Experiment) -> Iterator[Comparison]:
             values = values[:, np.isfinite(values).all(axis=0)]
             if values.shape[1]:
                 names = [_short(arm, group) for arm in arms]
-                summary = summarise(values, names, higher_is_better="loss" not in metric).as_dict()
-                keys = (group, metric) if group else (metric,)
-                yield Comparison(keys, summary["arms"], summary["contrasts"])
+                summary = summarise(values, names, higher_is_better="loss" not in metric)
+                yield ((group, metric) if group else (metric,)), summary.as_dict()
 
 
 def _groups(experiment: Experiment) -> dict[str, list[str]]:
-    """Group arms by their network, which their names give before a comma; if one has none, all are a group."""
+    """Group arms by network: the part of their names before a comma, or "" if a name has no comma."""
     arms = list(dict.fromkeys(arm for arm, _, _ in experiment.rows))
     if not arms:
         return {}
@@ -179,7 +147,7 @@ def _groups(experiment: Experiment) -> dict[str, list[str]]:
     groups: dict[str, list[str]] = {}
     for arm in arms:
         groups.setdefault(arm.split(", ")[0], []).append(arm)
-    order = {arm["name"]: i for comparison in experiment.comparisons for i, arm in enumerate(comparison.arms)}
+    order = {arm["name"]: i for _, record in experiment.comparisons for i, arm in enumerate(record["arms"])}
     return {
         name: sorted(of, key=lambda arm: order.get(_short(arm, name), len(order)))
         for name, of in groups.items()

@@ -69,24 +69,15 @@ function convolution(layer, { shape, values }) {
   return { shape: [high, wide, outputs], values: out };
 }
 
-function pooling(layer, { shape, values }) {
+function pooling({ window: size, reduce }, { shape, values }) {
   const [height, width, channels] = shape;
-  const size = layer.window;
   const [high, wide] = [Math.floor(height / size), Math.floor(width / size)];
-  const reduce = REDUCTIONS[layer.reduce];
-  const out = new Float32Array(high * wide * channels);
-  const window = new Float64Array(size * size);
-  for (let y = 0; y < high; y++) {
-    for (let x = 0; x < wide; x++) {
-      for (let c = 0; c < channels; c++) {
-        for (let i = 0; i < size * size; i++) {
-          const [row, column] = [y * size + Math.floor(i / size), x * size + (i % size)];
-          window[i] = values[(row * width + column) * channels + c];
-        }
-        out[(y * wide + x) * channels + c] = reduce(window);
-      }
-    }
-  }
+  const inWindow = Array.from({ length: size * size }, (_, i) => Math.floor(i / size) * width + (i % size));
+  const out = Float32Array.from({ length: high * wide * channels }, (_, i) => {
+    const [y, x, c] = [Math.floor(i / channels / wide), Math.floor(i / channels) % wide, i % channels];
+    const corner = y * size * width + x * size;
+    return REDUCTIONS[reduce](inWindow.map((at) => values[(corner + at) * channels + c]));
+  });
   return { shape: [high, wide, channels], values: out };
 }
 

@@ -78,18 +78,14 @@ pad.addEventListener("blur", () => {
   drawPad();
 });
 
-function undo() {
-  state.strokes.pop();
+function replaceStrokes(strokes) {
+  state.strokes = strokes;
   state.pen.down = false;
   redraw();
 }
 
-function clear() {
-  state.strokes = [];
-  state.pen.down = false;
-  redraw();
-}
-
+const undo = () => replaceStrokes(state.strokes.slice(0, -1));
+const clear = () => replaceStrokes([]);
 $("undo").addEventListener("click", undo);
 $("clear").addEventListener("click", clear);
 

@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from cnnjax import __version__
 from cnnjax.report.html import experiment_sections, play, run_sections, words
+from cnnjax.report.html.encoding import ink_uri
 from cnnjax.report.html.subjects import Experiment, Run
 
 SCRIPTS = ("network", "strokes", "dropout", "page", "pad", "inside", "masks", "start")
@@ -22,8 +23,10 @@ TEMPLATES = Environment(
     lstrip_blocks=True,
 )
 TEMPLATES.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
-TEMPLATES.filters |= {name: getattr(words, name) for name in ("percent", "number", "several")}
-TEMPLATES.globals |= {"interval": words.interval, "DATASETS": words.DATASETS}
+TEMPLATES.filters |= {
+    f.__name__: f for f in (words.number, words.percent, words.several, words.flat, ink_uri)
+}
+TEMPLATES.globals["DATASETS"] = words.DATASETS
 
 
 class Section(NamedTuple):
@@ -76,8 +79,8 @@ def _sections(subjects: Sequence[Run | Experiment], runs: Sequence[Run]) -> list
         sections.append(Section("inside", "Inside the network", "inside.html"))
         sections.append(Section("dropout", "Dropout by hand", "dropout.html"))
     for i, subject in enumerate(subjects):
-        record = (run_sections if isinstance(subject, Run) else experiment_sections).record(subject)
-        sections += of(i, [Section("record", "Settings and provenance", "record.html", record)])
+        lists = run_sections.record(subject) if isinstance(subject, Run) else [subject.protocol]
+        sections += of(i, [Section("record", "Settings and provenance", "record.html", lists)])
     return sections
 
 
@@ -90,10 +93,11 @@ def _run(run: Run) -> list[Section]:
 
 def _experiment(experiment: Experiment, several: bool) -> list[Section]:
     results = experiment_sections.results(experiment) | {"lead": _lead(experiment) if several else None}
+    data = results | {"sentences": experiment.sentences} if any(results.values()) else None
     curves, figures = experiment_sections.curves(experiment), experiment_sections.figures(experiment)
     mistakes = experiment_sections.confusions(experiment)
     parts = [
-        Section("results", "Results", "results.html", results if any(results.values()) else None),
+        Section("results", "Results", "results.html", data),
         Section("curves", "Learning curves", "curves.html", curves),
         Section("mistakes", "What the networks get wrong", "experiment_mistakes.html", mistakes),
         Section("figures", "Figures", "figures.html", figures),

@@ -13,13 +13,16 @@ from cnnjax.data.published import published_history
 from cnnjax.experiment.results import Predictions
 from cnnjax.models import parameter_count
 from cnnjax.plots.style import epoch_axis, line_style
-from cnnjax.report.html import mistakes
+from cnnjax.report import worst_pairs
 from cnnjax.report.html.charts import Chart, chart
 from cnnjax.report.html.subjects import CLASSES, Run
-from cnnjax.report.html.words import DASH, flat, interval, number, percent, title
+from cnnjax.report.html.words import DASH, interval, number, percent, title
 from cnnjax.runs.programs import confusion
 from cnnjax.stats.confusion import confused_pairs, pair_sentence
 from cnnjax.stats.intervals import t_interval, wilson_interval
+
+IMAGES = 6
+"""Mistakes shown of each confused pair."""
 
 
 def lead(run: Run) -> dict[str, Any]:
@@ -35,28 +38,11 @@ def lead(run: Run) -> dict[str, Any]:
 
 def training(run: Run) -> dict[str, Any]:
     """The learning curves and the numbers behind them."""
-    epochs, last = len(run.history), run.history[-1]
     published = published_history(run.config.model, run.config.dataset, run.config.dropout_rate) or []
-    published = published[: max(epochs, 2)]
-    right = round(last["val_accuracy"] * run.val_images), _right(run)
+    published = published[: max(len(run.history), 2)]
+    last, n = run.history[-1], len(run.test.labels)
     validation = "validation" if run.config.train_split == "part" else "validation: the test images"
-    final = (
-        ("training", run.train_images, last["loss"], last["accuracy"], DASH),
-        (
-            validation,
-            run.val_images,
-            last["val_loss"],
-            last["val_accuracy"],
-            _wilson(right[0], run.val_images),
-        ),
-        (
-            "test",
-            len(run.test.labels),
-            run.tested.loss,
-            run.tested.accuracy,
-            _wilson(right[1], len(run.test.labels)),
-        ),
-    )
+    spans = _wilson(round(last["val_accuracy"] * run.val_images), run.val_images), _wilson(_right(run), n)
     return {
         "best": min(run.history, key=lambda row: row["val_loss"]),
         "history": run.history,
@@ -65,10 +51,15 @@ def training(run: Run) -> dict[str, Any]:
             for metric in ("loss", "accuracy")
         ],
         "final": [
-            [split, f"{n:,}", number(loss), percent(accuracy), span]
-            for split, n, loss, accuracy, span in final
+            _row("training", run.train_images, last["loss"], last["accuracy"], DASH),
+            _row(validation, run.val_images, last["val_loss"], last["val_accuracy"], spans[0]),
+            _row("test", n, run.tested.loss, run.tested.accuracy, spans[1]),
         ],
     }
+
+
+def _row(split: str, n: int, loss: float, accuracy: float, span: str) -> list[str]:
+    return [split, f"{n:,}", number(loss), percent(accuracy), span]
 
 
 def confusions(run: Run) -> dict[str, Any]:
@@ -80,18 +71,36 @@ def confusions(run: Run) -> dict[str, Any]:
     return {
         "n": n,
         "wrong": n - _right(run),
-        "pairs": mistakes.pairs(predictions, run.test, classes),
+        "images": run.test.images,
+        "pairs": worst_pairs(predictions, run.test, IMAGES, classes=len(classes)),
         "sentence": pair_sentence(most, 3, 5, n) if question else "",
-        "matrix": mistakes.matrix(confusion(run.test.labels, run.tested.logits)),
+        "matrix": _shaded(confusion(run.test.labels, run.tested.logits)),
         "classes": classes,
     }
 
 
-def record(run: Run) -> dict[str, Any]:
-    """The configuration, and where, when and with what the run was done."""
-    configuration = {name.replace("_", " "): value for name, value in asdict(run.config).items()}
-    unfinished = {"result.json": "missing: the run is not finished"}
-    return {"lists": [configuration, _provenance(run.result) if run.result else unfinished]}
+def _shaded(counts: np.ndarray) -> list[list[tuple[int, str]]]:
+    """Return counts i64[classes, classes] as rows of (count, shade): 0 to 4 for errors, else "right"."""
+    most = max(int((counts - np.diag(np.diag(counts))).max()), 1)
+    return [
+        [(int(n), "right" if row == column else str(-(-4 * int(n) // most))) for column, n in enumerate(of)]
+        for row, of in enumerate(counts)
+    ]
+
+
+def record(run: Run) -> list[dict[str, Any]]:
+    """The configuration, and the lines of result.json that say where and how the run was done."""
+    if run.result is None:
+        return [asdict(run.config), {"result.json": "missing: the run is not finished"}]
+    data = run.result.get("data")
+    lines = {name: run.result.get(name) for name in ("device", "host", "python", "versions", "seconds")}
+    if isinstance(data, dict):
+        lines["data"] = {name: value for name, value in data.items() if name != "sha256"}
+        sums = data.get("sha256")
+        lines |= {
+            f"sha256 of {name}": value for name, value in (sums if isinstance(sums, dict) else {}).items()
+        }
+    return [asdict(run.config), {name: value for name, value in lines.items() if value is not None}]
 
 
 def compared(runs: Sequence[Run]) -> dict[str, Any]:
@@ -148,18 +157,6 @@ def _over_seeds(runs: Sequence[Run]) -> list[list[object]]:
             ]
         )
     return rows
-
-
-def _provenance(result: dict[str, Any]) -> dict[str, str]:
-    """Return the lines of result.json that say where and how the run was done; any may be missing."""
-    data = result.get("data")
-    sums = data.get("sha256") if isinstance(data, dict) else None
-    lines = {name: result.get(name) for name in ("device", "host", "python", "versions", "seconds")}
-    if isinstance(data, dict):
-        lines["data"] = {name: value for name, value in data.items() if name != "sha256"}
-    if isinstance(sums, dict):
-        lines |= {f"sha256 of {name}": value for name, value in sums.items()}
-    return {name: flat(value) for name, value in lines.items() if value is not None}
 
 
 def _right(run: Run) -> int:

@@ -19,22 +19,14 @@ Announce = Callable[[str], None]
 OTHER_DATA = "the data set differs from the one of {}; give the right one with --data-dir"
 SENTENCES = ("protocol", "conclusion", "3 and 5", "answers")
 
-CLASSES: Mapping[str, tuple[str, ...]] = {
-    "mnist": tuple("0123456789"),
-    "fashion_mnist": (
-        "T-shirt",
-        "trousers",
-        "pullover",
-        "dress",
-        "coat",
-        "sandal",
-        "shirt",
-        "sneaker",
-        "bag",
-        "ankle boot",
-    ),
+GARMENTS = "T-shirt, trousers, pullover, dress, coat, sandal, shirt, sneaker, bag, ankle boot"
+CLASSES: Mapping[str, Sequence[str]] = {
+    "mnist": "0123456789",
+    "fashion_mnist": GARMENTS.split(", "),
     "kmnist": ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
 }
+Record = tuple[tuple[str, ...], dict[str, Any]]
+"""A dictionary inside summary.json, and the keys that lead to it."""
 
 
 class Run(NamedTuple):
@@ -52,29 +44,14 @@ class Run(NamedTuple):
     tested: Evaluation
 
 
-class Comparison(NamedTuple):
-    """One comparison of a summary.json: dictionaries with the fields of `stats.Arm` and `stats.Contrast`."""
-
-    keys: tuple[str, ...]  # where it is in summary.json
-    arms: list[dict[str, Any]]
-    contrasts: list[dict[str, Any]]
-
-
-class Reproduction(NamedTuple):
-    """A published value and ours: a record with published, n, mean, sd, low, high and within."""
-
-    keys: tuple[str, ...]
-    record: dict[str, Any]
-
-
 class Experiment(NamedTuple):
     """The contents of an experiment's directory."""
 
     name: str
     finished: bool
     sentences: dict[tuple[str, ...], str]  # by their keys in summary.json
-    comparisons: list[Comparison]
-    reproductions: list[Reproduction]
+    comparisons: list[Record]  # with arms and contrasts: the fields of `stats.Arm` and `stats.Contrast`
+    reproductions: list[Record]  # with published, n, mean, sd, low, high and within
     rows: dict[Cell, Row]  # empty if results.csv is not a table of arms, seeds and epochs
     predictions: dict[str, Predictions]  # by arm
     test: Dataset | None  # the images of `predictions`
@@ -105,7 +82,8 @@ def _run(path: Path, data_dir: Path | None, announce: Announce) -> Run:
     loaded = load(config.dataset, data_dir or network.data_dir, announce=announce)
     result = files.read_json(path / "result.json")
     if result is not None:
-        _check_data(path, _entry(result.get("data"), "sha256"), loaded.sha256)
+        data = result.get("data")
+        _check_data(path, data.get("sha256") if isinstance(data, dict) else None, loaded.sha256)
     train, val = training_split(loaded, config.train_split)
     return Run(
         name=path.resolve().name,
@@ -185,28 +163,28 @@ def _rows(path: Path) -> dict[Cell, Row]:
     return read_rows(path) if header[:3] == ["arm", "seed", "epoch"] else {}
 
 
-def _records(record: dict[str, Any], keys: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], dict]]:
-    """Iterate over a summary and every dictionary inside it, with the keys that lead there."""
+def _records(record: dict[str, Any], keys: tuple[str, ...] = ()) -> Iterator[Record]:
+    """Iterate over a summary and every dictionary inside it."""
     yield keys, record
     for name, value in record.items():
         if isinstance(value, dict):
             yield from _records(value, (*keys, name))
 
 
-def _comparisons(path: Path, summary: dict[str, Any]) -> Iterator[Comparison]:
+def _comparisons(path: Path, summary: dict[str, Any]) -> Iterator[Record]:
     for keys, record in _records(summary):
         arms, contrasts = record.get("arms"), record.get("contrasts")
         if isinstance(arms, list) and isinstance(contrasts, list):
             _check(path, arms, {"name": str, "n": int}, ("mean", "sd"))
             _check(path, contrasts, {"arm": str}, ("difference", "low", "high", "p", "p_holm"))
-            yield Comparison(keys, arms, contrasts)
+            yield keys, record
 
 
-def _reproductions(path: Path, summary: dict[str, Any]) -> Iterator[Reproduction]:
+def _reproductions(path: Path, summary: dict[str, Any]) -> Iterator[Record]:
     for keys, record in _records(summary):
         if {"published", "mean", "within"} <= record.keys():
             _check(path, [record], {"n": int}, ("published", "mean", "sd", "low", "high"))
-            yield Reproduction(keys, record)
+            yield keys, record
 
 
 def _check(path: Path, records: Sequence[Any], kinds: dict[str, type], numbers: Sequence[str]) -> None:
@@ -227,7 +205,3 @@ def _sentences(summary: dict[str, Any]) -> Iterator[tuple[tuple[str, ...], str]]
 def _check_data(path: Path, expected: Any, sums: Mapping[str, str]) -> None:
     if isinstance(expected, dict) and expected != dict(sums):
         raise ArgumentError(OTHER_DATA.format(path))
-
-
-def _entry(record: Any, name: str) -> Any:
-    return record.get(name) if isinstance(record, dict) else None
