@@ -86,8 +86,10 @@ def test_the_page_holds_the_weights_to_the_bit(run: Path, whole: Page) -> None:
     (record,) = whole.data()["networks"]
     params = trained(run, announce=lambda _: None).params
     layers = ("Conv_0", "Dense_0", "Dense_1")
-    told = np.concatenate([np.ravel(params[name][part]) for name in layers for part in ("kernel", "bias")])
-    np.testing.assert_array_equal(weights(record), told)
+    expected = np.concatenate(
+        [np.ravel(params[name][part]) for name in layers for part in ("kernel", "bias")]
+    )
+    np.testing.assert_array_equal(weights(record), expected)
     kinds = [layer["kind"] for layer in record["layers"]]
     assert kinds == ["conv", "pool", "flatten", "dropout", "dense", "dense"]
     assert len(record["examples"]) == len(record["logits"]) == len(record["classes"]) == 10
@@ -123,14 +125,14 @@ def test_several_subjects_share_a_page(run: Path, tmp_path: Path) -> None:
 def test_an_experiment_has_its_table_and_no_script(tmp_path: Path) -> None:
     final = make_experiment(tmp_path / "my_ablation", ("rate 0", "rate 0.5"), seeds=7)
     succeeds("report", str(tmp_path / "my_ablation"))
-    found = Page((tmp_path / "my_ablation/report.html").read_text())
-    assert "script" not in found.texts
-    text = found.text()
-    assert {"my ablation"} == set(found.texts["h1"]) and "a conclusion" in text
+    read = Page((tmp_path / "my_ablation/report.html").read_text())
+    assert "script" not in read.texts
+    text = read.text()
+    assert {"my ablation"} == set(read.texts["h1"]) and "a conclusion" in text
     means = 100 * final.mean(axis=1)
     assert all(f"{mean:.2f} ± " in text for mean in means)
     assert number(means[1] - means[0], 2, sign=True) in text
-    assert_self_contained(found)
+    assert_self_contained(read)
 
 
 def test_an_unfinished_experiment_shows_its_finished_seeds(tmp_path: Path) -> None:
@@ -149,10 +151,10 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
     summary |= {"conclusion": HOSTILE, "answers": {HOSTILE: HOSTILE}}
     (directory / "summary.json").write_text(json.dumps(summary))
     succeeds("report", str(directory), "--out", str(tmp_path / "out.html"))
-    found = Page((tmp_path / "out.html").read_text())
-    assert "img" not in found.texts and not found.all("img")
-    assert "script" not in found.texts
-    assert HOSTILE in found.text() and directory.name.replace("_", " ") in found.texts["h1"][0]
+    read = Page((tmp_path / "out.html").read_text())
+    assert "img" not in read.texts and not read.all("img")
+    assert "script" not in read.texts
+    assert HOSTILE in read.text() and directory.name.replace("_", " ") in read.texts["h1"][0]
     made = Page(page([made_run(ConvNet(), HOSTILE)]))
     assert made.data()["networks"][0]["name"] == HOSTILE
     assert not any("onerror" in attributes for _, attributes in made.elements)
@@ -324,8 +326,8 @@ def test_predictions_of_other_images_are_refused(tmp_path: Path) -> None:
     few = {"labels": np.zeros(7, np.uint8), "probability": np.ones(7, np.float32)}
     np.savez_compressed(tmp_path / "x/predictions/a, seed 0.npz", **few)
     assert "--data-dir" in fails(2, "report", str(tmp_path / "x"), "--data-dir", str(TINY))
-    said = {"labels": np.zeros(200, np.uint8), "probability": np.ones(200, np.float32)}
-    np.savez_compressed(tmp_path / "x/predictions/a, seed 0.npz", **said)
+    stored = {"labels": np.zeros(200, np.uint8), "probability": np.ones(200, np.float32)}
+    np.savez_compressed(tmp_path / "x/predictions/a, seed 0.npz", **stored)
     succeeds("report", str(tmp_path / "x"), "--data-dir", str(TINY))
-    found = Page((tmp_path / "x/report.html").read_text())
-    assert len(found.all("img")) > 5 and "What the networks get wrong" in found.texts["h2"]
+    read = Page((tmp_path / "x/report.html").read_text())
+    assert len(read.all("img")) > 5 and "What the networks get wrong" in read.texts["h2"]

@@ -85,7 +85,7 @@ def _shapes(root: ElementTree.Element) -> list[tuple[str, dict[str, str], str]]:
             if tag == "text" and "rotate(-0" not in (transform := node.get("transform", "")):
                 attributes["transform"] = transform
         for name in attributes.keys() & {"d", "x", "y", "transform"}:
-            short = re.sub(r"\d+\.\d+", lambda found: f"{float(found[0]):.1f}", attributes[name])
+            short = re.sub(r"\d+\.\d+", lambda match: f"{float(match[0]):.1f}", attributes[name])
             attributes[name] = " ".join(short.split())
         shapes.append(("text" if tag == "text" else "path", attributes, (node.text or "").strip()))
     return shapes
