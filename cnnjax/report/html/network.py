@@ -7,7 +7,7 @@ import numpy as np
 
 from cnnjax.errors import UserError
 from cnnjax.models import Activation, ConvNet
-from cnnjax.report.html.markup import encoded
+from cnnjax.report.html.encoding import encoded
 
 ACTIVATIONS: dict[Activation, str] = {nn.relu: "relu", nn.swish: "swish"}
 """Those that network.js knows."""
