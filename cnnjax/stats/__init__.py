@@ -1,9 +1,9 @@
-"""What numbers show: paired statistics, intervals, confusions. Pure NumPy."""
+"""Paired statistics, confidence intervals and confused classes, in NumPy and SciPy."""
 
 from cnnjax.stats.intervals import prediction_interval, t_interval, wilson_interval
 from cnnjax.stats.paired import (
     FLIPS,
-    Arm,
+    ArmSummary,
     Contrast,
     Summary,
     conclusion,
@@ -17,7 +17,7 @@ from cnnjax.stats.paired import (
 )
 
 __all__ = [
-    "Arm",
+    "ArmSummary",
     "Contrast",
     "FLIPS",
     "Summary",
