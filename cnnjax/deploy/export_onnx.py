@@ -5,6 +5,7 @@ conflict with the Orbax that saves the checkpoints. Only max pooling, relu and s
 `cnnjax.deploy.export` compares the logits.
 """
 
+import importlib
 from collections.abc import Mapping
 from itertools import count
 from types import MappingProxyType
@@ -19,7 +20,6 @@ from cnnjax.models import Activation, ConvNet
 
 OPSET = 13
 """From 2020, and supported by every current ONNX runtime."""
-PADDINGS: Mapping[str, str] = MappingProxyType({"SAME": "SAME_UPPER", "VALID": "VALID"})
 ACTIVATIONS: Mapping[Activation, str] = MappingProxyType({nn.relu: "Relu", nn.swish: "Swish"})
 
 
@@ -31,7 +31,7 @@ def encode(model: ConvNet, params: Any, image: tuple[int, int, int]) -> bytes:
     Raises:
         UserError: the extra is not installed, or `model` has an unsupported layer.
     """
-    onnx = _onnx()
+    onnx = _extra("onnx")
     if model.pooling != "max" or model.activation not in ACTIVATIONS:
         raise UserError(
             "only networks with max pooling and relu or swish can be exported to ONNX; use stablehlo"
@@ -53,6 +53,7 @@ def encode(model: ConvNet, params: Any, image: tuple[int, int, int]) -> bytes:
     def activate(x: str) -> str:
         return node("Mul", x, node("Sigmoid", x)) if activation == "Swish" else node(activation, x)
 
+    padding = "SAME_UPPER" if model.padding == "SAME" else "VALID"
     x = node("Transpose", "images", perm=(0, 3, 1, 2))
     for layer in layers(model, image):
         match layer.operation:
@@ -61,7 +62,7 @@ def encode(model: ConvNet, params: Any, image: tuple[int, int, int]) -> bytes:
             case "conv":
                 kernel = constant(np.transpose(params[layer.name]["kernel"], (3, 2, 0, 1)))
                 bias = constant(params[layer.name]["bias"])
-                x = activate(node("Conv", x, kernel, bias, auto_pad=PADDINGS[layer.padding]))
+                x = activate(node("Conv", x, kernel, bias, auto_pad=padding))
             case "pool":
                 x = node("MaxPool", x, kernel_shape=[layer.size] * 2, strides=[layer.size] * 2)
             case "flatten":
@@ -93,21 +94,12 @@ def run(content: bytes, images: np.ndarray) -> np.ndarray:
     Raises:
         UserError: the extra is not installed.
     """
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise _missing(error) from error
-    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    session = _extra("onnxruntime").InferenceSession(content, providers=["CPUExecutionProvider"])
     return np.asarray(session.run(["logits"], {"images": images})[0])
 
 
-def _onnx() -> Any:
+def _extra(package: str) -> Any:
     try:
-        import onnx
+        return importlib.import_module(package)
     except ImportError as error:
-        raise _missing(error) from error
-    return onnx
-
-
-def _missing(error: ImportError) -> UserError:
-    return UserError(f"--format onnx needs an extra: pip install 'cnnjax[onnx]' ({error})")
+        raise UserError(f"--format onnx needs an extra: pip install 'cnnjax[onnx]' ({error})") from error

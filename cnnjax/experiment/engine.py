@@ -26,7 +26,7 @@ from cnnjax.experiment.results import Predictions, Results, Store
 from cnnjax.metrics import means
 from cnnjax.models import ConvNet
 from cnnjax.optimizers import OPTIMIZERS
-from cnnjax.population import EpochSums, PopulationProgram, default_chunk, make_population, stack
+from cnnjax.population import PopulationProgram, default_chunk, make_population, stack
 from cnnjax.train import Arrays, to_device
 
 OnNan = Literal["stop", "continue"]
@@ -211,7 +211,7 @@ def _train_block(
     population, done = store.restore(population, members)
     for epoch in range(done + 1, epochs + 1):
         population, sums = program.epoch(population, epoch - 1)
-        diverged = ~_finite(sums)[: len(block)]
+        diverged = ~np.all([np.isfinite(leaf) for leaf in jax.tree.leaves(fetch(sums))], axis=0)[: len(block)]
         if on_nan == "stop" and diverged.any():
             name, seed = members[int(np.argmax(diverged))]
             raise UserError(
@@ -239,11 +239,6 @@ def _train_block(
         store.write()
         store.save(population, members, epoch)
         yield
-
-
-def _finite(sums: EpochSums) -> np.ndarray:
-    """Return bool[members]: whether all sums of a member are finite."""
-    return np.all([np.isfinite(leaf) for leaf in jax.tree.leaves(fetch(sums))], axis=0)
 
 
 def _identity(arms: Sequence[Arm], protocol: Protocol, splits: Splits) -> dict[str, Any]:

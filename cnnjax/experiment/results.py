@@ -20,15 +20,8 @@ from cnnjax.errors import ArgumentError, UserError
 from cnnjax.files import clear_half_written, make_directory, write_bytes, write_csv, write_json
 from cnnjax.stats.confusion import Predictions
 
-METRICS = (
-    "loss",
-    "accuracy",
-    "train_loss",
-    "train_accuracy",
-    "val_loss",
-    "val_accuracy",
-    "test_loss",
-    "test_accuracy",
+METRICS = tuple(
+    f"{images}{metric}" for images in ("", "train_", "val_", "test_") for metric in ("loss", "accuracy")
 )
 """`loss` and `accuracy` come from the training steps, with dropout; `train_*` from training images without
 dropout; `test_*`, and the columns that an experiment's probes add, are measured after the last epoch only."""
@@ -157,16 +150,15 @@ class Store:
 
     def _state(self) -> tuple[list[tuple[str, int]], int, list[np.ndarray]]:
         """Return the members whose state is saved, their epoch and the leaves of the state."""
-        return from_leader(self._read_state() if leads() else ([], 0, []))
-
-    def _read_state(self) -> tuple[list[tuple[str, int]], int, list[np.ndarray]]:
-        try:
-            with np.load(self.out / STATE, allow_pickle=False) as file:
+        members, epoch, leaves = [], 0, []
+        # If it is missing or damaged, its members start again and give the same rows.
+        errors = OSError, ValueError, KeyError, zipfile.BadZipFile
+        if leads():
+            with suppress(*errors), np.load(self.out / STATE, allow_pickle=False) as file:
                 header, *leaves = (file[name] for name in file.files)
-            record = json.loads(str(header))
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile):
-            return [], 0, []  # missing or damaged: its members start again and give the same rows
-        return [(name, seed) for name, seed in record["members"]], record["epoch"], leaves
+                record = json.loads(str(header))
+                members, epoch = [(name, seed) for name, seed in record["members"]], record["epoch"]
+        return from_leader((members, epoch, leaves))
 
     def results(self, arms: Sequence[str], seeds: Sequence[int], epochs: int) -> Results:
         """Return the rows of these arms and seeds as arrays."""

@@ -117,26 +117,23 @@ def summarise(
     first = None if primary is None else list(names[1:]).index(primary)
     corrected = _family(p, first)
     floors = _family([smallest_p(len(d)) for d in pairs], first)
-    contrasts = []
-    for i, d in enumerate(pairs):
-        low, high = bca_interval(d, np.random.default_rng([seed, i, 1]))
-        contrasts.append(
-            Contrast(
-                arm=names[i + 1],
-                reference=names[0],
-                n=len(d),
-                dropped=table.shape[1] - len(d),
-                difference=_mean(d),
-                low=low,
-                high=high,
-                p=p[i],
-                p_holm=float(corrected[i]),
-                improvement=probability_of_improvement(d if higher_is_better else -d),
-                detectable=detectable_difference(_sd(d), len(d)),
-                p_floor=float(floors[i]),
-            )
+    contrasts = tuple(
+        Contrast(
+            names[i + 1],
+            names[0],
+            len(d),
+            table.shape[1] - len(d),
+            _mean(d),
+            *bca_interval(d, np.random.default_rng([seed, i, 1])),
+            p=p[i],
+            p_holm=float(corrected[i]),
+            improvement=probability_of_improvement(d if higher_is_better else -d),
+            detectable=detectable_difference(_sd(d), len(d)),
+            p_floor=float(floors[i]),
         )
-    return Summary(tuple(map(_arm, names, table)), tuple(contrasts))
+        for i, d in enumerate(pairs)
+    )
+    return Summary(tuple(map(_arm, names, table)), contrasts)
 
 
 def sign_flip_p(differences: Floats, rng: np.random.Generator) -> float:
