@@ -22,9 +22,11 @@ import numpy as np
 from cnnjax.batches import sequential_plan
 from cnnjax.config import HParams
 from cnnjax.deploy.layers import layers
+from cnnjax.keys import streams
 from cnnjax.models import Activation, ConvNet
-from cnnjax.state import MakeOptimizer, TrainState
-from cnnjax.train import Arrays, make_train_step, train_epoch
+from cnnjax.state import TrainState, evaluation_state
+from cnnjax.task import MakeOptimizer, Task, init_state
+from cnnjax.train import Arrays, make_training
 
 ACTIVATION_FLOPS: Mapping[Activation | None, int] = MappingProxyType({nn.relu: 1, nn.swish: 4, None: 0})
 POOLING_FLOPS: Mapping[str, int] = MappingProxyType({"none": 0, "max": 3, "average": 4, "median": 12})
@@ -116,9 +118,9 @@ def milliseconds_per_step(
     runs = []
     for model, hparams in models:
         traced = jax.tree.map(jnp.float32, hparams)
-        state = some_state(model, make_optimizer, train, traced)
-        epoch = jax.jit(partial(train_epoch, make_train_step(model, make_optimizer)))
-        run = partial(epoch, state, train, plan, traced)
+        task = Task(model, make_optimizer)
+        training = make_training(task, train.images.shape[1:], train.labels.shape[0], batch_size)
+        run = partial(jax.jit(training.epoch), some_state(task, train, traced), train, plan, traced)
         jax.block_until_ready(run())
         runs.append(run)
     times: list[list[float]] = [[] for _ in runs]
@@ -130,14 +132,12 @@ def milliseconds_per_step(
     return [statistics.median(measured) for measured in times]
 
 
-def some_state(model: ConvNet, make_optimizer: MakeOptimizer, data: Arrays, hparams: HParams) -> TrainState:
+def some_state(task: Task, data: Arrays, hparams: HParams) -> TrainState:
     """Return a state with random weights, which saves the seconds it takes to compile the initialisers."""
-    sample = jax.ShapeDtypeStruct((1, *data.images.shape[1:]), jnp.float32)
-    shapes = jax.eval_shape(model.init, jax.random.key(0), sample)["params"]
-    rng = np.random.default_rng(0)
+    init = partial(init_state, task, streams(jax.random.key(0)), data.images.shape[1:], hparams)
+    shapes, rng = jax.eval_shape(init).params, np.random.default_rng(0)
     params = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(0, 0.05, leaf.shape), leaf.dtype), shapes)
-    opt_state = make_optimizer(hparams).init(params)
-    return TrainState(jnp.zeros((), jnp.int32), params, opt_state, jax.random.key(0))
+    return evaluation_state(params)._replace(opt_state=task.optimizer(hparams).init(params))
 
 
 def _taps(size: int, kernel: int, padding: str, stride: int) -> int:
