@@ -25,6 +25,7 @@ from typing import Literal
 
 import numpy as np
 from common import train
+from figures import final_vs_rate, generalisation_gap, metric_bands
 
 from cnnjax import experiment, plots, report
 from cnnjax.cli import runner
@@ -83,7 +84,7 @@ class DropoutAblation(Flags):
         epochs = np.arange(1, results.epochs + 1)
         values, names = results.values, results.arms
         return {
-            "val_loss.png": plots.metric_bands(
+            "val_loss.png": metric_bands(
                 epochs,
                 values["val_loss"],
                 names,
@@ -92,7 +93,7 @@ class DropoutAblation(Flags):
                 caption=caption,
                 mark_lowest=True,
             ),
-            "val_accuracy.png": plots.metric_bands(
+            "val_accuracy.png": metric_bands(
                 epochs,
                 values["val_accuracy"],
                 names,
@@ -100,7 +101,7 @@ class DropoutAblation(Flags):
                 title="Validation accuracy",
                 caption=caption,
             ),
-            "generalisation_gap.png": plots.generalisation_gap(
+            "generalisation_gap.png": generalisation_gap(
                 epochs,
                 values["train_loss"],
                 values["val_loss"],
@@ -108,8 +109,8 @@ class DropoutAblation(Flags):
                 title="Generalisation gap (losses measured without dropout)",
                 caption=caption,
             ),
-            "accuracy_against_rate.png": plots.final_vs_rate(
-                self.rates,
+            "accuracy_against_rate.png": final_vs_rate(
+                np.array(self.rates),
                 results.final("val_accuracy"),
                 "validation accuracy at the last epoch",
                 title="How much dropout?",

@@ -36,6 +36,7 @@ from typing import Any
 import numpy as np
 from common import train
 from costs import Cost, cost, milliseconds_per_step, narrowed
+from figures import against_costs, final_by_arm, shift_sensitivity
 
 from cnnjax import experiment, plots, report
 from cnnjax.cli import runner
@@ -48,7 +49,6 @@ from cnnjax.experiment.results import Results
 from cnnjax.files import write_json
 from cnnjax.models import ConvNet, model_named
 from cnnjax.optimizers import OPTIMIZERS
-from cnnjax.plots.arms import against_costs, final_by_arm, shift_sensitivity
 from cnnjax.stats import Contrast, summarise
 from cnnjax.train import to_device
 
@@ -292,7 +292,7 @@ def _cost_table(results: Results, costs: Costs) -> None:
 
 def _figures(results: Results, costs: Costs, caption: str) -> dict[str, plots.Figure]:
     final = results.final("val_accuracy")
-    moved = [final, *(results.final(f"shift_{pixels}_accuracy") for pixels in SHIFTS)]
+    moved = np.stack([final, *(results.final(f"shift_{pixels}_accuracy") for pixels in SHIFTS)])
     axes = {
         "floating-point operations an image": [counted.flops for counted, _ in costs],
         "parameters": [counted.parameters for counted, _ in costs],

@@ -28,6 +28,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from common import train
 from costs import milliseconds_per_step
+from figures import Panel, published_over_ours
+from scipy import stats
 
 from cnnjax import experiment, files, report
 from cnnjax.cli import runner
@@ -40,8 +42,7 @@ from cnnjax.experiment import Arm
 from cnnjax.experiment.results import Results
 from cnnjax.models import MODELS
 from cnnjax.optimizers import OPTIMIZERS
-from cnnjax.plots.arms import published_over_ours
-from cnnjax.stats.intervals import prediction_interval
+from cnnjax.shapes import Float, Floats
 from cnnjax.train import to_device
 
 RATES = (0.0, 0.5)
@@ -147,9 +148,9 @@ class ReproduceTutorials(Flags):
             print(f"{inside} of {len(comparisons)} published values lie within our interval")
         print(time)
         panels = {
-            label: (
+            label: Panel(
                 ours[metric],
-                None if published is None else [row[metric] for row in published],
+                None if published is None else np.array([row[metric] for row in published]),
                 *prediction_interval(ours[metric], 1.0 if metric.endswith("accuracy") else math.inf),
             )
             for metric, label in CURVES.items()
@@ -164,12 +165,26 @@ class ReproduceTutorials(Flags):
         }
 
 
+def prediction_interval(
+    values: Float[np.ndarray, "runs ..."], most: float = math.inf
+) -> tuple[Floats, Floats]:
+    """Return the 95% prediction interval (low, high) for one more run, from two values or more.
+
+    It is mean -+ t(0.975, n - 1) sd sqrt(1 + 1/n), clipped to [0, `most`]. For normal values it contains the
+    next one with probability 0.95 (Hahn and Meeker 1991, chapter 4).
+    """
+    n = len(values)
+    mean = values.mean(axis=0)
+    half = stats.t.ppf(0.975, n - 1) * values.std(axis=0, ddof=1) * np.sqrt(1 + 1 / n)
+    return np.maximum(mean - half, 0), np.minimum(mean + half, most)
+
+
 class Comparison(NamedTuple):
-    """A published value and ours, float[seeds]; `low` to `high` is their 95% prediction interval."""
+    """A published value and ours; `low` to `high` is their 95% prediction interval."""
 
     measure: str
     published: float | None
-    ours: np.ndarray
+    ours: Float[np.ndarray, "seeds"]
     low: float
     high: float
 
@@ -192,12 +207,13 @@ class Comparison(NamedTuple):
 
 
 def compare(
-    ours: Mapping[str, np.ndarray], published: Sequence[Mapping[str, float]] | None
+    ours: Mapping[str, Float[np.ndarray, "seeds epochs"]],
+    published: Sequence[Mapping[str, float]] | None,
 ) -> list[Comparison]:
     """Compare final accuracy and loss, the best validation loss and its (first) epoch.
 
-    `ours` maps loss, accuracy, val_loss and val_accuracy to finite float[seeds, epochs], with two seeds or
-    more; `published` has a row with these metrics for each epoch.
+    `ours` maps loss, accuracy, val_loss and val_accuracy to finite values of two seeds or more;
+    `published` has a row with these metrics for each epoch.
     """
     log = None if published is None else {key: np.array([row[key] for row in published]) for key in ours}
     measures = {

@@ -9,8 +9,8 @@ from hypothesis import settings
 from jaxtyping import install_import_hook
 
 CHECKED = (
-    *("batches", "dropout", "kernels", "keys", "metrics", "models", "pooling", "population", "state"),
-    *("task", "train"),
+    *("batches", "dropout", "experiment", "kernels", "keys", "metrics", "models", "plots", "pooling"),
+    *("population", "state", "stats", "task", "train"),
 )
 with install_import_hook([f"cnnjax.{name}" for name in CHECKED], "beartype.beartype"):
     # Their annotations of shapes and dtypes are checked at every call.

@@ -1,5 +1,6 @@
 """The figures show all they are given, and are written whole or not at all."""
 
+import figures
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -93,7 +94,7 @@ def test_confusion_matrix_of_a_perfect_or_an_empty_test(tmp_path):
 @given(arms=st.integers(1, 14), seeds=st.integers(1, 4), epochs=st.integers(1, 30))
 def test_every_arm_is_in_the_legend_and_in_sight_and_looks_different(arms, seeds, epochs):
     values, names = members(arms, seeds, epochs), [f"arm {i}" for i in range(arms)]
-    figure = plots.metric_bands(np.arange(epochs), values, names, "loss", mark_lowest=True)
+    figure = figures.metric_bands(np.arange(epochs), values, names, "loss", mark_lowest=True)
     (axis,) = figure.axes
     assert [label.split(" (")[0] for label in legend(figure)] == names
     assert all(f"(n={seeds})" in label for label in legend(figure))
@@ -111,7 +112,7 @@ def test_band_is_the_t_interval_of_the_mean():
     low, high = t.interval(0.95, 2, mean, values[0].std(axis=0, ddof=1) / np.sqrt(3))
     np.testing.assert_allclose([mean - half, mean + half], [low, high])
     assert (n == 3).all()
-    band = plots.metric_bands(EPOCHS, values, ["a"], "loss").axes[0].collections[0]
+    band = figures.metric_bands(EPOCHS, values, ["a"], "loss").axes[0].collections[0]
     edge = np.asarray(band.get_paths()[0].vertices)[:, 1]
     assert (edge.min(), edge.max()) == pytest.approx((low.min(), high.max()))
 
@@ -120,8 +121,8 @@ def test_ring_is_where_the_validation_loss_is_lowest():
     validation = members()
     validation[1, :, 3] = 0.01
     for figure in (
-        plots.metric_bands(EPOCHS, validation, NAMES, "validation loss", mark_lowest=True),
-        plots.generalisation_gap(EPOCHS, 2 * validation, validation, NAMES),
+        figures.metric_bands(EPOCHS, validation, NAMES, "validation loss", mark_lowest=True),
+        figures.generalisation_gap(EPOCHS, 2 * validation, validation, NAMES),
     ):
         assert "ring at epoch 4" in legend(figure)[1]
         rings = [line for line in figure.axes[0].lines if line.get_markerfacecolor() == "none"]
@@ -130,7 +131,7 @@ def test_ring_is_where_the_validation_loss_is_lowest():
 
 def test_generalisation_gap_is_validation_minus_training():
     train, validation = members(), members() + 0.25
-    (axis,) = plots.generalisation_gap(EPOCHS, train, validation, NAMES).axes
+    (axis,) = figures.generalisation_gap(EPOCHS, train, validation, NAMES).axes
     lines = [line for line in axis.lines if "dropout" in str(line.get_label())]
     gaps = np.array([line.get_ydata() for line in lines], float)
     np.testing.assert_allclose(gaps, np.full((4, 7), 0.25))
@@ -142,8 +143,8 @@ def test_diverged_members_break_nothing_and_are_not_counted(bad, tmp_path):
     values[0, 1, 4:] = bad
     values[2] = bad
     whole = np.delete(values[0], 1, axis=0).mean(axis=0)
-    bands = plots.metric_bands(EPOCHS, values, NAMES, "loss", mark_lowest=True)
-    gap = plots.generalisation_gap(EPOCHS, members(), values, NAMES)
+    bands = figures.metric_bands(EPOCHS, values, NAMES, "loss", mark_lowest=True)
+    gap = figures.generalisation_gap(EPOCHS, members(), values, NAMES)
     for figure in (bands, gap):
         assert [label.split("\n")[0][-4:] for label in legend(figure)] == [
             "n=2)",
@@ -153,7 +154,7 @@ def test_diverged_members_break_nothing_and_are_not_counted(bad, tmp_path):
         ]
     line = next(x for x in bands.axes[0].lines if str(x.get_label()).startswith("no dropout"))
     np.testing.assert_allclose(np.asarray(line.get_ydata(), float), whole)
-    final = plots.final_vs_rate([0, 0.25, 0.5, 0.75], values[:, :, -1], "accuracy")
+    final = figures.final_vs_rate(np.array([0, 0.25, 0.5, 0.75]), values[:, :, -1], "accuracy")
     assert "n=0 to 3" in "".join(legend(final))
     rows = [{key: bad for key in history(1)[0]} | {"epoch": 1.0}]
     for figure in (bands, gap, final, plots.training_curves(rows)):
@@ -163,7 +164,7 @@ def test_diverged_members_break_nothing_and_are_not_counted(bad, tmp_path):
 @pytest.mark.parametrize("seeds", [1, 6])
 def test_final_vs_rate_sorts_by_rate_and_shows_every_seed(seeds):
     rates, values = np.array([0.5, 0.0, 0.75]), members(3, seeds)[:, :, -1]
-    figure = plots.final_vs_rate(rates, values, "validation accuracy")
+    figure = figures.final_vs_rate(rates, values, "validation accuracy")
     (axis,) = figure.axes
     thin, mean = axis.lines[:seeds], next(x for x in axis.lines if x.get_color() != style.GREY)
     for line, seed in zip(thin, values.T, strict=True):
@@ -175,7 +176,7 @@ def test_final_vs_rate_sorts_by_rate_and_shows_every_seed(seeds):
 
 
 def test_title_and_caption_are_shown_and_nothing_overlaps_the_legend():
-    figure = plots.metric_bands(
+    figure = figures.metric_bands(
         EPOCHS, members(), NAMES, "loss", title="A title", caption="word " * 60, mark_lowest=True
     )
     figure.draw_without_rendering()

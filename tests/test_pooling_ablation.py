@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import chex
+import figures
 import jax
 import numpy as np
 import pooling_ablation as pooling
@@ -30,8 +31,7 @@ from cnnjax.errors import ArgumentError, UserError
 from cnnjax.experiment import Arm, Protocol, Splits, engine
 from cnnjax.experiment.results import METRICS, Predictions, Results, Store
 from cnnjax.models import MODELS, ConvNet
-from cnnjax.plots import arms, png
-from cnnjax.stats.intervals import prediction_interval
+from cnnjax.plots import png
 
 ON_TINY = ("--dataset", "fashion_mnist", "--data-dir", str(TINY), "--batch-size", "8", "--train-size", "64")
 POOLED = ("--model", "lenet-swish", "--arms", "average", "none", "--seeds", "2", "--epochs", "1")
@@ -294,10 +294,10 @@ def test_one_run_has_no_spread(tmp_path: Path) -> None:
 
 def test_the_prediction_interval_holds_the_next_run_95_times_in_100() -> None:
     draws = np.random.default_rng(0).normal(30.0, 2.0, (7, 20_000))
-    low, high = prediction_interval(draws[:6])
+    low, high = reproduce.prediction_interval(draws[:6])
     held = int(np.sum((low <= draws[6]) & (draws[6] <= high)))
     assert stats.binomtest(held, 20_000, 0.95).pvalue > 1e-4
-    low, high = prediction_interval([0.01, 0.99], most=1.0)
+    low, high = reproduce.prediction_interval(np.array([0.01, 0.99]), most=1.0)
     assert (low, high) == (0.0, 1.0), "no accuracy lies beyond"
 
 
@@ -320,18 +320,18 @@ def test_the_published_run_is_compared_with_ours() -> None:
 def test_figures_of_arms_show_all_they_are_given() -> None:
     values = np.array([[0.9, 0.8, np.nan], [0.7, 0.75, 0.8], [0.95, 0.96, 0.97]])
     names = ["max", "average", "none, same size"]
-    figure = arms.final_by_arm(values, names, "accuracy")
+    figure = figures.final_by_arm(values, names, "accuracy")
     assert [text.get_text() for text in figure.axes[0].get_xticklabels()] == [
         "max",
         "average",
         "none,\nsame size",
     ]
     costs = {"operations": [10, 10, 1000], "parameters": [5.0, 6.0, 7.0]}
-    figure = arms.against_costs(costs, values, names, "accuracy")
+    figure = figures.against_costs(costs, values, names, "accuracy")
     for axis, numbers in zip(figure.axes, costs.values(), strict=True):
         drawn = [float(np.asarray(line[0].get_xdata())[0]) for line in axis.containers]
         assert drawn == list(map(float, numbers))
-    figure = arms.shift_sensitivity(np.stack([values, values - 0.1, values - 0.3]), names)
+    figure = figures.shift_sensitivity(np.stack([values, values - 0.1, values - 0.3]), names)
     for line in figure.axes[0].containers:
         np.testing.assert_allclose(np.asarray(line[0].get_ydata()), [0, 10, 30], atol=1e-9)
     assert png(figure).startswith(b"\x89PNG")

@@ -195,7 +195,7 @@ def assert_inside(drawn: Chart) -> None:
 def test_a_chart_is_finite_and_inside_its_frame(values: list[list[float]], bounded: bool) -> None:
     x, table = np.arange(1, len(values) + 1), np.array(values).T
     limits = (0.0, 1.0) if bounded else (-np.inf, np.inf)
-    bands = chart("b", lambda axis: draw_bands(axis, x, [table], [HOSTILE], limits=limits))
+    bands = chart("b", lambda axis: draw_bands(axis, x, table[None], [HOSTILE], limits=limits))
     rows = [dict(zip(("loss", "accuracy", "val_loss"), row, strict=True)) for row in values]
     rows = [{**row, "epoch": i + 1.0, "val_accuracy": row["accuracy"]} for i, row in enumerate(rows)]
     history = chart("h", lambda axis: draw_history(axis, "accuracy", rows, rows))
@@ -210,9 +210,8 @@ def test_a_chart_is_finite_and_inside_its_frame(values: list[list[float]], bound
 
 def test_differences_that_are_not_defined_are_left_out() -> None:
     nan = float("nan")
-    drawn = chart(
-        "d", lambda axis: draw_differences(axis, "abc", [1.0, nan, 2.0], [nan, nan, 1.5], [nan, nan, 3.0])
-    )
+    bounds = np.array([[1.0, nan, 2.0], [nan, nan, 1.5], [nan, nan, 3.0]])
+    drawn = chart("d", lambda axis: draw_differences(axis, "abc", *bounds))
     assert_inside(drawn)
     blue = [attributes for _, attributes, _ in drawn.shapes if attributes.get("stroke") == "var(--c0)"]
     assert sum("transform" in attributes for attributes in blue) == 2  # the points

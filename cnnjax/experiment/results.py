@@ -18,6 +18,7 @@ from cnnjax.devices.layouts import place
 from cnnjax.devices.processes import fetch, from_leader, leads
 from cnnjax.errors import ArgumentError, UserError
 from cnnjax.files import clear_half_written, make_directory, write_bytes, write_csv, write_json
+from cnnjax.shapes import Float
 from cnnjax.stats.confusion import Predictions
 
 METRICS = tuple(
@@ -31,7 +32,7 @@ Cell = tuple[str, int, int]  # arm, seed, epoch
 
 
 class Results(NamedTuple):
-    """`values[metric]` is float[arms, seeds, epochs]; NaN if not measured, or if the run diverged.
+    """The values of each metric; NaN if not measured, or if the run diverged.
 
     `predictions` has the arms and seeds whose predictions are on disk, which older directories may lack.
     """
@@ -39,11 +40,11 @@ class Results(NamedTuple):
     arms: tuple[str, ...]
     seeds: tuple[int, ...]
     epochs: int
-    values: dict[str, np.ndarray]
+    values: dict[str, Float[np.ndarray, "arms seeds epochs"]]
     predictions: Mapping[str, Predictions]
 
-    def final(self, metric: str) -> np.ndarray:
-        """Return float[arms, seeds]: a metric after the last epoch."""
+    def final(self, metric: str) -> Float[np.ndarray, "arms seeds"]:
+        """Return a metric after the last epoch."""
         return self.values[metric][:, :, -1]
 
     def renamed(self, names: Mapping[str, str]) -> "Results":
@@ -111,7 +112,7 @@ class Store:
         return *METRICS, *sorted(measured - set(METRICS))
 
     def keep(self, arm: str, seed: int, predictions: Predictions) -> None:
-        """Write the predictions of one member, u8[n] and f32[n]."""
+        """Write the predictions of one member."""
         path = _predictions(self.out, arm, seed)
         make_directory(path.parent)
         content = io.BytesIO()
@@ -189,8 +190,8 @@ def read_rows(path: Path) -> dict[Cell, Row]:
 
 def values_of(
     rows: Mapping[Cell, Row], metric: str, arms: Sequence[str], seeds: Sequence[int], epochs: int
-) -> np.ndarray:
-    """Return float[arms, seeds, epochs]: a metric, NaN where there is no such row or value."""
+) -> Float[np.ndarray, "arms seeds epochs"]:
+    """Return a metric, NaN where there is no such row or value."""
     shape = len(arms), len(seeds), epochs
     cells = product(arms, seeds, range(1, epochs + 1))
     return np.array([rows.get(cell, {}).get(metric, float("nan")) for cell in cells]).reshape(shape)

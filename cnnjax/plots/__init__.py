@@ -4,15 +4,12 @@ A function named `draw_*` draws into axes that it is given, so that a chart look
 the report.
 """
 
-from cnnjax.plots.arms import draw_differences
 from cnnjax.plots.curves import (
     Figure,
     confusion_matrix,
     draw_bands,
+    draw_differences,
     draw_history,
-    final_vs_rate,
-    generalisation_gap,
-    metric_bands,
     png,
     training_curves,
 )
@@ -23,9 +20,6 @@ __all__ = [
     "draw_bands",
     "draw_differences",
     "draw_history",
-    "final_vs_rate",
-    "generalisation_gap",
-    "metric_bands",
     "png",
     "training_curves",
 ]

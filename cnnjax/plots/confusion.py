@@ -7,19 +7,20 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from cnnjax.plots.style import DPI
+from cnnjax.shapes import UInt8
 from cnnjax.stats.confusion import Mistake, Pair
 
 COLUMNS = 8
 
 
 def worst_images(
-    images: np.ndarray,
+    images: UInt8[np.ndarray, "n height width 1"],
     rows: Sequence[tuple[Pair, Sequence[Mistake]]],
     *,
     title: str = "",
     caption: str = "",
 ) -> Figure:
-    """Draw a row of misclassified images for each pair, from `images` u8[n, height, width, 1].
+    """Draw a row of misclassified images for each pair.
 
     Below each image: true -> predicted class, the mean probability of the predicted class, and how many
     networks predict it.

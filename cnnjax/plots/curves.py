@@ -1,14 +1,13 @@
-"""Figures of metrics over epochs, the confusion matrix, final values against a rate, and `png`.
+"""Metrics over epochs, the confusion matrix, differences between arms, and `png`.
 
 `title` is a line above the figure, `caption` a line below it for n and the protocol.
 """
 
 import io
+import textwrap
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -20,13 +19,13 @@ from cnnjax.plots.style import (
     GREY,
     MARKERS,
     counted,
-    draw_seeds,
     epoch_axis,
     finite,
     frame,
     legend_beside,
     line_style,
 )
+from cnnjax.shapes import Float, Int
 from cnnjax.stats.intervals import t_interval
 
 Rows = Sequence[Mapping[str, float]]
@@ -72,13 +71,12 @@ def draw_history(axis: Axes, metric: str, history: Rows, published: Rows | None 
 
 
 def confusion_matrix(
-    counts: npt.NDArray[np.integer[Any]], class_names: Sequence[str], title: str = ""
+    counts: Int[np.ndarray, "classes classes"], class_names: Sequence[str], title: str = ""
 ) -> Figure:
-    """Draw counts int[C, C]: row = true class, column = predicted class.
+    """Draw counts: row = true class, column = predicted class.
 
     Only the errors are coloured: on one scale with the diagonal they would all look white.
     """
-    counts = np.asarray(counts)
     errors = np.ma.masked_array(counts, np.eye(len(counts), dtype=bool))
     total, wrong = int(counts.sum()), int(counts.sum() - np.trace(counts))
     errors_line = f"{wrong:,} of {total:,} images wrong ({100 * wrong / max(total, 1):.2f}%)"
@@ -111,72 +109,6 @@ def confusion_matrix(
     return figure
 
 
-def metric_bands(
-    epochs: npt.ArrayLike,
-    values: npt.ArrayLike,
-    names: Sequence[str],
-    ylabel: str,
-    *,
-    title: str = "",
-    caption: str = "",
-    mark_lowest: bool = False,
-) -> Figure:
-    """Draw values float[arms, seeds, epochs]: each arm's mean and its 95% t interval.
-
-    Members that are not finite at some epoch are left out at every epoch, so that the mean does not jump
-    where one diverges; the legend gives the n that remains. `mark_lowest` rings the epoch at which each
-    mean is lowest: for the validation loss, where overfitting begins.
-    """
-    return _bands(epochs, values, values if mark_lowest else None, names, ylabel, "lowest", title, caption)
-
-
-def generalisation_gap(
-    epochs: npt.ArrayLike,
-    train: npt.ArrayLike,
-    validation: npt.ArrayLike,
-    names: Sequence[str],
-    ylabel: str = "validation loss - training loss",
-    *,
-    title: str = "",
-    caption: str = "",
-) -> Figure:
-    """Draw validation - train of two losses float[arms, seeds, epochs] as `metric_bands` does.
-
-    The ring is at the epoch where the arm's mean validation loss is lowest. A gap below zero is no
-    error where the training loss is measured with dropout on and averaged while the weights still improve.
-    """
-    gap = np.asarray(validation, float) - np.asarray(train, float)
-    figure = _bands(epochs, gap, validation, names, ylabel, "lowest validation loss", title, caption)
-    figure.axes[0].axhline(0, color="black", linewidth=0.8, zorder=1)
-    return figure
-
-
-def final_vs_rate(
-    rates: npt.ArrayLike,
-    values: npt.ArrayLike,
-    ylabel: str,
-    *,
-    xlabel: str = "dropout rate",
-    title: str = "",
-    caption: str = "",
-) -> Figure:
-    """Draw final values float[arms, seeds] against rates float[arms].
-
-    Each thin line is one seed, broken where it diverged; the points are means with their 95% t intervals.
-    Seeds that rise together show a difference that overlapping intervals of single arms hide.
-    """
-    x = np.asarray(rates, float)
-    order = np.argsort(x)
-    x, table = x[order], finite(values)[order]
-    figure, (axis,) = frame(8.4, 4.6, title, caption)
-    draw_seeds(axis, x, table, "rates", linewidth=2, capsize=5)
-    axis.set(xlabel=xlabel, ylabel=ylabel)
-    if np.diff(x).min(initial=np.inf) > np.ptp(x) / 12:
-        axis.set_xticks(x, [f"{rate:g}" for rate in x])
-    legend_beside(figure)
-    return figure
-
-
 def png(figure: Figure) -> bytes:
     """Render a figure as PNG; equal figures give equal bytes."""
     buffer = io.BytesIO()
@@ -187,26 +119,25 @@ def png(figure: Figure) -> bytes:
 
 def draw_bands(
     axis: Axes,
-    epochs: npt.ArrayLike,
-    values: npt.ArrayLike,
+    epochs: Int[np.ndarray, "epochs"],
+    values: Float[np.ndarray, "arms seeds epochs"],
     names: Sequence[str],
     *,
-    mark_lowest: npt.ArrayLike | None = None,
+    mark_lowest: Float[np.ndarray, "arms seeds epochs"] | None = None,
     limits: tuple[float, float] = (-np.inf, np.inf),
 ) -> None:
-    """Draw values float[arms, seeds, epochs]: the mean of each arm and its 95% t interval.
+    """Draw the mean of each arm and its 95% t interval.
 
     Args:
         axis: where to draw.
-        epochs: float[epochs].
+        epochs: their numbers.
         values: members that are not finite at some epoch are left out.
         names: one for each arm.
-        mark_lowest: losses shaped like `values`; a ring marks the epoch where their mean is lowest.
+        mark_lowest: losses; a ring marks the epoch where their mean is lowest.
         limits: the bands are clipped to these.
     """
-    x, table = np.asarray(epochs, float), np.asarray(values, float)
-    whole = np.asarray(np.isfinite(table).all(axis=-1, keepdims=True))
-    table = np.where(whole, table, np.nan)
+    whole = np.asarray(np.isfinite(values).all(axis=-1, keepdims=True))
+    table = np.where(whole, values, np.nan)
     losses = [None] * len(table) if mark_lowest is None else np.where(whole, mark_lowest, np.nan)
     for i, (name, arm, loss) in enumerate(zip(names, table, losses, strict=True)):
         mean, half, n = t_interval(arm, axis=0)
@@ -214,27 +145,29 @@ def draw_bands(
         label = f"{name} ({counted(n)})"
         if loss is not None and whole[i].any():
             lowest = int(np.argmin(t_interval(loss, axis=0)[0]))
-            label += f"\nring at epoch {x[lowest]:g}"
-            axis.plot(x[lowest], mean[lowest], "o", ms=13, mfc="none", mec=colour, mew=1.8, zorder=4)
+            label += f"\nring at epoch {epochs[lowest]}"
+            axis.plot(epochs[lowest], mean[lowest], "o", ms=13, mfc="none", mec=colour, mew=1.8, zorder=4)
         low, high = np.clip((mean - half, mean + half), *limits)
-        axis.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
+        axis.fill_between(epochs, low, high, color=colour, alpha=0.2, linewidth=0)
         # A marker on every epoch of a long run would hide the line.
-        axis.plot(x, mean, **line_style(i), markersize=4, markevery=max(1, len(x) // 20), label=label)
-    epoch_axis(axis, x)
+        every = max(1, len(epochs) // 20)
+        axis.plot(epochs, mean, **line_style(i), markersize=4, markevery=every, label=label)
+    epoch_axis(axis, epochs)
 
 
-def _bands(
-    epochs: npt.ArrayLike,
-    values: npt.ArrayLike,
-    losses: npt.ArrayLike | None,
+def draw_differences(
+    axis: Axes,
     names: Sequence[str],
-    ylabel: str,
-    mark_name: str,
-    title: str,
-    caption: str,
-) -> Figure:
-    figure, (axis,) = frame(8.4, 4.6, title, caption)
-    draw_bands(axis, epochs, values, names, mark_lowest=losses)
-    axis.set_ylabel(ylabel)
-    legend_beside(figure, "mean and 95% t interval" + (f"\nring: {mark_name}" if losses is not None else ""))
-    return figure
+    differences: Float[np.ndarray, "arms"],
+    low: Float[np.ndarray, "arms"],
+    high: Float[np.ndarray, "arms"],
+) -> None:
+    """Draw differences and their intervals, a row each from the top down; leave out what is NaN."""
+    rows = np.arange(len(names))
+    axis.axvline(0, color="black", linewidth=0.8)
+    axis.hlines(rows, finite(low), finite(high), color=COLOURS[0], linewidth=3)
+    axis.plot(finite(differences), rows, color=COLOURS[0], linestyle="none", marker="o", markersize=8)
+    axis.set_yticks(rows, [textwrap.fill(name, 20) for name in names])
+    axis.set_ylim(len(names) - 0.5, -0.5)
+    axis.grid(axis="y", visible=False)
+    axis.spines["left"].set_visible(False)

@@ -1,4 +1,4 @@
-"""Colours, frames, legends and means with intervals, shared by all figures.
+"""Colours, frames and legends, shared by all figures.
 
 The colours are those of Okabe and Ito (2008), distinguishable with all common kinds of colour blindness.
 Each arm also has its own line style and marker, so the figures survive black-and-white print.
@@ -6,16 +6,15 @@ pyplot and its global state are not used.
 """
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from cnnjax.stats.intervals import Floats, t_interval
+from cnnjax.shapes import Floats, Int
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 LINES = ("-", "--", "-.", ":")
@@ -43,7 +42,7 @@ def frame(
     return figure, axes
 
 
-def epoch_axis(axis: Axes, epochs: Sequence[float] | Floats) -> None:
+def epoch_axis(axis: Axes, epochs: Collection[float]) -> None:
     """Label x as epochs, with ticks on whole numbers."""
     axis.set(xlabel="epoch", xlim=(min(epochs) - 0.5, max(epochs) + 0.5))
     axis.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10], min_n_ticks=1))
@@ -67,26 +66,12 @@ def line_style(i: int, linestyle: str = "") -> dict[str, Any]:
     }
 
 
-def finite(values: npt.ArrayLike) -> Floats:
+def finite(values: Floats) -> Floats:
     """Return the values, with NaN for those that are not finite."""
-    table = np.asarray(values, float)
-    return np.where(np.isfinite(table), table, np.nan)
+    return np.where(np.isfinite(values), values, np.nan)
 
 
-def counted(n: npt.NDArray[np.integer[Any]]) -> str:
+def counted(n: Int[np.ndarray, "..."]) -> str:
     """Format sample sizes: "n=5", or "n=3 to 5" where they differ."""
     low, high = int(n.min()), int(n.max())
     return f"n={high}" if low == high else f"n={low} to {high}"
-
-
-def draw_seeds(axis: Axes, x: npt.ArrayLike, values: Floats, through: str, **style: Any) -> None:
-    """Draw values float[x, seeds]: a thin line for each seed, and the means with their 95% t intervals.
-
-    The legend calls a thin line "one seed through all {through}"; `style` applies to the means.
-    """
-    seeds = axis.plot(x, values, color=GREY, linewidth=0.7, alpha=0.7, marker=".", markersize=3)
-    mean, half, n = t_interval(values)
-    label = f"mean and 95% t interval\n({counted(n)})"
-    axis.errorbar(x, mean, yerr=half, color=COLOURS[0], marker="o", zorder=3, label=label, **style)
-    if seeds:
-        seeds[0].set_label(f"one seed through all {through}")

@@ -5,33 +5,34 @@ from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
+
+from cnnjax.shapes import Float32, Int, Int32, UInt8
 
 
 class Predictions(NamedTuple):
     """Predictions of networks on the test images after their last epoch."""
 
-    labels: np.ndarray  # u8[seeds, n], the most probable class
-    probability: np.ndarray  # f32[seeds, n], of that class
+    labels: UInt8[np.ndarray, "*seeds n"]  # the most probable class
+    probability: Float32[np.ndarray, "*seeds n"]  # of that class
 
     @classmethod
-    def of(cls, logits: np.ndarray) -> "Predictions":
-        """Take the most probable class of logits f32[seeds, n, classes]."""
+    def of(cls, logits: Float32[np.ndarray, "seeds n classes"]) -> "Predictions":
+        """Take the most probable class."""
         best = logits.max(axis=-1, keepdims=True)
         probability = 1 / np.exp(logits - best).sum(axis=-1)
         return cls(logits.argmax(axis=-1).astype(np.uint8), probability.astype(np.float32))
 
 
 class Pair(NamedTuple):
-    """Two classes; `counts` i64[seeds, 2]: images of `a` classified as `b`, and of `b` as `a`."""
+    """Two classes; `counts`: images of `a` classified as `b`, and of `b` as `a`."""
 
     a: int
     b: int
-    counts: npt.NDArray[np.int64]
+    counts: Int[np.ndarray, "seeds 2"]
 
     @property
-    def per_seed(self) -> npt.NDArray[np.int64]:
-        """i64[seeds]: confused images in both directions."""
+    def per_seed(self) -> Int[np.ndarray, "seeds"]:
+        """Confused images in both directions."""
         return self.counts.sum(axis=1)
 
 
@@ -45,10 +46,10 @@ class Mistake(NamedTuple):
     seeds: int  # number of those networks
 
 
-def confused_pairs(labels: np.ndarray, predictions: Predictions, classes: int = 10) -> list[Pair]:
+def confused_pairs(labels: Int32[np.ndarray, "n"], predictions: Predictions, classes: int = 10) -> list[Pair]:
     """Return all pairs of classes, most confused first; ties are in the order of the classes.
 
-    `labels` i32[n] are the true ones, `predictions` those of one arm.
+    `labels` are the true ones, `predictions` those of one arm.
     """
     cells = labels.astype(np.int64) * classes + predictions.labels
     counts = np.stack([np.bincount(row, minlength=classes**2).reshape(classes, classes) for row in cells])
@@ -56,7 +57,9 @@ def confused_pairs(labels: np.ndarray, predictions: Predictions, classes: int = 
     return sorted(pairs, key=lambda pair: -int(pair.counts.sum()))
 
 
-def worst_mistakes(labels: np.ndarray, predictions: Predictions, pair: Pair, count: int) -> list[Mistake]:
+def worst_mistakes(
+    labels: Int32[np.ndarray, "n"], predictions: Predictions, pair: Pair, count: int
+) -> list[Mistake]:
     """Return the images of a pair that most networks confuse; ties go to the higher probability."""
     mistakes = []
     for true, predicted in ((pair.a, pair.b), (pair.b, pair.a)):

@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special, stats
 
-from cnnjax.stats.intervals import Floats, bca_interval
+from cnnjax.shapes import Float
+from cnnjax.stats.intervals import bca_interval
 
 ALPHA = 0.05
 POWER = 0.8
@@ -136,8 +137,8 @@ def summarise(
     return Summary(tuple(map(_arm, names, table)), contrasts)
 
 
-def sign_flip_p(differences: Floats, rng: np.random.Generator) -> float:
-    """Return the two-sided p-value of the sign-flip permutation test on differences float[n].
+def sign_flip_p(differences: Float[np.ndarray, "n"], rng: np.random.Generator) -> float:
+    """Return the two-sided p-value of the sign-flip permutation test.
 
     Under the null hypothesis the differences are symmetric around zero, so every sign pattern is equally
     likely; p is the fraction of patterns whose |sum| is at least the observed one. All 2^n patterns are
@@ -166,8 +167,8 @@ def smallest_p(n: int) -> float:
     return min(1.0, 2.0 ** (1 - n)) if n <= EXACT_UP_TO else 1 / (FLIPS + 1)
 
 
-def holm(p: npt.ArrayLike) -> Floats:
-    """Apply Holm's step-down correction (Holm 1979) to p-values float[m], keeping their order."""
+def holm(p: Sequence[float] | Float[np.ndarray, "m"]) -> Float[np.ndarray, "m"]:
+    """Apply Holm's step-down correction (Holm 1979) to p-values, keeping their order."""
     raw = np.asarray(p, np.float64)
     order = np.argsort(raw, kind="stable")
     stepped = np.maximum.accumulate(raw[order] * np.arange(len(raw), 0, -1))
@@ -176,8 +177,8 @@ def holm(p: npt.ArrayLike) -> Floats:
     return corrected
 
 
-def probability_of_improvement(differences: Floats) -> float:
-    """Return the share of differences float[n] above zero, counting ties as half (NaN if n is 0).
+def probability_of_improvement(differences: Float[np.ndarray, "n"]) -> float:
+    """Return the share of differences above zero, counting ties as half (NaN if n is 0).
 
     Agarwal et al. 2021 compare every run of one arm with every run of the other, as Mann and Whitney do. Here
     runs are compared within a seed, where nothing but the arm differs.
@@ -248,7 +249,7 @@ def conclusion(summary: Summary, metric: str, *, accuracy: bool = False) -> str:
     return f"Against {summary.arms[0].name}, in {metric} over {pairs}: {text}."
 
 
-def _family(p: Sequence[float], first: int | None) -> Floats:
+def _family(p: Sequence[float], first: int | None) -> Float[np.ndarray, "m"]:
     """Apply Holm's correction; a `first` contrast keeps its p, which bounds those of the others below."""
     if first is None:
         return holm(p)
@@ -258,16 +259,16 @@ def _family(p: Sequence[float], first: int | None) -> Floats:
     return corrected
 
 
-def _arm(name: str, row: Floats) -> ArmSummary:
+def _arm(name: str, row: Float[np.ndarray, "seeds"]) -> ArmSummary:
     finite = row[np.isfinite(row)]
     return ArmSummary(name, len(finite), len(row) - len(finite), _mean(finite), _sd(finite))
 
 
-def _mean(x: Floats) -> float:
+def _mean(x: Float[np.ndarray, "n"]) -> float:
     return float(x.mean()) if len(x) else math.nan
 
 
-def _sd(x: Floats) -> float:
+def _sd(x: Float[np.ndarray, "n"]) -> float:
     return float(x.std(ddof=1)) if len(x) > 1 else math.nan
 
 

@@ -9,7 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from cnnjax.plots.style import COLOURS, GREY, LINES, MARKERS, frame, legend_beside
-from cnnjax.stats.intervals import Floats, t_interval
+from cnnjax.shapes import Floats
+from cnnjax.stats.intervals import t_interval
 
 
 def activations(

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cnnjax.stats.intervals import Floats
+from cnnjax.shapes import Floats
 
 Bools = npt.NDArray[np.bool_]
 COLUMNS = 64
