@@ -30,7 +30,7 @@ def train(
     probes: Mapping[str, Dataset] | None = None,
 ) -> Results:
     """Run `experiment.run` with the user's flags and a progress bar."""
-    with report.MemberProgress() as progress:
+    with report.member_progress() as progress:
         return experiment.run(
             arms,
             protocol,
@@ -39,7 +39,7 @@ def train(
             chunk=flags.chunk,
             probes=probes,
             on_nan=flags.on_nan,
-            report=progress.update,
+            report=progress,
         )
 
 

@@ -1,6 +1,6 @@
 """What an experiment or a run reports: progress, tables, sentences, figures; report.html writes the page."""
 
-from cnnjax.report.progress import MemberProgress
+from cnnjax.report.progress import member_progress
 from cnnjax.report.tables import (
     confusion_figure,
     confusion_table,
@@ -14,7 +14,7 @@ from cnnjax.report.tables import (
 )
 
 __all__ = [
-    "MemberProgress",
+    "member_progress",
     "confusion_figure",
     "confusion_table",
     "console",

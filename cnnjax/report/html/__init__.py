@@ -1,7 +1,7 @@
 """A report on runs and experiments as one HTML file.
 
 subjects.py        reads directories
-*_sections.py, charts.py, play.py
+*_sections.py, charts.py, network.py
                    prepare the data of the sections
 templates/         say how a section looks
 page.py            puts them together with the style sheets and scripts

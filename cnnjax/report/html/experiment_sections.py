@@ -1,20 +1,21 @@
 """The sections of a report on an experiment, as data for the templates."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from itertools import groupby
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
 
 from cnnjax import plots
-from cnnjax.experiment.results import METRICS, values_of
+from cnnjax.experiment.results import values_of
 from cnnjax.report import confusion_table, spread, worst_pairs
 from cnnjax.report.html.charts import Chart, chart
 from cnnjax.report.html.encoding import png_uri
 from cnnjax.report.html.run_sections import IMAGES
 from cnnjax.report.html.subjects import CLASSES, Experiment, Record
 from cnnjax.report.html.words import digits_for, interval, number, title
+from cnnjax.shapes import Float
 from cnnjax.stats import summarise
 
 FINAL = {"val_accuracy": 100.0, "val_loss": 1.0, "test_accuracy": 100.0, "test_loss": 1.0}
@@ -44,27 +45,26 @@ def results(experiment: Experiment) -> dict[str, Any]:
 def curves(experiment: Experiment) -> list[dict[str, Any]]:
     """Learning curves and the metrics of the last epoch, for each group of arms."""
     groups = []
-    for group, arms in _groups(experiment).items():
-        metrics = [metric for metric in CURVES if _measured(experiment, arms, metric)]
-        if metrics:
-            charts = [_curve(experiment, arms, group, metric) for metric in metrics]
-            heads, rows = _final(experiment, arms, group)
-            groups.append({"name": group, "charts": charts, "heads": heads, "rows": rows})
+    for group in _groups(experiment):
+        if group.curves:
+            charts = [_curve(group, metric) for metric in group.curves]
+            heads, rows = _final(group)
+            groups.append({"name": group.name, "charts": charts, "heads": heads, "rows": rows})
     return groups
 
 
 def confusions(experiment: Experiment) -> list[dict[str, Any]]:
     """The pairs that the networks of the first arm confuse most, for each group of arms."""
     groups, test = [], experiment.test
-    for group, arms in _groups(experiment).items():
-        stored = [arm for arm in arms if arm in experiment.predictions]
-        predictions = {_short(arm, group): experiment.predictions[arm] for arm in stored}
+    for group in _groups(experiment):
+        of = {short: experiment.predictions.get(arm) for short, arm in group.arms.items()}
+        predictions = {short: stored for short, stored in of.items() if stored is not None}
         if predictions and test is not None:
             classes = CLASSES[str(experiment.protocol.get("dataset", "mnist"))]
             first, of_first = next(iter(predictions.items()))
             pairs = worst_pairs(of_first, test, IMAGES, classes=len(classes))
             heads, rows = confusion_table(predictions, test, classes)
-            groups.append({"name": group, "first": first, "pairs": pairs, "heads": heads, "rows": rows})
+            groups.append({"name": group.name, "first": first, "pairs": pairs, "heads": heads, "rows": rows})
             groups[-1] |= {"images": test.images, "classes": classes}
     return groups
 
@@ -125,68 +125,64 @@ def _mean(record: Mapping[str, Any], digits: int, scale: float = 1.0) -> str:
     return f"{number(mean, digits)} ± {number(sd, digits)}"
 
 
-def _so_far(experiment: Experiment) -> Iterator[Record]:
-    """Compare the arms of each group on the seeds that all of them have finished."""
-    for group, arms in _groups(experiment).items():
-        for metric in CURVES:
-            values = _values(experiment, arms, metric)[:, :, -1]
-            values = values[:, np.isfinite(values).all(axis=0)]
-            if values.shape[1]:
-                names = [_short(arm, group) for arm in arms]
-                summary = summarise(values, names, higher_is_better="loss" not in metric)
-                yield ((group, metric) if group else (metric,)), summary.as_dict()
+class Group(NamedTuple):
+    """Arms that are shown together, with the metrics that have a value; all arms have the group's seeds."""
+
+    name: str
+    arms: dict[str, str]  # the name within the group -> the name in results.csv
+    values: dict[str, Float[np.ndarray, "arms seeds epochs"]]  # NaN where there is no row
+
+    @property
+    def curves(self) -> list[str]:
+        """The metrics to draw over epochs."""
+        return [metric for metric in CURVES if metric in self.values]
 
 
-def _groups(experiment: Experiment) -> dict[str, list[str]]:
+def _groups(experiment: Experiment) -> list[Group]:
     """Group arms by network: the part of their names before a comma, or "" if a name has no comma."""
     arms = list(dict.fromkeys(arm for arm, _, _ in experiment.rows))
-    if not arms:
-        return {}
-    if not all(", " in arm for arm in arms):
-        return {"": arms}
-    groups: dict[str, list[str]] = {}
-    for arm in arms:
-        groups.setdefault(arm.split(", ")[0], []).append(arm)
+    named = all(", " in arm for arm in arms)
     order = {arm["name"]: i for _, record in experiment.comparisons for i, arm in enumerate(record["arms"])}
-    return {
-        name: sorted(of, key=lambda arm: order.get(_short(arm, name), len(order)))
-        for name, of in groups.items()
-    }
+    groups = []
+    for name in dict.fromkeys(arm.split(", ")[0] if named else "" for arm in arms):
+        within = f"{name}, " if named else ""
+        of = {arm.removeprefix(within): arm for arm in arms if arm.startswith(within)}
+        if named:
+            of = dict(sorted(of.items(), key=lambda pair: order.get(pair[0], len(order))))
+        cells = [cell for cell in experiment.rows if cell[0] in of.values()]
+        seeds, epochs = sorted({seed for _, seed, _ in cells}), max(epoch for _, _, epoch in cells)
+        values = {m: values_of(experiment.rows, m, list(of.values()), seeds, epochs) for m in FINAL}
+        groups.append(Group(name, of, {m: table for m, table in values.items() if np.isfinite(table).any()}))
+    return groups
 
 
-def _short(arm: str, group: str) -> str:
-    return arm.removeprefix(f"{group}, ") if group else arm
+def _so_far(experiment: Experiment) -> Iterator[Record]:
+    """Compare the arms of each group on the seeds that all of them have finished."""
+    for group in _groups(experiment):
+        for metric in group.curves:
+            values = group.values[metric][:, :, -1]
+            values = values[:, np.isfinite(values).all(axis=0)]
+            if values.shape[1]:
+                summary = summarise(values, list(group.arms), higher_is_better="loss" not in metric)
+                yield ((group.name, metric) if group.name else (metric,)), summary.as_dict()
 
 
-def _values(experiment: Experiment, arms: Sequence[str], metric: str) -> np.ndarray:
-    """Return float[arms, seeds, epochs], NaN where there is no row."""
-    cells = [cell for cell in experiment.rows if cell[0] in arms]
-    seeds, epochs = sorted({seed for _, seed, _ in cells}), max(epoch for _, _, epoch in cells)
-    return values_of(experiment.rows, metric, arms, seeds, epochs)
-
-
-def _measured(experiment: Experiment, arms: Sequence[str], metric: str) -> bool:
-    return bool(np.isfinite(_values(experiment, arms, metric)).any())
-
-
-def _curve(experiment: Experiment, arms: Sequence[str], group: str, metric: str) -> Chart:
-    values, names = _values(experiment, arms, metric), [_short(arm, group) for arm in arms]
+def _curve(group: Group, metric: str) -> Chart:
+    values = group.values[metric]
 
     def draw(axis: Axes) -> None:
         # The interval of a few seeds may go beyond the values that are possible.
         limits = (0, 1 if "accuracy" in metric else np.inf)
-        plots.draw_bands(axis, np.arange(1, values.shape[2] + 1), values, names, limits=limits)
+        plots.draw_bands(axis, np.arange(1, values.shape[2] + 1), values, list(group.arms), limits=limits)
         if "loss" in metric:
             axis.set_ylim(bottom=0)
 
     return chart(title(metric), draw)
 
 
-def _final(experiment: Experiment, arms: Sequence[str], group: str) -> tuple[list[str], list[list[str]]]:
-    metrics = [m for m in FINAL if m in METRICS and _measured(experiment, arms, m)]
+def _final(group: Group) -> tuple[list[str], list[list[str]]]:
+    metrics = [metric for metric in FINAL if metric in group.values]
     heads = ["arm", *(title(m) + (", %" if FINAL[m] > 1 else "") for m in metrics)]
-    rows = []
-    for arm in arms:
-        last = {m: FINAL[m] * _values(experiment, [arm], m)[0, :, -1] for m in metrics}
-        rows.append([_short(arm, group), *(spread(v, 2 if FINAL[m] > 1 else 4) for m, v in last.items())])
+    last = [(FINAL[m] * group.values[m][:, :, -1], 2 if FINAL[m] > 1 else 4) for m in metrics]
+    rows = [[arm, *(spread(v[i], digits) for v, digits in last)] for i, arm in enumerate(group.arms)]
     return heads, rows

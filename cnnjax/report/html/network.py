@@ -1,14 +1,18 @@
-"""A network as data for the page's JavaScript: its layers in order and their weights."""
+"""A network as data for the page's scripts: layers in order, weights, examples and their logits."""
 
 from typing import Any
 
 import flax.linen as nn
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from cnnjax.deploy.layers import layers
 from cnnjax.errors import UserError
 from cnnjax.models import Activation, ConvNet
 from cnnjax.report.html.encoding import encoded
+from cnnjax.report.html.subjects import CLASSES, Run
+from cnnjax.report.html.words import DATASETS
 
 ACTIVATIONS: dict[Activation | None, str] = {nn.relu: "relu", nn.swish: "swish", None: "none"}
 """Those that network.js implements."""
@@ -47,3 +51,22 @@ def exported(model: ConvNet, params: Any, shape: tuple[int, ...] = (28, 28, 1)) 
         if layer.stride > 1:
             records.append({"kind": "pool", "reduce": "strided", "window": layer.stride})
     return {"input": shape, "layers": records, "weights": encoded(np.concatenate(weights))}
+
+
+def playable(run: Run) -> dict[str, Any]:
+    """Return what page.js needs: the network, an example of each class, and JAX's logits for it."""
+    examples = np.unique(run.test.labels, return_index=True)[1]
+    images = jnp.asarray(run.test.images[examples], jnp.float32) / 255
+    # The page computes in float32, whatever the run computed in.
+    apply: Any = jax.jit(run.model.clone(dtype="float32").apply)
+    return {
+        "name": run.name,
+        "dataset": DATASETS[run.config.dataset],
+        "rate": run.config.dropout_rate,
+        "classes": CLASSES[run.config.dataset],
+        **exported(run.model, run.params, run.test.images.shape[1:]),
+        "examples": [
+            {"label": int(run.test.labels[i]), "pixels": encoded(run.test.images[i])} for i in examples
+        ],
+        "logits": apply({"params": run.params}, images).tolist(),
+    }

@@ -10,8 +10,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from cnnjax import __version__
-from cnnjax.report.html import experiment_sections, play, run_sections, words
+from cnnjax.report.html import experiment_sections, run_sections, words
 from cnnjax.report.html.encoding import ink_uri
+from cnnjax.report.html.network import playable
 from cnnjax.report.html.subjects import Experiment, Run
 
 SCRIPTS = ("network", "strokes", "dropout", "page", "pad", "inside", "masks", "start")
@@ -54,7 +55,7 @@ def page(subjects: Sequence[Run | Experiment]) -> str:
         sections=sections,
         links={about: [s for s in sections if s.about == about] for about in (s.about for s in sections)},
         version=__version__,
-        data={"networks": [play.data(run) for run in runs]} if runs else None,
+        data={"networks": [playable(run) for run in runs]} if runs else None,
         style=Markup(style),
         script=Markup(script),
     )
@@ -72,7 +73,9 @@ def _sections(subjects: Sequence[Run | Experiment], runs: Sequence[Run]) -> list
     if len(runs) > 1:
         sections.append(Section("runs", "Side by side", "compared.html", run_sections.compared(runs)))
     if runs:
-        sections.append(Section("draw", play.heading(runs), "draw.html", [run.name for run in runs]))
+        nouns = {words.NOUNS[run.config.dataset] for run in runs}
+        heading = f"Draw a {nouns.pop()}" if len(nouns) == 1 else "Draw something"
+        sections.append(Section("draw", heading, "draw.html", [run.name for run in runs]))
     for i, subject in enumerate(subjects):
         sections += of(i, _run(subject) if isinstance(subject, Run) else _experiment(subject, several))
     if runs:

@@ -1,8 +1,7 @@
 """The sections of a report on runs, as data for the templates."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -18,8 +17,7 @@ from cnnjax.report.html.charts import Chart, chart
 from cnnjax.report.html.subjects import CLASSES, Run
 from cnnjax.report.html.words import DASH, interval, number, percent, title
 from cnnjax.runs.programs import confusion
-from cnnjax.stats.confusion import confused_pairs, pair_sentence
-from cnnjax.stats.intervals import t_interval, wilson_interval
+from cnnjax.stats.intervals import wilson_interval
 
 IMAGES = 6
 """Mistakes shown of each confused pair."""
@@ -45,7 +43,8 @@ def training(run: Run) -> dict[str, Any]:
     spans = _wilson(round(last["val_accuracy"] * run.val_images), run.val_images), _wilson(_right(run), n)
     return {
         "best": min(run.history, key=lambda row: row["val_loss"]),
-        "history": run.history,
+        "last": last,
+        "epochs": [_epoch(row) for row in run.history],
         "charts": [
             chart(metric.title(), lambda axis, m=metric: plots.draw_history(axis, m, run.history, published))
             for metric in ("loss", "accuracy")
@@ -58,6 +57,11 @@ def training(run: Run) -> dict[str, Any]:
     }
 
 
+def _epoch(row: Mapping[str, float]) -> list[str]:
+    metrics = (number(row[metric]) for metric in ("loss", "accuracy", "val_loss", "val_accuracy"))
+    return [f"{row['epoch']:.0f}", *metrics, number(row["seconds"], 1)]
+
+
 def _row(split: str, n: int, loss: float, accuracy: float, span: str) -> list[str]:
     return [split, f"{n:,}", number(loss), percent(accuracy), span]
 
@@ -66,14 +70,11 @@ def confusions(run: Run) -> dict[str, Any]:
     """The confused pairs, their images, and the confusion matrix of the test images."""
     predictions, classes = Predictions.of(run.tested.logits[None]), CLASSES[run.config.dataset]
     n = len(run.test.labels)
-    question = run.config.dataset == "mnist"  # readers of the second tutorial ask for 3 and 5
-    most = confused_pairs(run.test.labels, predictions, len(classes))
     return {
         "n": n,
         "wrong": n - _right(run),
         "images": run.test.images,
         "pairs": worst_pairs(predictions, run.test, IMAGES, classes=len(classes)),
-        "sentence": pair_sentence(most, 3, 5, n) if question else "",
         "matrix": _shaded(confusion(run.test.labels, run.tested.logits)),
         "classes": classes,
     }
@@ -92,19 +93,15 @@ def record(run: Run) -> list[dict[str, Any]]:
     """The configuration, and the lines of result.json that say where and how the run was done."""
     if run.result is None:
         return [asdict(run.config), {"result.json": "missing: the run is not finished"}]
-    data = run.result.get("data")
-    lines = {name: run.result.get(name) for name in ("device", "host", "python", "versions", "seconds")}
-    if isinstance(data, dict):
-        lines["data"] = {name: value for name, value in data.items() if name != "sha256"}
-        sums = data.get("sha256")
-        lines |= {
-            f"sha256 of {name}": value for name, value in (sums if isinstance(sums, dict) else {}).items()
-        }
-    return [asdict(run.config), {name: value for name, value in lines.items() if value is not None}]
+    names = "device", "host", "python", "versions", "seconds", "data"
+    return [
+        asdict(run.config),
+        {name: run.result[name] for name in names if run.result.get(name) is not None},
+    ]
 
 
 def compared(runs: Sequence[Run]) -> dict[str, Any]:
-    """Runs side by side: learning curves, and test accuracies over the seeds of one configuration."""
+    """Runs side by side: learning curves and test accuracies."""
     rows = [
         [
             run.name,
@@ -119,7 +116,7 @@ def compared(runs: Sequence[Run]) -> dict[str, Any]:
         for run in runs
     ]
     charts = [_chart_of_runs(runs, "val_loss"), _chart_of_runs(runs, "val_accuracy")]
-    return {"charts": charts, "rows": rows, "seeds": _over_seeds(runs)}
+    return {"charts": charts, "rows": rows}
 
 
 def _chart_of_runs(runs: Sequence[Run], metric: str) -> Chart:
@@ -132,31 +129,6 @@ def _chart_of_runs(runs: Sequence[Run], metric: str) -> Chart:
             axis.set_ylim(bottom=0)
 
     return chart(title(metric), draw)
-
-
-def _over_seeds(runs: Sequence[Run]) -> list[list[object]]:
-    """Return mean test accuracies of runs that differ in nothing but the seed, if there are several."""
-
-    def but_for_seed(run: Run) -> str:
-        return str({**asdict(run.config), "seed": None, "epochs": len(run.history)})
-
-    rows: list[list[object]] = []
-    for _, group in groupby(sorted(runs, key=but_for_seed), key=but_for_seed):
-        members = list({run.config.seed: run for run in group}.values())
-        if len(members) < 2:
-            continue
-        values = 100 * np.array([run.tested.accuracy for run in members], float)
-        mean, half, _ = (float(v) for v in t_interval(values))
-        config = members[0].config
-        rows.append(
-            [
-                f"{config.model}, dropout rate {config.dropout_rate:g}",
-                len(members),
-                f"{mean:.2f} ± {values.std(ddof=1):.2f}%",
-                f"{interval(max(0, mean - half), min(100, mean + half), 2)}%",
-            ]
-        )
-    return rows
 
 
 def _right(run: Run) -> int:

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 DASH = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"
+NOUNS = {"mnist": "digit", "fashion_mnist": "garment", "kmnist": "character"}
 DATASETS = {"mnist": "MNIST", "fashion_mnist": "Fashion-MNIST", "kmnist": "KMNIST"}
 
 
