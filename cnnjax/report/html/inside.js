@@ -12,24 +12,21 @@ function choose(example) {
   const own = $("example-drawing");
   own.disabled = drawing === null;
   own.parentElement.classList.toggle("empty", drawing === null);
-  paint(own.nextSibling, drawing ?? new Float32Array(FIELD * FIELD), FIELD, FIELD, 1);
+  paintDrawing(own.nextSibling, drawing);
   $(`example-${example}`).checked = true;
-  showLayers();
-  showDropout();
+  showInside();
 }
 
 function showExamples() {
   const { network } = state;
   const choice = (id, name, image) => {
     const radio = element("input", { type: "radio", name: "example", id: `example-${id}`, "aria-label": name });
-    const canvas = element("canvas", { "aria-hidden": "true" });
-    paint(canvas, image, FIELD, FIELD, 1);
     radio.addEventListener("change", () => choose(id));
-    return element("label", {}, radio, canvas);
+    return element("label", {}, radio, paintDrawing(element("canvas", { "aria-hidden": "true" }), image));
   };
   $("examples").replaceChildren(
     ...network.examples.map(({ label, image }, i) => choice(i, `test image: ${network.classes[label]}`, image)),
-    choice("drawing", "your drawing", new Float32Array(FIELD * FIELD)),
+    choice("drawing", "your drawing", null),
   );
 }
 
@@ -41,17 +38,22 @@ function dropoutSite(network, image) {
   return { steps, at, shape, values: steps[at]?.values };
 }
 
-function showLayers() {
-  const { network } = state;
-  const site = dropoutSite(network, chosenImage());
+/** Show the layers, and dropout by hand, for the chosen image, rate and mask. */
+function showInside() {
+  const site = dropoutSite(state.network, chosenImage());
+  showLayers(state.network, site.steps);
+  showDropout(site);
+}
+
+function showLayers(network, steps) {
   const blocks = [];
   network.layers.forEach((layer, i) => {
     if (layer.kind !== "conv") return;
     const after = network.layers.slice(i + 1);
     const next = after.findIndex(({ kind }) => kind === "conv" || kind === "dense");
-    const shown = [{ label: `convolution, ${layer.activation}`, ...site.steps[i] }];
+    const shown = [{ label: `convolution, ${layer.activation}`, ...steps[i] }];
     after.slice(0, next).forEach(({ kind, reduce }, j) => {
-      const step = site.steps[i + 1 + j];
+      const step = steps[i + 1 + j];
       if (kind === "pool") shown.push({ label: `${reduce} pooling`, ...step });
       if (kind === "dropout") {
         const u = uniforms(state.seed, step.values.length);
@@ -64,14 +66,14 @@ function showLayers() {
   $("layers").replaceChildren(...blocks);
 }
 
+const channel = ({ shape, values }, c) =>
+  Float32Array.from({ length: shape[0] * shape[1] }, (_, i) => values[i * shape[2] + c]);
+
 function block(layer, shown, number) {
   const [rows, columns, inputs, outputs] = layer.kernel;
   const strongest = largest(layer.weights);
-  const map = (values, width, height, most, label) => {
-    const canvas = element("canvas", { role: "img", "aria-label": label });
-    paint(canvas, values, width, height, most);
-    return canvas;
-  };
+  const map = (values, width, height, most, label) =>
+    paint(element("canvas", { role: "img", "aria-label": label }), values, width, height, most);
   const strips = Array.from({ length: outputs }, (_, k) => {
     const kernels = Array.from({ length: inputs }, (_, c) => {
       const taps = Float32Array.from({ length: rows * columns }, (_, i) => layer.weights[(i * inputs + c) * outputs + k]);

@@ -13,10 +13,8 @@ function mosaic(canvas, shape, values, most) {
   paint(canvas, image, width, height, most);
 }
 
-let counting = 0;
-function showDropout() {
-  const { network, rate } = state;
-  const { at, shape, values } = dropoutSite(network, chosenImage());
+function showDropout({ at, shape, values }) {
+  const { rate } = state;
   $("dropout").hidden = at < 0;
   if (at < 0) return;
   const u = uniforms(state.seed, values.length);
@@ -33,8 +31,7 @@ function showDropout() {
   $("after-value").textContent = `times ${(1 / (1 - rate)).toFixed(2)}, mean ${left.toFixed(3)}`;
   $("rate").setAttribute("aria-valuetext", `${rate.toFixed(2)}: ${kept} values kept, mean ${left.toFixed(3)}`);
   showMeans(values, u);
-  clearTimeout(counting);
-  counting = setTimeout(() => showAnswers(at, values), 120);
+  showAnswers(at, values);
 }
 
 function showMeans(values, u) {
@@ -42,7 +39,7 @@ function showMeans(values, u) {
   const whole = mean(values);
   const top = Math.max(2 * whole, 1e-9);
   const x = (rate) => left + ((width - left - 10) * rate) / 0.95;
-  const y = (value) => (height - bottom) * (1 - Math.min(1, Math.max(0, value / top)));
+  const y = (value) => (height - bottom) * (1 - clamp(value / top, 0, 1));
   const path = (points, attributes) =>
     element("svg:path", { d: `M${points.map(([a, b]) => `${x(a).toFixed(1)} ${y(b).toFixed(1)}`).join("L")}`, ...attributes });
   const text = (content, x, y, anchor) => element("svg:text", { x, y, "text-anchor": anchor }, content);
@@ -74,33 +71,25 @@ function showMeans(values, u) {
 }
 
 /** Show the prediction under this mask, and how many of MASKS masks leave it unchanged. */
-function showAnswers(at, values) {
+const showAnswers = delayed(120, (at, values) => {
   const { network, rate, seed } = state;
   const rest = network.layers.slice(at + 1);
-  const under = (number) => {
-    const masked = invertedDropout(values, uniforms(number, values.length), rate);
-    return softmax(logitsAfter(rest, masked));
-  };
-  const best = (shares) => shares.indexOf(Math.max(...shares));
-  const whole = best(logitsAfter(rest, values));
+  const after = (values) => softmax(activations(rest, { shape: [values.length], values }).at(-1).values);
+  const under = (number) => after(invertedDropout(values, uniforms(number, values.length), rate));
+  const whole = best(after(values));
   const mine = under(seed);
   const same = Array.from({ length: MASKS }, (_, i) => best(under(seed + i)) === whole).filter(Boolean).length;
   const name = (i) => network.classes[i];
   $("under-masks").textContent =
     `Without dropout the network predicts ${name(whole)}; with this mask, ${name(best(mine))} ` +
     `(${percent(Math.max(...mine))}). The prediction is the same for ${same} of ${MASKS} masks at this rate.`;
-}
-
-const logitsAfter = (layers, values) => activations(layers, { shape: [values.length], values }).at(-1).values;
+});
 
 $("rate").addEventListener("input", () => {
   state.rate = Number($("rate").value);
-  showLayers();
-  showDropout();
+  showInside();
 });
 $("remask").addEventListener("click", () => {
   state.seed += MASKS;
-  showLayers();
-  showDropout();
+  showInside();
 });
-

@@ -19,8 +19,7 @@ function drawPad() {
     context.beginPath();
     context.arc(x * width, y * width, 0.05 * width, 0, 2 * Math.PI);
     context.lineWidth = 4;
-    context.strokeStyle = colour("--c0");
-    context.fillStyle = colour("--c0");
+    context.strokeStyle = context.fillStyle = colour("--c0");
     down ? context.fill() : context.stroke();
   }
   $("pad-hint").hidden = state.strokes.length > 0;
@@ -29,8 +28,8 @@ function drawPad() {
 
 function placeOf(event) {
   const box = pad.getBoundingClientRect();
-  const inside = (v) => Math.min(1, Math.max(0, v));
-  return [inside((event.clientX - box.left) / box.width), inside((event.clientY - box.top) / box.height)];
+  const place = [(event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height];
+  return place.map((v) => clamp(v, 0, 1));
 }
 
 pad.addEventListener("pointerdown", (event) => {
@@ -56,8 +55,8 @@ pad.addEventListener("keydown", (event) => {
   if (event.key in ARROWS) {
     held.add(event.key);
     for (const key of held) {
-      pen.x = Math.min(0.95, Math.max(0.05, pen.x + ARROWS[key][0] / 28));
-      pen.y = Math.min(0.95, Math.max(0.05, pen.y + ARROWS[key][1] / 28));
+      pen.x = clamp(pen.x + ARROWS[key][0] / 28, 0.05, 0.95);
+      pen.y = clamp(pen.y + ARROWS[key][1] / 28, 0.05, 0.95);
     }
     if (pen.down) strokes.at(-1).push([pen.x, pen.y]);
   } else if (event.key === " " && !event.repeat) {
@@ -98,31 +97,25 @@ function redraw() {
   });
 }
 
-let speaking = 0;
 /** Announce a text to screen readers, once nothing has changed for half a second. */
-function say(text) {
-  clearTimeout(speaking);
-  speaking = setTimeout(() => ($("spoken").textContent = text), 500);
-}
+const say = delayed(500, (text) => ($("spoken").textContent = text));
 
 function answer() {
   const { network } = state;
   const image = digitise(state.strokes);
-  paint($("seen"), image ?? new Float32Array(FIELD * FIELD), FIELD, FIELD, 1);
+  paintDrawing($("seen"), image);
   const shares = image ? softmax(logits(network, image)) : network.classes.map(() => 0);
-  const best = shares.indexOf(Math.max(...shares));
+  const at = best(shares);
+  const [name, share] = [network.classes[at], percent(shares[at])];
   network.classes.forEach((_, i) => {
     const row = $("bars").children[i];
-    row.classList.toggle("best", image !== null && i === best);
+    row.classList.toggle("best", image !== null && i === at);
     row.querySelector(".fill").style.width = `${100 * shares[i]}%`;
     row.lastChild.textContent = image ? percent(shares[i]) : "–";
   });
-  $("verdict").replaceChildren(
-    ...(image
-      ? [element("strong", {}, network.classes[best]), element("span", {}, percent(shares[best]))]
-      : [element("span", {}, "The answer appears here.")]),
-  );
-  const verdict = image ? `It sees ${network.classes[best]}, ${percent(shares[best])}.` : "Nothing is drawn.";
+  if (image) $("verdict").replaceChildren(element("strong", {}, name), element("span", {}, share));
+  else $("verdict").replaceChildren(element("span", {}, "The answer appears here."));
+  const verdict = image ? `It sees ${name}, ${share}.` : "Nothing is drawn.";
   $("seen").setAttribute("aria-label", `What the network sees. ${verdict}`);
   $("pen").textContent = state.pen.down ? "pen down" : "";
   if (image) say(verdict);

@@ -15,6 +15,17 @@ function element(name, attributes = {}, ...children) {
   return made;
 }
 
+/** Delay an action until it has not been asked for during so many milliseconds. */
+function delayed(milliseconds, action) {
+  let timer = 0;
+  return (...values) => {
+    clearTimeout(timer);
+    timer = setTimeout(() => action(...values), milliseconds);
+  };
+}
+
+const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
+const best = (shares) => shares.indexOf(Math.max(...shares));
 const percent = (share) => `${(100 * share).toFixed(1)}%`;
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
@@ -31,9 +42,11 @@ function paint(canvas, values, width, height, most) {
     image.data[4 * i + 3] = Math.round(255 * Math.min(1, Math.abs(value) / (most || 1)));
   });
   canvas.getContext("2d").putImageData(image, 0, 0);
+  return canvas;
 }
 
-const channel = ({ shape, values }, c) =>
-  Float32Array.from({ length: shape[0] * shape[1] }, (_, i) => values[i * shape[2] + c]);
+/** Paint the 28 x 28 pixels of a drawing; nothing for null. */
+const paintDrawing = (canvas, image) => paint(canvas, image ?? new Float32Array(FIELD * FIELD), FIELD, FIELD, 1);
+
 const largest = (values) => values.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
 

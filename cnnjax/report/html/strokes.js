@@ -41,9 +41,8 @@ function ink(strokes) {
       for (let row = first(y, fromY); row <= last(y, fromY); row++) {
         for (let column = first(x, fromX); column <= last(x, fromX); column++) {
           const far = distance(column + 0.5, row + 0.5, fromX, fromY, x, y);
-          const value = Math.min(1, Math.max(0, (reach - far) / EDGE));
           const at = row * FIELD + column;
-          image[at] = Math.max(image[at], value);
+          image[at] = Math.max(image[at], clamp((reach - far) / EDGE, 0, 1));
         }
       }
     });
@@ -55,7 +54,7 @@ function ink(strokes) {
 function distance(x, y, ax, ay, bx, by) {
   const [dx, dy] = [bx - ax, by - ay];
   const length = dx * dx + dy * dy;
-  const along = length === 0 ? 0 : Math.min(1, Math.max(0, ((x - ax) * dx + (y - ay) * dy) / length));
+  const along = length === 0 ? 0 : clamp(((x - ax) * dx + (y - ay) * dy) / length, 0, 1);
   return Math.hypot(x - ax - along * dx, y - ay - along * dy);
 }
 
