@@ -1,12 +1,13 @@
-"""What several experiments share: flag checks, training with a progress bar, timing in rounds."""
+"""What several experiments share: flag checks, training with a progress bar, renaming, timing in rounds."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from progress import member_progress
 
-from cnnjax import experiment, report
+from cnnjax import experiment
 from cnnjax.cli.flags import Flags
 from cnnjax.data import Dataset
 from cnnjax.errors import ArgumentError
@@ -30,7 +31,7 @@ def train(
     probes: Mapping[str, Dataset] | None = None,
 ) -> Results:
     """Run `experiment.run` with the user's flags and a progress bar."""
-    with report.member_progress() as progress:
+    with member_progress() as progress:
         return experiment.run(
             arms,
             protocol,
@@ -41,6 +42,17 @@ def train(
             on_nan=flags.on_nan,
             report=progress,
         )
+
+
+def renamed(results: Results, names: Mapping[str, str]) -> Results:
+    """Select the arms that are keys of `names`, and rename them."""
+    rows = [results.arms.index(arm) for arm in names]
+    stored = results.predictions
+    return results._replace(
+        arms=tuple(names.values()),
+        values={metric: values[rows] for metric, values in results.values.items()},
+        predictions={new: stored[arm] for arm, new in names.items() if arm in stored},
+    )
 
 
 def time_in_rounds(timers: Sequence[Callable[[int], Any]], rounds: int) -> np.ndarray:

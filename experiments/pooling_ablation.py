@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import train
+from common import renamed, train
 from costs import Cost, cost, milliseconds_per_step, narrowed
 from figures import against_costs, final_by_arm, shift_sensitivity
 
@@ -116,7 +116,7 @@ class PoolingAblation(Flags):
                 batch_size=self.batch_size,
             )
             costs = list(zip(map(cost, models.values()), milliseconds, strict=True))
-            of_network = results.renamed({f"{name}, {arm}": arm for arm in models})
+            of_network = renamed(results, {f"{name}, {arm}": arm for arm in models})
             record[name] = _report(of_network, costs, splits, caption)
             figures = _figures(of_network, costs, caption)
             figures |= report.confusion_figure(of_network.predictions, splits.test, caption)

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from cnnjax.experiment.results import Predictions
 from cnnjax.plots import png
 from cnnjax.plots.confusion import COLUMNS, worst_images
-from cnnjax.stats.confusion import confused_pairs, pair_sentence, worst_mistakes
+from cnnjax.stats.confusion import confused_pairs, worst_mistakes
+from cnnjax.stats.sentences import pair_sentence
 
 LABELS = np.array([3, 3, 5, 5, 5, 1, 7], np.int32)
 PREDICTIONS = Predictions(

@@ -17,6 +17,7 @@ import numpy as np
 import pooling_ablation as pooling
 import pytest
 import reproduce_tutorials as reproduce
+from common import renamed
 from costs import cost
 from dropout_ablation import DropoutAblation
 from runs import TINY
@@ -219,7 +220,7 @@ def test_a_model_without_masks_is_the_one_of_rate_zero(key: jax.Array) -> None:
     def both(key: jax.Array) -> tuple[Any, Any]:
         images = jax.random.uniform(key, (3, 8, 8, 1))
         params = model.init(key, images)
-        apply = partial(model.apply, params, images, train=True, dropout_key=key)
+        apply = partial(model.apply, params, images, train=True, rngs={"dropout": key})
         none = model.clone(dropout="none").apply(params, images, train=True, dropout_rate=0.5)
         return apply(dropout_rate=0.0), none
 
@@ -272,7 +273,7 @@ def test_arms_of_another_optimizer_have_a_program_of_their_own() -> None:
 def test_arms_may_be_taken_out_of_results_under_other_names() -> None:
     said = Predictions(np.zeros((1, 3), np.uint8), np.ones((1, 3), np.float32))
     results = Results(("a", "b"), (0,), 1, {"loss": np.array([[[1.0]], [[2.0]]])}, {"b": said})
-    only = results.renamed({"b": "new"})
+    only = renamed(results, {"b": "new"})
     assert only.arms == ("new",) and only.predictions == {"new": said}
     np.testing.assert_array_equal(only.values["loss"], [[[2.0]]])
 

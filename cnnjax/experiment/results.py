@@ -47,15 +47,6 @@ class Results(NamedTuple):
         """Return a metric after the last epoch."""
         return self.values[metric][:, :, -1]
 
-    def renamed(self, names: Mapping[str, str]) -> "Results":
-        """Select the arms that are keys of `names`, and rename them."""
-        rows = [self.arms.index(arm) for arm in names]
-        return self._replace(
-            arms=tuple(names.values()),
-            values={metric: values[rows] for metric, values in self.values.items()},
-            predictions={new: self.predictions[arm] for arm, new in names.items() if arm in self.predictions},
-        )
-
 
 STATE = "state.npz"
 PREDICTIONS = "predictions"

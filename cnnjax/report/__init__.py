@@ -1,27 +1,21 @@
-"""What an experiment or a run reports: progress, tables, sentences, figures; report.html writes the page."""
+"""What an experiment or a run reports: tables, sentences, figures; report.html writes the page."""
 
-from cnnjax.report.progress import member_progress
 from cnnjax.report.tables import (
     confusion_figure,
-    confusion_table,
     console,
     draw,
     print_ablation,
     print_confusions,
     print_table,
     spread,
-    worst_pairs,
 )
 
 __all__ = [
-    "member_progress",
     "confusion_figure",
-    "confusion_table",
     "console",
     "draw",
     "print_ablation",
     "print_confusions",
     "print_table",
     "spread",
-    "worst_pairs",
 ]

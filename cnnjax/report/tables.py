@@ -14,7 +14,11 @@ from cnnjax.experiment.results import Predictions, Results
 from cnnjax.files import write_bytes
 from cnnjax.plots import confusion
 from cnnjax.stats import Summary, conclusion, summarise
-from cnnjax.stats.confusion import Mistake, Pair, confused_pairs, pair_sentence, worst_mistakes
+from cnnjax.stats.confusion import Mistake, Pair, confused_pairs, worst_mistakes
+from cnnjax.stats.sentences import pair_sentence
+
+PAIRS = 4
+"""Confused pairs that are shown."""
 
 
 def console() -> Console:
@@ -45,29 +49,29 @@ def print_ablation(results: Results, protocol: str, primary: str | None = None) 
     }
 
 
-def print_confusions(predictions: Mapping[str, Predictions], test: Dataset, shown: int = 4) -> dict[str, Any]:
+def print_confusions(predictions: Mapping[str, Predictions], test: Dataset) -> dict[str, Any]:
     """Print the most confused pairs of the first arm, beside the other arms; return them for summary.json.
 
     `predictions` are those of the test images by arm; without any, nothing is printed.
     """
     if not predictions:
         return {}
-    print_table(*confusion_table(predictions, test, "0123456789", shown))
+    print_table(*confusion_table(predictions, test, "0123456789"))
     pairs = {arm: confused_pairs(test.labels, of_arm) for arm, of_arm in predictions.items()}
     arm, first = next(iter(pairs.items()))
     sentence = f"{arm}: {pair_sentence(first, 3, 5, len(test.labels))}"
     print(sentence)
-    counts = {arm: {f"{p.a} and {p.b}": p.counts.tolist() for p in of[:shown]} for arm, of in pairs.items()}
+    counts = {arm: {f"{p.a} and {p.b}": p.counts.tolist() for p in of[:PAIRS]} for arm, of in pairs.items()}
     return {"confused": counts, "3 and 5": sentence}
 
 
 def confusion_table(
-    predictions: Mapping[str, Predictions], test: Dataset, classes: Sequence[str], shown: int = 4
+    predictions: Mapping[str, Predictions], test: Dataset, classes: Sequence[str]
 ) -> tuple[list[str], list[list[str]]]:
     """Return heads and rows: the first arm's most confused pairs, and how often each arm confuses them."""
     pairs = {arm: confused_pairs(test.labels, of, len(classes)) for arm, of in predictions.items()}
     rows = []
-    for a, b, _ in next(iter(pairs.values()))[:shown]:
+    for a, b, _ in next(iter(pairs.values()))[:PAIRS]:
         same = (next(pair for pair in of if (pair.a, pair.b) == (a, b)) for of in pairs.values())
         counts = (spread(pair.per_seed, int(len(pair.counts) > 1)) for pair in same)
         rows.append([f"{classes[a]} and {classes[b]}", *counts])
@@ -75,12 +79,12 @@ def confusion_table(
 
 
 def worst_pairs(
-    predictions: Predictions, test: Dataset, images: int, *, classes: int = 10, shown: int = 4
+    predictions: Predictions, test: Dataset, images: int, classes: int = 10
 ) -> list[tuple[Pair, list[Mistake]]]:
     """Return the most confused pairs of classes, each with its worst mistakes."""
     return [
         (pair, worst_mistakes(test.labels, predictions, pair, images))
-        for pair in confused_pairs(test.labels, predictions, classes)[:shown]
+        for pair in confused_pairs(test.labels, predictions, classes)[:PAIRS]
     ]
 
 
@@ -127,33 +131,26 @@ def _print_summary(results: Results, summary: Summary) -> None:
     `summary` is that of the final validation accuracy. The gap is validation loss minus training loss,
     both measured without dropout.
     """
-    contrasts = {contrast.arm: contrast for contrast in summary.contrasts}
-    difference = f"difference to {summary.arms[0].name}, points [95%]"
-    heads = (
-        "arm",
-        "n",
-        "val accuracy %",
-        "val loss",
-        "test accuracy %",
-        "gap (loss)",
-        difference,
-        "p (corrected)",
-    )
+    compared = {
+        c.arm: [
+            "{:+.2f} [{:+.2f}, {:+.2f}]".format(*(100 * value for value in (c.difference, c.low, c.high))),
+            f"{c.p:.3f} ({c.p_holm:.3f})",
+        ]
+        for c in summary.contrasts
+    }
     gap = results.final("val_loss") - results.final("train_loss")
-    rows = []
-    for i, arm in enumerate(summary.arms):
-        row = [
+    rows = [
+        [
             arm.name,
             f"{arm.n}" + (f" ({arm.diverged} diverged)" if arm.diverged else ""),
             spread(100 * results.final("val_accuracy")[i], 2),
             spread(results.final("val_loss")[i], 4),
             spread(100 * results.final("test_accuracy")[i], 2),
             spread(gap[i], 4),
+            *compared.get(arm.name, ["reference", ""]),
         ]
-        if (c := contrasts.get(arm.name)) is None:
-            row += ["reference", ""]
-        else:
-            points = [100 * value for value in (c.difference, c.low, c.high)]
-            row += ["{:+.2f} [{:+.2f}, {:+.2f}]".format(*points), f"{c.p:.3f} ({c.p_holm:.3f})"]
-        rows.append(row)
-    print_table(heads, rows)
+        for i, arm in enumerate(summary.arms)
+    ]
+    metrics = "val accuracy %", "val loss", "test accuracy %", "gap (loss)"
+    difference = f"difference to {summary.arms[0].name}, points [95%]"
+    print_table(("arm", "n", *metrics, difference, "p (corrected)"), rows)

@@ -1,6 +1,5 @@
 """Pairs of classes that networks confuse, over seeds, and the images that they misclassify."""
 
-from collections.abc import Sequence
 from itertools import combinations
 from typing import NamedTuple
 
@@ -69,25 +68,3 @@ def worst_mistakes(
             probability = float(predictions.probability[seeds, image].mean())
             mistakes.append(Mistake(int(image), true, predicted, probability, int(seeds.sum())))
     return sorted(mistakes, key=lambda m: (-m.seeds, -m.probability, m.image))[:count]
-
-
-def pair_sentence(pairs: Sequence[Pair], a: int, b: int, images: int) -> str:
-    """Describe one of the sorted `pairs`: how often it is confused, its rank, and in which direction."""
-    rank = next(i for i, pair in enumerate(pairs) if {pair.a, pair.b} == {a, b})
-    pair, most, seeds = pairs[rank], pairs[0], len(pairs[0].counts)
-    forth, back = pair.counts.mean(axis=0)
-    who, spread, digits = "This network", "", 0
-    if seeds > 1:
-        who, spread, digits = "A network", f" (sd {pair.per_seed.std(ddof=1):.1f} over {seeds} seeds)", 1
-    lead = f"; {most.a} and {most.b} lead with {most.per_seed.mean():.{digits}f}" if rank else ""
-    return (
-        f"{who} confuses {pair.a} and {pair.b} on {forth + back:.{digits}f} of {images:,} test images"
-        f"{spread}, {_ordinal(rank + 1)} of {len(pairs)} pairs{lead}. It classifies {pair.a} as {pair.b} on "
-        f"{forth:.{digits}f} and {pair.b} as {pair.a} on {back:.{digits}f}."
-    )
-
-
-def _ordinal(n: int) -> str:
-    words = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
-    suffix = "th" if 10 < n % 100 < 20 else {1: "st", 2: "nd", 3: "rd"}.get(n % 10, "th")
-    return words[n - 1] if n <= len(words) else f"{n}{suffix}"

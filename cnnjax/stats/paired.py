@@ -7,7 +7,7 @@ both exclusions are counted.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,7 +21,6 @@ ALPHA = 0.05
 POWER = 0.8
 EXACT_UP_TO = 20
 FLIPS = 99_999
-NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
 class ArmSummary(NamedTuple):
@@ -205,50 +204,6 @@ def seeds_needed(contrasts: int) -> int:
     return math.ceil(math.log2(2 * contrasts / ALPHA))
 
 
-def conclusion(summary: Summary, metric: str, *, accuracy: bool = False) -> str:
-    """State what the contrasts show about `metric`, and what they cannot show.
-
-    `accuracy` reports values, which are fractions, in percentage points.
-    """
-    scale, unit, digits = (100, " percentage points", ".3f") if accuracy else (1, "", ".3g")
-    if not summary.contrasts:
-        return f"There is only one arm, so there is nothing to compare in {metric}."
-
-    def effect(c: Contrast) -> str:
-        verb, sign = ("raises", scale) if c.difference > 0 else ("lowers", -scale)
-        low, high = sorted((sign * c.low, sign * c.high))
-        return (
-            f"{c.arm} {verb} it by {sign * c.difference:{digits}}{unit} "
-            f"(95% interval {low:{digits}} to {high:{digits}}, corrected p {c.p_holm:.2g})"
-        )
-
-    significant = [c for c in summary.contrasts if c.significant]
-    not_significant = [c for c in summary.contrasts if c.can_claim and not c.significant]
-    untestable = [c for c in summary.contrasts if not c.can_claim]
-    sentences = []
-    if significant:
-        sentences.append(_enumerated(map(effect, significant)))
-    if not_significant:
-        limit = scale * max(c.detectable for c in not_significant)
-        sentences.append(
-            f"no significant difference for {_enumerated(c.arm for c in not_significant)}; true differences "
-            f"below about {limit:.2g}{' points' if accuracy else ''} would often go undetected"
-        )
-    if untestable:
-        n = max(c.n for c in untestable)
-        needed = max(seeds_needed(max(1, round(c.p_floor / smallest_p(c.n)))) for c in untestable)
-        arms = _enumerated(c.arm for c in untestable)
-        count = "one seed is" if n == 1 else f"{NUMBERS[n] if n < len(NUMBERS) else n} seeds are"
-        sentences.append(f"{count} too few to test {arms}; use at least {needed}")
-    if diverged := sum(arm.diverged for arm in summary.arms):
-        sentences.append(f"{diverged} diverged {'run is' if diverged == 1 else 'runs are'} excluded")
-    counts = sorted({c.n for c in summary.contrasts})
-    pairs = " to ".join(map(str, counts[:1] + counts[1:][-1:])) + " paired seed" + "s" * (counts != [1])
-    first, *rest = sentences
-    text = ". ".join([first, *(sentence[0].upper() + sentence[1:] for sentence in rest)])
-    return f"Against {summary.arms[0].name}, in {metric} over {pairs}: {text}."
-
-
 def _family(p: Sequence[float], first: int | None) -> Float[np.ndarray, "m"]:
     """Apply Holm's correction; a `first` contrast keeps its p, which bounds those of the others below."""
     if first is None:
@@ -274,8 +229,3 @@ def _sd(x: Float[np.ndarray, "n"]) -> float:
 
 def _plain(record: dict[str, Any]) -> dict[str, Any]:
     return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in record.items()}
-
-
-def _enumerated(items: Iterable[str]) -> str:
-    *head, last = items
-    return f"{', '.join(head)} and {last}" if head else last

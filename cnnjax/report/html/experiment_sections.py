@@ -9,12 +9,12 @@ from matplotlib.axes import Axes
 
 from cnnjax import plots
 from cnnjax.experiment.results import values_of
-from cnnjax.report import confusion_table, spread, worst_pairs
 from cnnjax.report.html.charts import Chart, chart
 from cnnjax.report.html.encoding import png_uri
 from cnnjax.report.html.run_sections import IMAGES
 from cnnjax.report.html.subjects import CLASSES, Experiment, Record
 from cnnjax.report.html.words import digits_for, interval, number, title
+from cnnjax.report.tables import confusion_table, spread, worst_pairs
 from cnnjax.shapes import Float
 from cnnjax.stats import summarise
 
@@ -62,7 +62,7 @@ def confusions(experiment: Experiment) -> list[dict[str, Any]]:
         if predictions and test is not None:
             classes = CLASSES[str(experiment.protocol.get("dataset", "mnist"))]
             first, of_first = next(iter(predictions.items()))
-            pairs = worst_pairs(of_first, test, IMAGES, classes=len(classes))
+            pairs = worst_pairs(of_first, test, IMAGES, len(classes))
             heads, rows = confusion_table(predictions, test, classes)
             groups.append({"name": group.name, "first": first, "pairs": pairs, "heads": heads, "rows": rows})
             groups[-1] |= {"images": test.images, "classes": classes}

@@ -31,7 +31,6 @@ def exported(model: ConvNet, params: Any, shape: tuple[int, ...] = (28, 28, 1)) 
         )
     records: list[dict[str, Any]] = []
     weights: list[np.ndarray] = []
-
     for layer in layers(model, shape):
         record: dict[str, Any] = {"kind": layer.operation}
         match layer.operation:

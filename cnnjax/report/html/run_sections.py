@@ -12,10 +12,10 @@ from cnnjax.data.published import published_history
 from cnnjax.experiment.results import Predictions
 from cnnjax.models import parameter_count
 from cnnjax.plots.style import epoch_axis, line_style
-from cnnjax.report import worst_pairs
 from cnnjax.report.html.charts import Chart, chart
 from cnnjax.report.html.subjects import CLASSES, Run
 from cnnjax.report.html.words import DASH, interval, number, percent, title
+from cnnjax.report.tables import worst_pairs
 from cnnjax.runs.programs import confusion
 from cnnjax.stats.intervals import wilson_interval
 
@@ -26,12 +26,8 @@ IMAGES = 6
 def lead(run: Run) -> dict[str, Any]:
     """The network, its training and its test accuracy."""
     right, n = _right(run), len(run.test.labels)
-    return {
-        "run": run,
-        "weights": parameter_count(run.params),
-        "accuracy": right / n,
-        "interval": wilson_interval(right, n),
-    }
+    weights, span = parameter_count(run.params), _wilson(right, n)
+    return {"run": run, "weights": weights, "accuracy": right / n, "interval": span}
 
 
 def training(run: Run) -> dict[str, Any]:
@@ -74,7 +70,7 @@ def confusions(run: Run) -> dict[str, Any]:
         "n": n,
         "wrong": n - _right(run),
         "images": run.test.images,
-        "pairs": worst_pairs(predictions, run.test, IMAGES, classes=len(classes)),
+        "pairs": worst_pairs(predictions, run.test, IMAGES, len(classes)),
         "matrix": _shaded(confusion(run.test.labels, run.tested.logits)),
         "classes": classes,
     }
@@ -102,19 +98,11 @@ def record(run: Run) -> list[dict[str, Any]]:
 
 def compared(runs: Sequence[Run]) -> dict[str, Any]:
     """Runs side by side: learning curves and test accuracies."""
-    rows = [
-        [
-            run.name,
-            run.config.model,
-            f"{run.config.dropout_rate:g}",
-            run.config.seed,
-            len(run.history),
-            number(run.tested.loss),
-            percent(run.tested.accuracy),
-            _wilson(_right(run), len(run.test.labels)),
-        ]
-        for run in runs
-    ]
+    rows = []
+    for run in runs:
+        config, tested = run.config, [number(run.tested.loss), percent(run.tested.accuracy)]
+        setting = [run.name, config.model, f"{config.dropout_rate:g}", config.seed, len(run.history)]
+        rows.append([*setting, *tested, _wilson(_right(run), len(run.test.labels))])
     charts = [_chart_of_runs(runs, "val_loss"), _chart_of_runs(runs, "val_accuracy")]
     return {"charts": charts, "rows": rows}
 

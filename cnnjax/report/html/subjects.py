@@ -10,7 +10,7 @@ from cnnjax.config import TrainConfig
 from cnnjax.data import Dataset, load, training_split
 from cnnjax.deploy.predict import trained
 from cnnjax.errors import ArgumentError, UserError
-from cnnjax.experiment.results import PREDICTIONS, Cell, Predictions, Row, read_predictions, read_rows
+from cnnjax.experiment.results import Cell, Predictions, Row, read_predictions, read_rows
 from cnnjax.models import ConvNet
 from cnnjax.runs import programs, run_directory
 from cnnjax.runs.programs import Evaluation
@@ -119,12 +119,11 @@ def _history(run: Path) -> list[dict[str, float]]:
 def _experiment(path: Path, data_dir: Path | None, announce: Announce) -> Experiment:
     summary = files.read_json(path / "summary.json")
     protocol = files.read_json(path / "protocol.json") or {}
+    records = list(_records(summary or {}))
     rows = _rows(path / "results.csv")
     arms = list(dict.fromkeys(arm for arm, _, _ in rows))
     seeds = sorted({seed for _, seed, _ in rows})
-    stored = (
-        {arm: read_predictions(path, arm, seeds) for arm in arms} if (path / PREDICTIONS).exists() else {}
-    )
+    stored = {arm: read_predictions(path, arm, seeds) for arm in arms}
     predictions = {arm: of_arm for arm, of_arm in stored.items() if of_arm is not None}
     test = None
     if predictions:
@@ -140,9 +139,9 @@ def _experiment(path: Path, data_dir: Path | None, announce: Announce) -> Experi
     return Experiment(
         name=path.resolve().name,
         finished=summary is not None,
-        sentences=dict(_sentences(summary or {})),
-        comparisons=list(_comparisons(path / "summary.json", summary or {})),
-        reproductions=list(_reproductions(path / "summary.json", summary or {})),
+        sentences=dict(_sentences(records)),
+        comparisons=list(_comparisons(path / "summary.json", records)),
+        reproductions=list(_reproductions(path / "summary.json", records)),
         rows=rows,
         predictions=predictions,
         test=test,
@@ -171,8 +170,8 @@ def _records(record: dict[str, Any], keys: tuple[str, ...] = ()) -> Iterator[Rec
             yield from _records(value, (*keys, name))
 
 
-def _comparisons(path: Path, summary: dict[str, Any]) -> Iterator[Record]:
-    for keys, record in _records(summary):
+def _comparisons(path: Path, records: Sequence[Record]) -> Iterator[Record]:
+    for keys, record in records:
         arms, contrasts = record.get("arms"), record.get("contrasts")
         if isinstance(arms, list) and isinstance(contrasts, list):
             _check(path, arms, {"name": str, "n": int}, ("mean", "sd"))
@@ -180,8 +179,8 @@ def _comparisons(path: Path, summary: dict[str, Any]) -> Iterator[Record]:
             yield keys, record
 
 
-def _reproductions(path: Path, summary: dict[str, Any]) -> Iterator[Record]:
-    for keys, record in _records(summary):
+def _reproductions(path: Path, records: Sequence[Record]) -> Iterator[Record]:
+    for keys, record in records:
         if {"published", "mean", "within"} <= record.keys():
             _check(path, [record], {"n": int}, ("published", "mean", "sd", "low", "high"))
             yield keys, record
@@ -194,9 +193,9 @@ def _check(path: Path, records: Sequence[Any], kinds: dict[str, type], numbers: 
             raise UserError(f"{path} is damaged: some fields are missing or wrong; run the experiment again")
 
 
-def _sentences(summary: dict[str, Any]) -> Iterator[tuple[tuple[str, ...], str]]:
+def _sentences(records: Sequence[Record]) -> Iterator[tuple[tuple[str, ...], str]]:
     """Iterate over the texts of a summary that are written for readers."""
-    for keys, record in _records(summary):
+    for keys, record in records:
         for name, value in record.items():
             if isinstance(value, str) and (name in SENTENCES or keys[-1:] == ("answers",)):
                 yield (*keys, name), value

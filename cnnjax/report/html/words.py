@@ -36,8 +36,8 @@ def digits_for(values: Iterable[float | None]) -> int:
 
 def title(name: str) -> str:
     """Spell out a metric: "val_accuracy" as "Validation accuracy"."""
-    words = [{"val": "validation", "train": "training"}.get(word, word) for word in name.split("_")]
-    text = " ".join(words)
+    spelled = {"val": "validation", "train": "training"}
+    text = " ".join(spelled.get(word, word) for word in name.split("_"))
     return text[:1].upper() + text[1:]
 
 
