@@ -6,6 +6,8 @@ import io
 import numpy as np
 from PIL import Image
 
+from cnnjax.shapes import UInt8
+
 
 def encoded(values: np.ndarray) -> str:
     """Return the bytes of an array in base64; floats as little-endian float32."""
@@ -19,8 +21,8 @@ def png_uri(content: bytes) -> str:
     return f"data:image/png;base64,{base64.b64encode(content).decode()}"
 
 
-def ink_uri(image: np.ndarray) -> str:
-    """Return an image u8[height, width, 1] as black ink on a transparent ground; bright pixels are ink."""
+def ink_uri(image: UInt8[np.ndarray, "height width 1"]) -> str:
+    """Return an image as black ink on a transparent ground; bright pixels are ink."""
     layers = np.concatenate([np.zeros_like(image), image], axis=-1)
     content = io.BytesIO()
     Image.fromarray(layers).save(content, "png", optimize=True)

@@ -1,10 +1,8 @@
 // Inside the network: kernels, and the outputs of convolution, pooling and dropout for one image.
 
 /** The chosen image: an example, or the drawing. */
-function chosenImage() {
-  if (state.example === "drawing") return digitise(state.strokes);
-  return state.network.examples[state.example].image;
-}
+const chosenImage = () =>
+  state.example === "drawing" ? digitise(state.strokes) : state.network.examples[state.example].image;
 
 function choose(example) {
   state.example = example;

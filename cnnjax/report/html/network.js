@@ -21,9 +21,7 @@ const REDUCTIONS = {
 const count = (shape) => shape.reduce((a, b) => a * b, 1);
 
 /** Decode base64. */
-function bytesOf(text) {
-  return Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
-}
+const bytesOf = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
 
 /** Decode the weights and divide them among the layers. */
 function readNetwork(record) {
@@ -107,9 +105,7 @@ function activations(layers, x) {
 }
 
 /** The logits of an image, a Float32Array. */
-function logits(network, image) {
-  return activations(network.layers, { shape: network.input, values: image }).at(-1).values;
-}
+const logits = (network, image) => activations(network.layers, { shape: network.input, values: image }).at(-1).values;
 
 function softmax(values) {
   const top = Math.max(...values);

@@ -17,6 +17,7 @@ from cnnjax.report.html.subjects import CLASSES, Run
 from cnnjax.report.html.words import DASH, interval, number, percent, title
 from cnnjax.report.tables import worst_pairs
 from cnnjax.runs.programs import confusion
+from cnnjax.shapes import Int
 from cnnjax.stats.intervals import wilson_interval
 
 IMAGES = 6
@@ -76,8 +77,8 @@ def confusions(run: Run) -> dict[str, Any]:
     }
 
 
-def _shaded(counts: np.ndarray) -> list[list[tuple[int, str]]]:
-    """Return counts i64[classes, classes] as rows of (count, shade): 0 to 4 for errors, else "right"."""
+def _shaded(counts: Int[np.ndarray, "classes classes"]) -> list[list[tuple[int, str]]]:
+    """Return counts as rows of (count, shade): 0 to 4 for errors, else "right"."""
     most = max(int((counts - np.diag(np.diag(counts))).max()), 1)
     return [
         [(int(n), "right" if row == column else str(-(-4 * int(n) // most))) for column, n in enumerate(of)]
