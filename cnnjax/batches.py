@@ -8,7 +8,6 @@ import jax.numpy as jnp
 from cnnjax.shapes import Array, Float32, Int32, Key, UInt8
 
 
-
 class Batch(NamedTuple):
     """One batch of static size; padding has weight 0."""
 
@@ -42,4 +41,4 @@ def take(
 
 def _rows(order: Int32[Array, " n"], batch_size: int) -> Int32[Array, "steps batch"]:
     missing = -order.shape[0] % batch_size
-    return jnp.concatenate([order, -1 - jnp.resize(order, missing)]).reshape(-1, batch_size)
+    return jnp.concatenate([order, -1 - jnp.resize(order, (missing,))]).reshape(-1, batch_size)

@@ -32,9 +32,9 @@ class Task(NamedTuple):
     """A network and how it is trained; everything that trains takes one.
 
     The model is any Linen module. Its `__call__` takes the images, and by name what it asks for: `train` or
-    `deterministic`, `hparams` or any of its fields, and `masks` (`cnnjax.keys.Masks`). `rngs={"dropout": key}`
-    is passed in training, for Flax's own dropout. Collections besides `params`, such as `batch_stats`, are
-    updated in training and used in evaluation.
+    `deterministic`, `hparams` or any of its fields, and `masks` (`cnnjax.keys.Masks`). In training,
+    `rngs={"dropout": key}` is passed for Flax's own dropout. Collections besides `params`, such as
+    `batch_stats`, are updated in training and used in evaluation.
     """
 
     model: nn.Module
