@@ -1,9 +1,9 @@
-"""What a network costs: counted from its fields, and timed.
+"""The cost of a network: parameters, floating-point operations and memory traffic, and measured step times.
 
-One image goes forward. A product and its sum are two operations; products with the zeros of a SAME
-padding are not counted, and the exponential in swish, a transcendental, is not either: all as XLA's
-cost analysis has it, which a test compares. Only what the network needs is counted: a strided
-convolution computes a quarter of the positions, whichever way a program gets there.
+Operations are counted as XLA's cost analysis counts them (a test compares the two): a multiply-add is two,
+products with the zeros of SAME padding are none, and neither is a transcendental such as the exponential in
+swish. Only what the network needs is counted: a strided convolution computes a quarter of the positions,
+however a program implements it.
 """
 
 import math
@@ -22,20 +22,19 @@ import numpy as np
 from cnnjax.batches import sequential_plan
 from cnnjax.config import HParams
 from cnnjax.deploy.layers import layers
+from cnnjax.keys import streams
 from cnnjax.models import Activation, ConvNet
-from cnnjax.pooling import PoolingName
-from cnnjax.state import MakeOptimizer, TrainState
-from cnnjax.train import Arrays, make_train_step, train_epoch
+from cnnjax.state import TrainState, evaluation_state
+from cnnjax.task import MakeOptimizer, Task, init_state
+from cnnjax.train import Arrays, make_training
 
-ACTIVATION_FLOPS: Mapping[Activation, int] = MappingProxyType({nn.relu: 1, nn.swish: 4})
-POOLING_FLOPS: Mapping[PoolingName, int] = MappingProxyType(
-    # An output of 4 values: 3 comparisons; 3 sums, 1 division; 5 minima, 5 maxima, 1 sum, 1 division.
-    {"max": 3, "average": 4, "median": 12, "strided": 0, "none": 0}
-)
+ACTIVATION_FLOPS: Mapping[Activation | None, int] = MappingProxyType({nn.relu: 1, nn.swish: 4, None: 0})
+POOLING_FLOPS: Mapping[str, int] = MappingProxyType({"none": 0, "max": 3, "average": 4, "median": 12})
+"""Per window of 4: 3 comparisons; 3 sums and a division; 5 minima, 5 maxima, a sum and a division."""
 
 
 class Cost(NamedTuple):
-    """Of one image, forward."""
+    """Of the forward pass on one image."""
 
     parameters: int
     flops: int  # floating-point operations
@@ -43,60 +42,49 @@ class Cost(NamedTuple):
 
 
 def cost(model: ConvNet, shape: tuple[int, ...] = (28, 28, 1)) -> Cost:
-    """Count what `model` needs for an image of `shape` (height, width, channels).
+    """Count the cost of `model` on an image of `shape` (height, width, channels).
 
     Raises:
         KeyError: the activation is not in `ACTIVATION_FLOPS`.
     """
-    activation = ACTIVATION_FLOPS[model.activation]
     rows = layers(model, shape)
-    flops = sum(products(model, shape))
-    for row in rows:
-        values = math.prod(row.shape)
-        if row.kind.endswith("Pooling2D"):
-            flops += values * POOLING_FLOPS[model.pooling]
-        elif row.kind in ("Conv2D", "Dense"):
-            flops += values * (1 if row is rows[-1] else 1 + activation)
-    stored = sum(
-        math.prod(row.shape)
-        for row in rows
-        if row.kind in ("Conv2D", "Dense") or row.kind.endswith("Pooling2D")
-    )
-    return Cost(sum(row.parameters for row in rows), flops, 4 * stored)
+    flops, stored = sum(products(model, shape)), 0
+    for layer in rows:
+        if layer.operation in ("conv", "pool", "dense"):
+            outputs = math.prod(layer.shape)
+            stored += outputs
+            flops += outputs * (POOLING_FLOPS[layer.pooling] + ACTIVATION_FLOPS[layer.activation])
+            flops += outputs * (layer.operation != "pool")  # the bias
+    return Cost(sum(layer.parameters for layer in rows), flops, 4 * stored)
 
 
 def products(model: ConvNet, shape: tuple[int, ...] = (28, 28, 1)) -> list[int]:
-    """Operations in the product of each convolution and dense layer, of one image going forward."""
-    counted, flat = [], 0
-    stride = 2 if model.pooling == "strided" else 1
-    for row in layers(model, shape):
-        values = math.prod(row.shape)
-        if row.kind == "Conv2D":
-            taps = [_taps(size, model.kernel_size, model.padding, stride) for size in shape[:2]]
-            counted.append(2 * math.prod(taps) * shape[2] * row.shape[2])
-        elif row.kind == "Dense":
-            counted.append(2 * values * flat)
-        if row.kind == "Conv2D" or row.kind.endswith("Pooling2D"):
-            shape = row.shape
-        flat = values
-    return counted
+    """Count the operations in the matrix product of each convolution and dense layer, forward, per image."""
+    counts = []
+    for layer in layers(model, shape):
+        if layer.operation == "conv":
+            taps = [_taps(side, layer.size, layer.padding, layer.stride) for side in layer.inputs[:2]]
+            counts.append(2 * math.prod(taps) * layer.inputs[2] * layer.shape[2])
+        elif layer.operation == "dense":
+            counts.append(2 * layer.inputs[0] * layer.shape[0])
+    return counts
 
 
 class StepCost(NamedTuple):
-    """Of one training step: what it cannot do without."""
+    """A lower bound on one training step."""
 
     flops: int  # of its products
     bytes: int  # read from and written to memory
 
 
 def step_cost(model: ConvNet, batch_size: int, shape: tuple[int, ...] = (28, 28, 1)) -> StepCost:
-    """Count a step of Adam on a batch of images of `shape`, float32.
+    """Count the cost of an Adam step on a batch of float32 images of `shape`.
 
-    Products: forward, and the same again for the gradient of the weights and for that of the input, which
-    the first layer does not need. Bytes, as if nothing stayed in a cache from one pass to the next: the
-    parameters are read forward, backward and by the update, the gradient is written and read, each of Adam's
-    two moments too, and the parameters are written: 10 times 4 bytes each. An activation is written and read
-    forward, read backward, and its gradient written and read.
+    Operations are those of the matrix products: the forward pass, and as many again for the gradients of the
+    weights and of the inputs, which the first layer does not need. Bytes assume that no cache survives from
+    one pass to the next. Each parameter costs 10 transfers of 4 bytes: read in the forward pass, the backward
+    pass and the update, and written; its gradient and Adam's two moments written and read. An activation is
+    written and read in the forward pass and read in the backward pass, and its gradient written and read.
     """
     forward, of_image = products(model, shape), cost(model, shape)
     flops = batch_size * (3 * sum(forward) - forward[0])
@@ -105,7 +93,7 @@ def step_cost(model: ConvNet, batch_size: int, shape: tuple[int, ...] = (28, 28,
 
 
 def narrowed(model: ConvNet, parameters: int) -> ConvNet:
-    """`model` with its one hidden dense layer as wide as comes closest to so many parameters."""
+    """Return `model` with its hidden layer resized to bring it closest to this number of parameters."""
     (width,) = model.hidden
     here = cost(model).parameters
     per_unit = here - cost(model.clone(hidden=(width - 1,))).parameters
@@ -121,41 +109,39 @@ def milliseconds_per_step(
     steps: int = 50,
     rounds: int = 9,
 ) -> list[float]:
-    """Median time of a training step of each model, alone on one device.
+    """Return the median time of a training step of each model on one device.
 
-    The models take turns, `steps` steps each and `rounds` times, so that what else the machine does
-    meets all of them. The first turn of each, which compiles, does not count.
+    The models alternate, `steps` steps at a time for `rounds` rounds, so that other load on the machine
+    affects all of them. The first call of each, which compiles, is excluded.
     """
     plan = sequential_plan(min(steps * batch_size, train.labels.shape[0]), batch_size)
     runs = []
     for model, hparams in models:
         traced = jax.tree.map(jnp.float32, hparams)
-        state = some_state(model, make_optimizer, train, traced)
-        epoch = jax.jit(partial(train_epoch, make_train_step(model, make_optimizer)))
-        run = partial(epoch, state, train, plan, traced)
+        task = Task(model, make_optimizer)
+        training = make_training(task, train.images.shape[1:], train.labels.shape[0], batch_size)
+        run = partial(jax.jit(training.epoch), some_state(task, train, traced), train, plan, traced)
         jax.block_until_ready(run())
         runs.append(run)
     times: list[list[float]] = [[] for _ in runs]
     for _ in range(rounds):
-        for run, seen in zip(runs, times, strict=True):
+        for run, measured in zip(runs, times, strict=True):
             began = time.perf_counter()
             jax.block_until_ready(run())
-            seen.append(1000 * (time.perf_counter() - began) / len(plan))
-    return [statistics.median(seen) for seen in times]
+            measured.append(1000 * (time.perf_counter() - began) / len(plan))
+    return [statistics.median(measured) for measured in times]
 
 
-def some_state(model: ConvNet, make_optimizer: MakeOptimizer, data: Arrays, hparams: HParams) -> TrainState:
-    """A state with random weights, which takes seconds less than to compile the true initialisers."""
-    sample = jax.ShapeDtypeStruct((1, *data.images.shape[1:]), jnp.float32)
-    shapes = jax.eval_shape(model.init, jax.random.key(0), sample)["params"]
-    rng = np.random.default_rng(0)
+def some_state(task: Task, data: Arrays, hparams: HParams) -> TrainState:
+    """Return a state with random weights, which saves the seconds it takes to compile the initialisers."""
+    init = partial(init_state, task, streams(jax.random.key(0)), data.images.shape[1:], hparams)
+    shapes, rng = jax.eval_shape(init).params, np.random.default_rng(0)
     params = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(0, 0.05, leaf.shape), leaf.dtype), shapes)
-    opt_state = make_optimizer(hparams).init(params)
-    return TrainState(jnp.zeros((), jnp.int32), params, opt_state, jax.random.key(0))
+    return evaluation_state(params)._replace(opt_state=task.optimizer(hparams).init(params))
 
 
 def _taps(size: int, kernel: int, padding: str, stride: int) -> int:
-    """Products of a one-dimensional convolution whose partner is inside the image."""
+    """Count the products of a one-dimensional convolution that fall inside the image."""
     outputs = size if padding == "SAME" else size - kernel + 1
     before = (kernel - 1) // 2 if padding == "SAME" else 0
     starts = np.arange(0, outputs // stride * stride, stride) - before

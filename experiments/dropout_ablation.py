@@ -72,8 +72,8 @@ class DropoutAblation(Flags):
             f"images, batch {self.batch_size}, Adam 0.001, {self.epochs} epochs, {self.seeds} paired seeds"
         )
         primary = f"rate {PRIMARY:g}" if PRIMARY in self.rates[1:] else None
-        record = report.tell_ablation(results, caption, primary)
-        record |= report.tell_confusions(results.predictions, splits.test)
+        record = report.print_ablation(results, caption, primary)
+        record |= report.print_confusions(results.predictions, splits.test)
         write_json(out / "summary.json", record)
         confused = report.confusion_figure(results.predictions, splits.test, caption)
         report.draw(out, self._figures(results, caption) | confused)

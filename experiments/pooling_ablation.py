@@ -254,9 +254,9 @@ def _effect(contrast: Contrast, scale: float, unit: str, digits: int) -> str:
 
 def _report(results: Results, costs: Costs, splits: Splits, caption: str) -> dict[str, Any]:
     """Print one network's tables and answers; return its entry of summary.json."""
-    record = report.tell_ablation(results, caption)
+    record = report.print_ablation(results, caption)
     _cost_table(results, costs)
-    record |= report.tell_confusions(results.predictions, splits.test)
+    record |= report.print_confusions(results.predictions, splits.test)
     record["answers"] = answers(results, costs)
     for question, sentence in record["answers"].items():
         print(f"{question}\n    {sentence}")

@@ -107,7 +107,7 @@ class ReproduceTutorials(Flags):
                         f"batch {self.batch_size}, {protocol.optimizer} 0.001, {protocol.epochs} epochs"
                     )
                     record[arm.name] = self._report(results, arm, caption, 1000 * step / self.batch_size, out)
-                record[arms[0].name] |= report.tell_confusions(results.predictions, splits.test)
+                record[arms[0].name] |= report.print_confusions(results.predictions, splits.test)
                 if leads():
                     rows = (directory / "results.csv").read_text().splitlines(keepends=True)
                     merged += rows[len(merged) > 0 :]

@@ -1,4 +1,4 @@
-"""A headless Chromium driven over its debugging pipe: pages, keys, mouse, touch, pictures of the screen."""
+"""A headless Chromium driven over its debugging pipe: pages, keys, mouse, touch, screenshots."""
 
 import base64
 import json
@@ -32,16 +32,16 @@ KEYS = {
 }
 
 
-def found() -> str | None:
-    """The Chromium that is installed."""
+def installed() -> str | None:
+    """Return the name of the installed Chromium, if any."""
     return next(filter(None, map(shutil.which, NAMES)), None)
 
 
 class Browser:
-    """One page. `errors` are its console's errors and warnings, exceptions and requests, as they come."""
+    """One page. `errors` collects console errors and warnings, exceptions and network requests."""
 
     def __init__(self, profile: Path) -> None:
-        program = found()
+        program = installed()
         assert program is not None
         commands, self._out = os.pipe()
         self._in, answers = os.pipe()
@@ -96,7 +96,7 @@ class Browser:
         self.until("document.readyState === 'complete'")
 
     def run(self, script: str) -> Any:
-        """The value of an expression in the page; promises are awaited."""
+        """Evaluate an expression in the page, awaiting promises."""
         asked = self._call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in asked, asked["exceptionDetails"]
         return asked["result"].get("value")
@@ -108,7 +108,7 @@ class Browser:
             time.sleep(0.05)
 
     def settle(self) -> None:
-        """Wait until the page has drawn what it was told."""
+        """Wait until the page has been drawn."""
         self.run("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
     def press(self, key: str, times: int = 1) -> None:
@@ -120,7 +120,7 @@ class Browser:
             self._call("Input.dispatchKeyEvent", type="keyUp", **event)
 
     def drag(self, points: list[tuple[float, float]]) -> None:
-        """Draw with the left mouse button; places on the screen."""
+        """Draw with the left mouse button, in screen coordinates."""
         button = {"button": "left", "buttons": 1, "clickCount": 1}
         (x, y), *rest = points
         self._call("Input.dispatchMouseEvent", type="mousePressed", x=x, y=y, **button)
@@ -136,12 +136,12 @@ class Browser:
         self._call("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
 
     def picture(self, file: Path, *, whole: bool = True) -> None:
-        """The page as PNG: all of it, or what the screen shows."""
+        """Write a screenshot as PNG: of the whole page, or of the visible part."""
         shot = self._call("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
         file.write_bytes(base64.b64decode(shot["data"]))
 
     def accessible(self) -> list[tuple[str, str]]:
-        """Role and name of everything that assistive technology is told of."""
+        """Return role and name of everything in the accessibility tree."""
         nodes = self._call("Accessibility.getFullAXTree")["nodes"]
         return [
             (node["role"]["value"], node.get("name", {}).get("value", ""))
@@ -156,11 +156,11 @@ class Browser:
             message["sessionId"] = self._session
         os.write(self._out, json.dumps(message).encode() + b"\0")
         while True:
-            told = self._receive()
-            if told.get("id") == self._number:
-                assert "error" not in told, (method, told["error"])
-                return told["result"]
-            self._hear(told.get("method", ""), told.get("params", {}))
+            answer = self._receive()
+            if answer.get("id") == self._number:
+                assert "error" not in answer, (method, answer["error"])
+                return answer["result"]
+            self._hear(answer.get("method", ""), answer.get("params", {}))
 
     def _receive(self) -> dict[str, Any]:
         while b"\0" not in self._left:
@@ -170,14 +170,14 @@ class Browser:
         message, self._left = self._left.split(b"\0", 1)
         return json.loads(message)
 
-    def _hear(self, method: str, told: dict[str, Any]) -> None:
+    def _hear(self, method: str, event: dict[str, Any]) -> None:
         if method == "Runtime.exceptionThrown":
-            self.errors.append(str(told["exceptionDetails"]))
-        elif method == "Runtime.consoleAPICalled" and told["type"] in ("error", "warning", "assert"):
-            self.errors.append(str(told["args"]))
-        elif method == "Log.entryAdded" and told["entry"]["level"] in ("error", "warning"):
-            self.errors.append(str(told["entry"]))
+            self.errors.append(str(event["exceptionDetails"]))
+        elif method == "Runtime.consoleAPICalled" and event["type"] in ("error", "warning", "assert"):
+            self.errors.append(str(event["args"]))
+        elif method == "Log.entryAdded" and event["entry"]["level"] in ("error", "warning"):
+            self.errors.append(str(event["entry"]))
         elif method == "Network.requestWillBeSent":
-            url = told["request"]["url"]
+            url = event["request"]["url"]
             if not url.startswith(("data:", "file:", "about:")):
-                self.errors.append(f"asks the network for {url}")
+                self.errors.append(f"requests {url}")

@@ -1,4 +1,4 @@
-"""What the tests of reports share: pages taken apart, and runs and experiments made without training."""
+"""Helpers of the report tests: an HTML parser, and runs and experiments made without training."""
 
 import csv
 import io
@@ -25,7 +25,7 @@ VOID = {"meta", "img", "input", "br"}
 
 @dataclass
 class Page(HTMLParser):
-    """Elements with their attributes, and the text in each; fails where elements do not nest."""
+    """Collects elements with their attributes and text; fails if elements do not nest."""
 
     html: str
     elements: list[tuple[str, dict[str, str | None]]] = field(default_factory=list)
@@ -72,7 +72,7 @@ def tiny_test() -> Dataset:
 
 
 def made_run(model: ConvNet, name: str = "made", seed: int = 0) -> Run:
-    """A run of a network that has not been trained; its biases are not zero."""
+    """Make a run of an untrained network with biases that are not zero."""
     test = tiny_test()
     params: Any = jax.jit(model.init)(jax.random.key(seed), jnp.zeros((1, 28, 28, 1)))["params"]
     params = jax.tree.map(
@@ -88,7 +88,7 @@ def made_run(model: ConvNet, name: str = "made", seed: int = 0) -> Run:
 
 
 def make_experiment(out: Path, arms: tuple[str, ...], *, seeds: int = 4, finished: bool = True) -> np.ndarray:
-    """The files of an experiment of three epochs; returns the final accuracies [arms, seeds]."""
+    """Write the files of an experiment of three epochs; return the final accuracies [arms, seeds]."""
     out.mkdir(parents=True)
     rng = np.random.default_rng(0)
     accuracy = rng.uniform(0.9, 1.0, (len(arms), seeds, 3))
@@ -101,7 +101,7 @@ def make_experiment(out: Path, arms: tuple[str, ...], *, seeds: int = 4, finishe
     (out / "results.csv").write_text(text.getvalue())
     (out / "protocol.json").write_text(json.dumps({"epochs": 3, "dataset": "fashion_mnist"}))
     if finished:
-        found = summarise(accuracy[:, :, -1], arms).as_dict()
-        record = {"protocol": "a protocol", "val_accuracy": found, "conclusion": "a conclusion"}
+        summary = summarise(accuracy[:, :, -1], arms).as_dict()
+        record = {"protocol": "a protocol", "val_accuracy": summary, "conclusion": "a conclusion"}
         (out / "summary.json").write_text(json.dumps(record))
     return accuracy[:, :, -1]

@@ -49,14 +49,16 @@ def test_the_worst_images_are_those_that_most_are_surest_of() -> None:
 def test_the_sentence_has_count_direction_and_rank() -> None:
     pairs = confused_pairs(LABELS, SAID)
     assert pair_sentence(pairs, 5, 3, 7) == (
-        "Of 7 test images a network confuses 3 and 5 in 2.5 (sd 0.7 over 2 seeds): 3 taken for 5 in 1.0, "
-        "5 for 3 in 1.5; no pair is confused more."
+        "A network confuses 3 and 5 on 2.5 of 7 test images (sd 0.7 over 2 seeds), first of 45 pairs. "
+        "It classifies 3 as 5 on 1.0 and 5 as 3 on 1.5."
     )
     alone = confused_pairs(LABELS, Predictions(SAID.labels[:1], SAID.probability[:1]))
-    assert pair_sentence(alone, 1, 7, 7).endswith(
-        "this network confuses 1 and 7 in 1: 1 taken for 7 in 0, 7 for 1 in 1; that is place 2 of 45, "
-        "3 and 5 being first with 3."
+    assert pair_sentence(alone, 1, 7, 7) == (
+        "This network confuses 1 and 7 on 1 of 7 test images, second of 45 pairs; 3 and 5 lead with 3. "
+        "It classifies 1 as 7 on 0 and 7 as 1 on 1."
     )
+    assert "11th of 45 pairs" in pair_sentence(pairs, *pairs[10][:2], 7)
+    assert "22nd of 45 pairs" in pair_sentence(pairs, *pairs[21][:2], 7)
 
 
 def test_predictions_are_the_likeliest_class_and_its_probability() -> None:

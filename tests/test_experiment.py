@@ -19,7 +19,7 @@ from cnnjax.errors import ArgumentError, UserError
 from cnnjax.experiment import Arm, OnNan, Protocol, Splits, engine
 from cnnjax.experiment.results import Results
 from cnnjax.files import claimed, write_json
-from cnnjax.models import ConvNet
+from cnnjax.models import MODELS, ConvNet
 from cnnjax.stats import conclusion, summarise
 
 MODEL = ConvNet(features=(2,), hidden=(4,))
@@ -180,7 +180,7 @@ def test_a_diverged_member_stops_the_experiment_or_is_counted(tmp_path: Path, wh
     np.testing.assert_array_equal(again.final("val_loss"), results.final("val_loss"))
     summary = summarise(results.final("val_accuracy"), results.arms)
     assert [arm.diverged for arm in summary.arms] == [0, 0, 5]
-    assert "5 diverged runs are left out" in conclusion(summary, "accuracy", accuracy=True)
+    assert "5 diverged runs are excluded" in conclusion(summary, "accuracy", accuracy=True)
     write_json(tmp_path / "summary.json", summary.as_dict())
 
 
@@ -201,3 +201,28 @@ def test_the_train_size_is_stratified_and_fixed() -> None:
         experiment.prepare(Protocol(dataset="fashion_mnist", train_size=900), data)
     with pytest.raises(ArgumentError, match="larger than the training set"):
         experiment.prepare(Protocol(dataset="fashion_mnist", train_size=100, batch_size=101), data)
+
+
+def test_the_identity_of_an_arm_is_the_text_that_existing_directories_hold() -> None:
+    """Written out, so that no release of Flax and no field of a model changes it."""
+    first_tutorial = """ConvNet(
+    # attributes
+    features = (10,)
+    kernel_size = 3
+    padding = 'SAME'
+    activation = relu
+    pooling = 'max'
+    hidden = (100,)
+    classes = 10
+    dropout = 'inverted'
+    dropout_sites = 'flatten'
+    pixel_scale = 1.0
+    reference = False
+)"""
+    hparams = "HParams(learning_rate=0.001, dropout_rate=0.5)"
+    arm = Arm("arm", ConvNet(), HParams(1e-3, 0.5))
+    assert engine.arm_identity(arm) == f"{first_tutorial} {hparams}"
+    other = Arm("arm", ConvNet(dtype="bfloat16"), HParams(1e-3, 0.5), "rmsprop")
+    assert engine.arm_identity(other) == f"{first_tutorial} bfloat16 {hparams} rmsprop"
+    second_tutorial = engine.arm_identity(Arm("arm", MODELS["lenet-swish"], HParams(1e-3, 0.5)))
+    assert "    padding = 'VALID'\n    activation = silu\n" in second_tutorial

@@ -278,7 +278,7 @@ def test_arms_may_be_taken_out_of_results_under_other_names() -> None:
 
 
 def test_results_without_predictions_are_reported_without_them(tmp_path: Path, capsys) -> None:
-    assert report.tell_confusions({}, Dataset(np.zeros((1, 8, 8, 1), np.uint8), np.zeros(1, np.int32))) == {}
+    assert report.print_confusions({}, Dataset(np.zeros((1, 8, 8, 1), np.uint8), np.zeros(1, np.int32))) == {}
     assert capsys.readouterr().out == ""
 
 

@@ -77,7 +77,7 @@ def test_the_probabilities_are_those_that_the_run_ended_with(run: Path) -> None:
 def test_mistakes_are_named_and_drawn(run: Path) -> None:
     ended = main(str(run), "--mistakes", "--first", "2", "--split", "test")
     assert ended.code == 0, ended
-    assert "this network confuses 3 and 5 in" in ended.out
+    assert "This network confuses 3 and 5 on" in ended.out
     assert (run / "confused.png").read_bytes().startswith(b"\x89PNG")
     assert len(rows(ended.out)) == 2
 

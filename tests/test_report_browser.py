@@ -20,7 +20,7 @@ from cnnjax.report.html.page import page
 pytestmark = [
     pytest.mark.usefixtures("shared_programs"),
     pytest.mark.slow,
-    pytest.mark.skipif(browser.found() is None, reason="no Chromium is installed"),
+    pytest.mark.skipif(browser.installed() is None, reason="no Chromium is installed"),
 ]
 
 ONE = [(0.5, 0.2), (0.5, 0.5), (0.5, 0.8)]
@@ -54,7 +54,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def shown(chromium: Browser, run: Path) -> Iterator[Browser]:
-    """The report at a desktop's width; nothing that a test does may make the console complain."""
+    """The report at a desktop's width; a test may cause no console error."""
     chromium.screen(1200)
     chromium.open(run / "report.html")
     yield chromium
@@ -63,7 +63,7 @@ def shown(chromium: Browser, run: Path) -> Iterator[Browser]:
 
 
 def places(page: Browser, points: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Points of the unit square as places on the pad, which is brought into view."""
+    """Convert points of the unit square to screen coordinates of the pad, after scrolling to it."""
     page.run("pad.scrollIntoView({block: 'center', behavior: 'instant'})")
     page.settle()
     x, y, size = page.run("(r => [r.x, r.y, r.width])(pad.getBoundingClientRect())")
@@ -71,7 +71,7 @@ def places(page: Browser, points: list[tuple[float, float]]) -> list[tuple[float
 
 
 def answer(page: Browser) -> tuple[str, float]:
-    """The class that the page names, and its probability there."""
+    """Return the predicted class on the page and its probability."""
     page.settle()
     best = page.run("[...document.querySelectorAll('.bars .best')].map(row => row.innerText.split(/\\s+/))")
     ((name, share),) = best
@@ -85,10 +85,12 @@ def test_the_logits_are_those_of_jax(chromium: Browser, tmp_path: Path, name: st
     (tmp_path / "page.html").write_text(page([run]))
     chromium.open(tmp_path / "page.html")
     images = (tiny_test().images[::20] / np.float32(255)).reshape(10, -1)
-    told = f"{json.dumps(images.tolist())}.map(image => [...logits(state.network, Float32Array.from(image))])"
-    np.testing.assert_allclose(chromium.run(told), run.tested.logits[::20], atol=1e-4, rtol=1e-5)
-    told = chromium.run("$('check').textContent").split("differ by at most ")[1]
-    assert float(told.removesuffix(".")) <= 1e-4 * max(1, np.abs(run.tested.logits).max())
+    script = (
+        f"{json.dumps(images.tolist())}.map(image => [...logits(state.network, Float32Array.from(image))])"
+    )
+    np.testing.assert_allclose(chromium.run(script), run.tested.logits[::20], atol=1e-4, rtol=1e-5)
+    difference = chromium.run("$('check').textContent").split("differ by at most ")[1]
+    assert float(difference.removesuffix(".")) <= 1e-4 * max(1, np.abs(run.tested.logits).max())
     assert chromium.run("$('dropout').hidden") == (run.model.dropout == "none")
     assert chromium.errors == []
 
@@ -96,9 +98,9 @@ def test_the_logits_are_those_of_jax(chromium: Browser, tmp_path: Path, name: st
 def test_the_trained_network_gives_the_probabilities_that_predict_gives(shown: Browser, run: Path) -> None:
     images = (tiny_test().images / np.float32(255)).reshape(200, -1)
     one = "softmax(logits(state.network, Float32Array.from(image)))"
-    told = f"{json.dumps(images.tolist())}.map(image => {one})"
+    script = f"{json.dumps(images.tolist())}.map(image => {one})"
     expected = probabilities(trained(run, announce=lambda _: None), tiny_test())
-    np.testing.assert_allclose(shown.run(told), expected, atol=1e-4)
+    np.testing.assert_allclose(shown.run(script), expected, atol=1e-4)
 
 
 def test_strokes_change_the_answer(shown: Browser) -> None:
@@ -149,11 +151,11 @@ def test_everything_can_be_done_with_the_keyboard(shown: Browser) -> None:
     shown.press("ArrowRight", 3)
     assert shown.run("state.example") == 3
     shown.run("$('rate').focus()")
-    kept = shown.run("$('mask-told').textContent")
+    kept = shown.run("$('mask-value').textContent")
     shown.press("ArrowRight", 4)
     shown.settle()
-    assert shown.run("[state.rate, $('rate-told').textContent]") == [0.7, "0.70"]
-    assert shown.run("$('mask-told').textContent") != kept
+    assert shown.run("[state.rate, $('rate-value').textContent]") == [0.7, "0.70"]
+    assert shown.run("$('mask-value').textContent") != kept
     assert "0.70" in shown.run("$('rate').getAttribute('aria-valuetext')")
     shown.until("$('under-masks').textContent.includes('of 100 masks')")
 
@@ -173,9 +175,11 @@ def test_dropout_in_the_page_is_inverted_dropout(shown: Browser) -> None:
     assert ((u >= 0) & (u < 1)).all()
     before = np.ones(len(values), bool)
     for rate in (0.0, 0.25, 0.5, 0.9):
-        told = shown.run(f"[...invertedDropout({site}.values, uniforms(state.seed, {len(values)}), {rate})]")
+        dropped = shown.run(
+            f"[...invertedDropout({site}.values, uniforms(state.seed, {len(values)}), {rate})]"
+        )
         kept = u >= rate
-        np.testing.assert_allclose(told, np.where(kept, values / (1 - rate), 0), rtol=1e-6)
+        np.testing.assert_allclose(dropped, np.where(kept, values / (1 - rate), 0), rtol=1e-6)
         assert (before | ~kept).all(), "a value that was dropped stays dropped as the rate rises"
         before = kept
         # Each is kept with probability 1 - rate: five standard deviations around what that gives.
@@ -183,11 +187,11 @@ def test_dropout_in_the_page_is_inverted_dropout(shown: Browser) -> None:
         deviation = shown.run(f"deviationOfMean({site}.values, {rate})")
         expected = np.sqrt((values**2).sum() * rate / (1 - rate)) / len(values)
         assert deviation == pytest.approx(expected)
-        assert abs(np.mean(told) - values.mean()) <= 5 * expected + 1e-9
+        assert abs(np.mean(dropped) - values.mean()) <= 5 * expected + 1e-9
 
 
 @pytest.mark.parametrize("strokes", [[ONE], [ZERO], [ONE, [(0.2, 0.6), (0.7, 0.4)]], [[(0.4, 0.4)]]])
-def test_a_drawing_is_made_into_an_image_as_mnist_was(shown: Browser, strokes: list[Any]) -> None:
+def test_a_drawing_is_normalised_as_in_mnist(shown: Browser, strokes: list[Any]) -> None:
     def digitised(scale: float = 1.0, dx: float = 0.0, dy: float = 0.0) -> np.ndarray:
         moved = [[(dx + scale * x, dy + scale * y) for x, y in stroke] for stroke in strokes]
         return np.array(shown.run(f"[...digitise({json.dumps(moved)})]")).reshape(28, 28)
@@ -248,8 +252,8 @@ def test_several_networks_share_the_pad(chromium: Browser, tmp_path: Path) -> No
     assert chromium.errors == []
 
 
-def test_an_experiment_opens_without_a_word(chromium: Browser, tmp_path: Path) -> None:
-    make_experiment(tmp_path / "x", ("rate 0", "rate 0.5"))
+def test_an_experiment_fits_a_phone_and_logs_no_error(chromium: Browser, tmp_path: Path) -> None:
+    make_experiment(tmp_path / "x", ("no dropout", "dropout 0.25"))
     succeeds("report", str(tmp_path / "x"), "--data-dir", str(TINY))
     chromium.screen(360)
     chromium.open(tmp_path / "x/report.html")

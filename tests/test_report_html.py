@@ -1,4 +1,4 @@
-"""`report` writes one whole page that asks for nothing, holds the network, and escapes what it is told."""
+"""`report` writes one self-contained page with the network inside, and escapes all text."""
 
 import base64
 import hashlib
@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from reports import Page, made_run, make_experiment
 from runs import TINY, contents, fails, succeeds, train
@@ -18,14 +18,15 @@ from runs import TINY, contents, fails, succeeds, train
 from cnnjax.deploy.predict import trained
 from cnnjax.errors import UserError
 from cnnjax.models import MODELS, ConvNet
-from cnnjax.report.html.charts import Line, chart, forest, key
-from cnnjax.report.html.markup import Markup, data_block, join, tag
+from cnnjax.plots import draw_bands, draw_differences, draw_history
+from cnnjax.report.html.charts import Chart, chart
 from cnnjax.report.html.network import exported
-from cnnjax.report.html.page import page
+from cnnjax.report.html.page import TEMPLATES, page
 from cnnjax.report.html.words import digits_for, interval, number, percent
 from cnnjax.stats.intervals import wilson_interval
 
 pytestmark = pytest.mark.usefixtures("shared_programs")
+MACROS = '{% import "macros.html" as m %}'
 HOSTILE = """<img src=x onerror=alert(1)>"'&</script><!--"""
 
 
@@ -46,8 +47,8 @@ def weights(record: dict[str, Any]) -> np.ndarray:
     return np.frombuffer(base64.b64decode(record["weights"]), "<f4")
 
 
-def asks_for_nothing(whole: Page) -> None:
-    """No address but that of SVG's names, and none in an attribute that fetches."""
+def assert_self_contained(whole: Page) -> None:
+    """No address but the SVG namespace, and none in an attribute that fetches."""
     assert set(re.findall(r"https?://[^\s\"'<>)]*", whole.html)) <= {"http://www.w3.org/2000/svg"}
     assert "url(" not in whole.html and "@import" not in whole.html
     for name, attributes in whole.elements:
@@ -57,8 +58,8 @@ def asks_for_nothing(whole: Page) -> None:
             assert value.startswith(("#", "data:image/png;base64,")), (name, value)
 
 
-def test_the_page_is_whole_and_asks_for_nothing(whole: Page) -> None:
-    asks_for_nothing(whole)
+def test_the_page_is_whole_and_self_contained(whole: Page) -> None:
+    assert_self_contained(whole)
     ids = [attributes["id"] for _, attributes in whole.elements if "id" in attributes]
     assert len(set(ids)) == len(ids)
     links = [attributes["href"] for attributes in whole.all("a")]
@@ -85,8 +86,10 @@ def test_the_page_holds_the_weights_to_the_bit(run: Path, whole: Page) -> None:
     (record,) = whole.data()["networks"]
     params = trained(run, announce=lambda _: None).params
     layers = ("Conv_0", "Dense_0", "Dense_1")
-    told = np.concatenate([np.ravel(params[name][part]) for name in layers for part in ("kernel", "bias")])
-    np.testing.assert_array_equal(weights(record), told)
+    expected = np.concatenate(
+        [np.ravel(params[name][part]) for name in layers for part in ("kernel", "bias")]
+    )
+    np.testing.assert_array_equal(weights(record), expected)
     kinds = [layer["kind"] for layer in record["layers"]]
     assert kinds == ["conv", "pool", "flatten", "dropout", "dense", "dense"]
     assert len(record["examples"]) == len(record["logits"]) == len(record["classes"]) == 10
@@ -102,7 +105,7 @@ def test_the_numbers_are_those_of_the_run(run: Path, whole: Page) -> None:
     assert number(float(history[-1].split(",")[3])) in whole.text()
     assert result["versions"]["jax"] in whole.text()
     wrong = 200 - round(200 * accuracy)
-    assert f"{wrong} test images of 200 are taken" in whole.text()
+    assert f"{wrong} test images of 200\nare misclassified" in whole.text()
 
 
 def test_several_subjects_share_a_page(run: Path, tmp_path: Path) -> None:
@@ -116,29 +119,29 @@ def test_several_subjects_share_a_page(run: Path, tmp_path: Path) -> None:
     ids = [attributes["id"] for _, attributes in both.elements if "id" in attributes]
     assert len(set(ids)) == len(ids)
     assert "Side by side" in both.texts["h2"]
-    asks_for_nothing(both)
+    assert_self_contained(both)
 
 
 def test_an_experiment_has_its_table_and_no_script(tmp_path: Path) -> None:
     final = make_experiment(tmp_path / "my_ablation", ("rate 0", "rate 0.5"), seeds=7)
     succeeds("report", str(tmp_path / "my_ablation"))
-    found = Page((tmp_path / "my_ablation/report.html").read_text())
-    assert "script" not in found.texts
-    text = found.text()
-    assert {"my ablation"} == set(found.texts["h1"]) and "a conclusion" in text
+    read = Page((tmp_path / "my_ablation/report.html").read_text())
+    assert "script" not in read.texts
+    text = read.text()
+    assert {"my ablation"} == set(read.texts["h1"]) and "a conclusion" in text
     means = 100 * final.mean(axis=1)
     assert all(f"{mean:.2f} ± " in text for mean in means)
     assert number(means[1] - means[0], 2, sign=True) in text
-    asks_for_nothing(found)
+    assert_self_contained(read)
 
 
-def test_an_unfinished_experiment_tells_what_is_complete(tmp_path: Path) -> None:
+def test_an_unfinished_experiment_shows_its_finished_seeds(tmp_path: Path) -> None:
     final = make_experiment(tmp_path / "half", ("a", "b"), seeds=3, finished=False)
     succeeds("report", str(tmp_path / "half"))
     text = Page((tmp_path / "half/report.html").read_text()).text()
     assert "Not finished" in text
     assert f"{100 * final[0, :2].mean():.2f} ± " in text
-    assert "a (n = 2)" in text
+    assert "a (n=2)" in text
 
 
 def test_hostile_names_stay_text(tmp_path: Path) -> None:
@@ -148,10 +151,10 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
     summary |= {"conclusion": HOSTILE, "answers": {HOSTILE: HOSTILE}}
     (directory / "summary.json").write_text(json.dumps(summary))
     succeeds("report", str(directory), "--out", str(tmp_path / "out.html"))
-    found = Page((tmp_path / "out.html").read_text())
-    assert "img" not in found.texts and not found.all("img")
-    assert "script" not in found.texts
-    assert HOSTILE in found.text() and directory.name.replace("_", " ") in found.texts["h1"][0]
+    read = Page((tmp_path / "out.html").read_text())
+    assert "img" not in read.texts and not read.all("img")
+    assert "script" not in read.texts
+    assert HOSTILE in read.text() and directory.name.replace("_", " ") in read.texts["h1"][0]
     made = Page(page([made_run(ConvNet(), HOSTILE)]))
     assert made.data()["networks"][0]["name"] == HOSTILE
     assert not any("onerror" in attributes for _, attributes in made.elements)
@@ -159,42 +162,65 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
 
 @example(HOSTILE, HOSTILE)
 @given(st.text(), st.text())
-def test_text_comes_back_from_markup_as_it_was(text: str, value: str) -> None:
-    made = tag("p", text, title=value)
-    read = Page(made)
-    assert read.elements == [("p", {"title": value})] and read.texts == {"p": [text]}
-    assert join(Markup(made), text).startswith(made)
-    block = data_block({"text": text, "value": value})
-    inner = block.removeprefix('<script type="application/json">').removesuffix("</script>")
-    assert "<" not in inner and json.loads(inner) == {"text": text, "value": value}
+def test_templates_escape_text_and_data(text: str, value: str) -> None:
+    source = MACROS + '{{ m.table([a, b], [[a, b]], b) }}<p title="{{ b }}">{{ a }}</p>'
+    read = Page(TEMPLATES.from_string(source).render(a=text, b=value))
+    assert {name for name, _ in read.elements} - {"caption"} == set(
+        ["table", "thead", "tr", "th", "tbody", "td", "p"]
+    )
+    assert read.texts["th"] == [text, value, text] and read.texts["td"] == [value]
+    assert read.texts["p"] == [text] and read.all("p") == [{"title": value}]
+    assert read.texts.get("caption", [""]) == [value]
+    block = TEMPLATES.from_string("{{ data | tojson }}").render(data={"text": text, "value": value})
+    assert "<" not in block and json.loads(block) == {"text": text, "value": value}
 
 
 FLOATS = st.floats(-1e6, 1e6) | st.just(float("nan")) | st.just(float("inf"))
 
 
-@given(st.lists(FLOATS, max_size=8), st.booleans())
-def test_a_chart_has_finite_places_within_its_frame(values: list[float], from_zero: bool) -> None:
-    line = Line("a", range(1, len(values) + 1), values)
-    Page(key([line]))
-    drawn = Page(chart([line], "b", from_zero=from_zero))
-    (viewed,) = (a["viewbox"] for a in drawn.all("svg"))
-    assert viewed
-    width, height = map(float, viewed.split()[2:])
-    paths = [str(a["d"]) for a in drawn.all("path")]
-    assert not re.search("nan|inf", " ".join(paths))
-    for path in paths:
-        for x, y in re.findall(r"(-?[\d.]+) (-?[\d.]+)", path):
-            assert -1 <= float(x) <= width + 1 and -1 <= float(y) <= height + 1
+def assert_inside(drawn: Chart) -> None:
+    """Every point is finite and within the frame, and every colour follows the style sheet."""
+    for tag, attributes, _ in drawn.shapes:
+        assert "#" not in " ".join(attributes.values())
+        if tag == "path":
+            moved = re.findall(r"-?[\d.]+", attributes.get("transform", "translate(0 0)"))
+            assert not re.search("nan|inf", attributes["d"])
+            for point in re.findall(r"(-?[\d.]+) (-?[\d.]+)", attributes["d"]):
+                for value, shift, size in zip(point, moved, drawn.size, strict=True):
+                    assert -1 <= float(value) + float(shift) <= size + 1
 
 
-def test_a_forest_tells_what_is_not_defined() -> None:
-    from cnnjax.report.html.charts import Estimate
+@settings(deadline=None, max_examples=20)
+@given(st.lists(st.lists(FLOATS, min_size=3, max_size=3), min_size=1, max_size=8), st.booleans())
+def test_a_chart_is_finite_and_inside_its_frame(values: list[list[float]], bounded: bool) -> None:
+    x, table = np.arange(1, len(values) + 1), np.array(values).T
+    limits = (0.0, 1.0) if bounded else (-np.inf, np.inf)
+    bands = chart("b", lambda axis: draw_bands(axis, x, [table], [HOSTILE], limits=limits))
+    rows = [dict(zip(("loss", "accuracy", "val_loss"), row, strict=True)) for row in values]
+    rows = [{**row, "epoch": i + 1.0, "val_accuracy": row["accuracy"]} for i, row in enumerate(rows)]
+    history = chart("h", lambda axis: draw_history(axis, "accuracy", rows, rows))
+    for drawn in (bands, history):
+        assert_inside(drawn)
+        source = MACROS + "{{ m.charts([drawn, drawn]) }}"
+        page = Page(TEMPLATES.from_string(source).render(drawn=drawn))
+        assert page.texts["figcaption"] == [drawn.title] * 2
+        assert [a["aria-label"] for a in page.all("svg") if "role" in a] == [drawn.description] * 2
+    assert bands.legend[0][0].startswith(HOSTILE) and len(history.legend) == 4
 
-    drawn = Page(forest([Estimate("a", 1.0, None, None, "+1"), Estimate("b", None, None, None, "-")], "t"))
-    assert len(drawn.all("circle")) == 1
+
+def test_differences_that_are_not_defined_are_left_out() -> None:
+    nan = float("nan")
+    drawn = chart(
+        "d", lambda axis: draw_differences(axis, "abc", [1.0, nan, 2.0], [nan, nan, 1.5], [nan, nan, 3.0])
+    )
+    assert_inside(drawn)
+    blue = [attributes for _, attributes, _ in drawn.shapes if attributes.get("stroke") == "var(--c0)"]
+    assert sum("transform" in attributes for attributes in blue) == 2  # the points
+    assert len(blue) == 3  # and the one interval
+    assert [text for tag, _, text in drawn.shapes if tag == "text"][-3:] == ["a", "b", "c"]
 
 
-def test_numbers_are_told_with_the_digits_that_matter() -> None:
+def test_numbers_have_the_digits_that_matter() -> None:
     assert number(-0.12345, 3) == "\N{MINUS SIGN}0.123" and number(None) == number(float("nan"))
     assert digits_for([0.0034]) == 4 and digits_for([]) == 2 and digits_for([25.0, 0.001]) == 2
 
@@ -300,8 +326,8 @@ def test_predictions_of_other_images_are_refused(tmp_path: Path) -> None:
     few = {"labels": np.zeros(7, np.uint8), "probability": np.ones(7, np.float32)}
     np.savez_compressed(tmp_path / "x/predictions/a, seed 0.npz", **few)
     assert "--data-dir" in fails(2, "report", str(tmp_path / "x"), "--data-dir", str(TINY))
-    said = {"labels": np.zeros(200, np.uint8), "probability": np.ones(200, np.float32)}
-    np.savez_compressed(tmp_path / "x/predictions/a, seed 0.npz", **said)
+    stored = {"labels": np.zeros(200, np.uint8), "probability": np.ones(200, np.float32)}
+    np.savez_compressed(tmp_path / "x/predictions/a, seed 0.npz", **stored)
     succeeds("report", str(tmp_path / "x"), "--data-dir", str(TINY))
-    found = Page((tmp_path / "x/report.html").read_text())
-    assert len(found.all("img")) > 5 and "What is mistaken" in found.texts["h2"]
+    read = Page((tmp_path / "x/report.html").read_text())
+    assert len(read.all("img")) > 5 and "What the networks get wrong" in read.texts["h2"]

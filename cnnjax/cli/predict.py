@@ -128,7 +128,7 @@ class Predict:
         if self.mistakes:
             p = probabilities(network, loaded.test)
             predictions = {"this run": Predictions(np.argmax(p, axis=1)[None], np.max(p, axis=1)[None])}
-            report.tell_confusions(predictions, loaded.test)
+            report.print_confusions(predictions, loaded.test)
             caption = f"{told(network)}, seed {config.seed}"
             report.draw(self.run, report.confusion_figure(predictions, loaded.test, caption))
             print(f"the images are in {self.run / 'confused.png'}")

@@ -1,1 +1,1 @@
-"""What a trained network is used for: evaluation, prediction, export."""
+"""Using a trained network: evaluation, prediction and export."""

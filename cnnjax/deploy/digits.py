@@ -1,4 +1,4 @@
-"""A picture of a digit, brought into the form of MNIST's images.
+"""Convert a picture of a digit to the format of MNIST's images.
 
 Y. LeCun, C. Cortes and C. Burges, "The MNIST database of handwritten digits": the originals "were size
 normalized to fit in a 20x20 pixel box while preserving their aspect ratio", grey levels coming from the
@@ -15,29 +15,29 @@ Floats = npt.NDArray[np.floating]
 
 SIDE, BOX = 28, 20
 FAINTEST = 0.5 / 255
-"""What departs from the paper by no more is paper, however little noise there is."""
+"""Smallest deviation from the background that counts as ink, however little noise there is."""
 FAINT = 0.06
-"""Rows and columns with no ink above this share of the strongest do not count: JPEG leaves such."""
+"""Rows and columns with no ink above this fraction of the strongest, as from JPEG, are cropped."""
 
 
 def digit(pixels: Floats, box: int = BOX) -> npt.NDArray[np.uint8]:
-    """Size-normalise and centre what is drawn in a picture, light on black.
+    """Size-normalise and centre the drawing in a picture; the result is light on black.
 
-    The paper is as bright as the picture's border. Ink is what departs from it, to the side (darker or
-    lighter) with more of it, by more than the noise of the border; the strongest becomes 255.
-    An image of MNIST's comes back as it was but for the stretching of its range, which is 254 or 255 already,
-    whether it is inverted, enlarged by whole factors, or put anywhere on a larger plain canvas.
+    The border of the picture defines the background. Ink is what is darker, or what is lighter, than the
+    background by more than the noise of the border, whichever is more; the strongest ink becomes 255.
+    MNIST's own images are returned unchanged, except that their range (254 or 255 wide) is stretched to 255,
+    also if they are inverted, enlarged by an integer factor, or placed on a larger plain canvas.
 
     Args:
         pixels: f[height, width], brightness from 0 (black) to 1.
-        box: longer side of what is drawn, in pixels of the result: 20 for MNIST; 28 for the data sets whose
-            objects reach the edge.
+        box: longer side of the drawing in the result: 20 for MNIST, 28 for data sets whose objects reach the
+            edge.
 
     Returns:
         uint8[28, 28].
 
     Raises:
-        UserError: nothing stands out.
+        UserError: nothing stands out from the background.
     """
     ink = _ink(pixels)
     if not ink.any():
@@ -53,18 +53,19 @@ def digit(pixels: Floats, box: int = BOX) -> npt.NDArray[np.uint8]:
 
 
 def _ink(pixels: Floats) -> Floats:
-    """f[height, width]: how far each pixel departs from the paper, 0 where that may be noise."""
-    paper, noise = _paper(pixels)
-    # Six standard deviations, which normal noise passes once in 10^9 pixels.
-    departs = np.where(np.abs(pixels - paper) > max(FAINTEST, 6 * noise), pixels - paper, 0)
-    light, dark = np.maximum(departs, 0), np.maximum(-departs, 0)
+    """Return f[height, width]: the deviation of each pixel from the background, or 0 if it may be noise."""
+    background, noise = _background(pixels)
+    # Normal noise exceeds six standard deviations once in 10^9 pixels.
+    deviation = np.where(np.abs(pixels - background) > max(FAINTEST, 6 * noise), pixels - background, 0)
+    light, dark = np.maximum(deviation, 0), np.maximum(-deviation, 0)
     return light if light.sum() > dark.sum() else dark
 
 
-def _paper(pixels: Floats) -> tuple[Floats, float]:
-    """f[height, width], the brightness of the paper, a plane because light falls unevenly; and its noise.
+def _background(pixels: Floats) -> tuple[Floats, float]:
+    """Fit the brightness of the background, f[height, width], and its noise.
 
-    Fitted to the border, without what is drawn there: that lies on the other side of the middle brightness.
+    The model is a plane, which allows for uneven lighting. It is fitted to the border without its ink, which
+    is on the other side of the middle brightness.
     """
     rows, columns = (np.linspace(-1, 1, side) for side in pixels.shape)
     edge = np.ones(pixels.shape, bool)
@@ -76,23 +77,23 @@ def _paper(pixels: Floats) -> tuple[Floats, float]:
     at = np.stack([np.ones(y.size), rows[y], columns[x]], axis=1)
     (level, down, across), *_ = np.linalg.lstsq(at[plain], values[plain])
     plane = level + down * rows[:, None] + across * columns[None]
-    # 1.4826 times the median absolute deviation is the standard deviation, if the noise is normal.
+    # For normal noise, 1.4826 times the median absolute deviation estimates the standard deviation.
     return plane, 1.4826 * float(np.median(np.abs(values - plane[y, x])))
 
 
 def _averages(size: int, cells: int) -> Floats:
-    """f[cells, size]: the matrix that averages `size` pixels over the area that each of `cells` covers."""
+    """Return f[cells, size]: the matrix that averages `size` pixels over the area of each of `cells`."""
     edges = np.arange(cells + 1)[:, None] * (size / cells)
-    place = np.arange(size)[None]
-    overlap = np.minimum(edges[1:], place + 1) - np.maximum(edges[:-1], place)
+    pixel = np.arange(size)[None]
+    overlap = np.minimum(edges[1:], pixel + 1) - np.maximum(edges[:-1], pixel)
     return np.maximum(overlap, 0) * (cells / size)
 
 
 def _offset(mass: Floats) -> int:
-    """Where a row of so much mass in each pixel begins, so that its centre of mass comes to the middle.
+    """Return the offset that moves the centre of mass of f[size] to the middle of the field.
 
-    Rounded so, it is where MNIST has it in all but one of 20,000 images.
+    With this rounding it agrees with MNIST in all but one of 20,000 images.
     """
     centre = np.arange(mass.size) @ mass / mass.sum()
-    # A little less, so that where the middle lies between two pixels it is not rounding errors that decide.
+    # The small shift keeps rounding errors from deciding when the centre is halfway between two pixels.
     return int(np.clip(round(SIDE / 2 - centre - 1e-6), 0, SIDE - mass.size))

@@ -1,15 +1,15 @@
-"""A trained network as one file that needs no cnnjax: StableHLO through jax.export, or ONNX.
+"""Export a trained network to a file that runs without cnnjax: StableHLO (by jax.export) or ONNX.
 
     images f32[n, 28, 28, 1] in [0, 1], any n  ->  logits f32[n, classes]
 
-What a file computes is compared with the network itself before it is handed over; both in float32, which the
-parameters are in whatever a run computes in.
+Files compute in float32, also for runs that trained in bfloat16. Before a file is returned, its logits are
+compared with those of the network.
 """
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import NamedTuple, cast
 
 import jax
 import jax.export
@@ -22,50 +22,52 @@ from cnnjax.errors import UserError
 from cnnjax.runs import programs
 
 PLATFORMS = ("cpu", "cuda", "tpu")
-"""What a StableHLO file runs on."""
+"""Platforms that a StableHLO file runs on."""
 TOLERANCE = 1e-5
-"""How far logits may be apart, as a share of the largest, or of 1 where all are smaller."""
+"""Largest allowed difference of the logits, relative to the largest logit or to 1, whichever is larger."""
 IMAGE = (28, 28, 1)
 
 
 class Format(NamedTuple):
-    """How a file is made of a network, and how it is run again."""
+    """How to write a network to a file, and how to run the file on images."""
 
     encode: Callable[[Trained], bytes]
     run: Callable[[bytes, np.ndarray], np.ndarray]
 
 
 class Exported(NamedTuple):
-    """A file's content."""
+    """The content of a file, and the largest difference of its logits, relative as in `TOLERANCE`."""
 
     content: bytes
-    difference: float  # the largest found between its logits and the network's, measured as `TOLERANCE` is
+    difference: float
 
 
 def export(network: Trained, name: str) -> Exported:
-    """The network as a file in the format of that name, one of `FORMATS`.
+    """Export a network in the format `name`, a key of `FORMATS`.
 
     Raises:
-        UserError: a package is missing, or the file would not compute what the network does.
+        UserError: a package is missing, or the file's logits differ from the network's.
     """
     encode, run = FORMATS[name]
     content = encode(network)
     compute, differences = jax.jit(_logits(network)), []
-    for count in (1, 7):  # the number of images must not be part of the file
+    for count in (1, 7):  # two batch sizes, because the file must accept any
         images = np.random.default_rng(count).random((count, *IMAGE), np.float32)
         expected = np.asarray(compute(images))
-        apart = np.abs(run(content, images) - expected).max()
-        differences.append(apart / max(1.0, float(np.abs(expected).max())))
+        error = np.abs(run(content, images) - expected).max()
+        differences.append(error / max(1.0, float(np.abs(expected).max())))
     worst = float(np.max(differences))
-    if not worst <= TOLERANCE:  # nor if it is NaN
-        raise UserError(f"the {name} file would compute other logits, {worst:.1e} apart: it is not written")
+    if not worst <= TOLERANCE:  # also if it is NaN
+        raise UserError(
+            f"the logits of the {name} file differ by {worst:.1e}: not written; try another --format"
+        )
     return Exported(content, worst)
 
 
 def stablehlo(network: Trained) -> bytes:
-    """Serialized by `jax.export` for all of `PLATFORMS`.
+    """Serialize a network with `jax.export` for all `PLATFORMS`.
 
-    The layers are those of `reference=True`, with the same parameters: the fast ones are made for the CPU.
+    It uses the layers of `reference=True`, because the fast ones are made for the CPU.
     """
     images = jax.ShapeDtypeStruct(jax.export.symbolic_shape("n, 28, 28, 1"), jnp.float32)
     compute = jax.jit(_logits(network, reference=True))
@@ -74,24 +76,24 @@ def stablehlo(network: Trained) -> bytes:
 
 
 def run_stablehlo(content: bytes, images: np.ndarray) -> np.ndarray:
-    """What a StableHLO file makes of f32[n, 28, 28, 1]."""
+    """Run a StableHLO file on images f32[n, 28, 28, 1]."""
     return np.asarray(jax.export.deserialize(bytearray(content)).call(images))
 
 
 def onnx(network: Trained) -> bytes:
-    """An ONNX model from "images" to "logits"."""
+    """Serialize a network as an ONNX model from "images" to "logits"."""
     return export_onnx.encode(programs.network(network.config), jax.device_get(network.params), IMAGE)
 
 
 FORMATS: Mapping[str, Format] = MappingProxyType(
     {"stablehlo": Format(stablehlo, run_stablehlo), "onnx": Format(onnx, export_onnx.run)}
 )
-"""By name, which is also the suffix of a file."""
+"""The formats by name, which is also the file suffix."""
 
 
 @contextmanager
 def _no_locations() -> Iterator[None]:
-    """Keep the paths of source files, which are the user's own, out of what JAX serializes."""
+    """Keep the paths of the user's source files out of what JAX serializes."""
     option = "jax_traceback_in_locations_limit"
     before = getattr(jax.config, option)
     jax.config.update(option, 0)
@@ -102,12 +104,13 @@ def _no_locations() -> Iterator[None]:
 
 
 def _logits(network: Trained, reference: bool = False) -> Callable[[jax.Array], jax.Array]:
-    """What evaluation computes of images."""
+    """Return the function from images to logits that evaluation computes, in float32."""
     model = programs.network(network.config).clone(reference=reference, dtype="float32")
     rate = network.config.dropout_rate
 
     def logits(images: jax.Array) -> jax.Array:
-        found: Any = model.apply({"params": network.params}, images, train=False, dropout_rate=rate)
-        return found
+        return cast(
+            jax.Array, model.apply({"params": network.params}, images, train=False, dropout_rate=rate)
+        )
 
     return logits

@@ -1,10 +1,11 @@
-"""A `ConvNet` written down as an ONNX graph, layer by layer.
+"""Convert a `ConvNet` to an ONNX graph, layer by layer.
 
-Written by hand: no release of jax2onnx up to 0.17.1 works with JAX 0.12, and its newer ones refuse the Orbax
-that saves the checkpoints. Only what `MODELS` are made of is known; `cnnjax.deploy.export` compares the
-logits.
+This is done by hand because no release of jax2onnx up to 0.17.1 works with JAX 0.12, and its newer ones
+conflict with the Orbax that saves the checkpoints. Only max pooling, relu and swish are supported;
+`cnnjax.deploy.export` compares the logits.
 """
 
+import importlib
 from collections.abc import Mapping
 from itertools import count
 from types import MappingProxyType
@@ -13,23 +14,28 @@ from typing import Any
 import flax.linen as nn
 import numpy as np
 
+from cnnjax.deploy.layers import layers
 from cnnjax.errors import UserError
 from cnnjax.models import Activation, ConvNet
 
 OPSET = 13
-"""Of 2020: whatever runs ONNX knows it."""
+"""From 2020, and supported by every current ONNX runtime."""
 ACTIVATIONS: Mapping[Activation, str] = MappingProxyType({nn.relu: "Relu", nn.swish: "Swish"})
 
 
 def encode(model: ConvNet, params: Any, image: tuple[int, int, int]) -> bytes:
-    """A model with the input "images", f32[n, *image], and the output "logits", f32[n, classes]; n is open.
+    """Serialize `model` with the input "images", f32[n, *image], and the output "logits", f32[n, classes].
+
+    The batch size n is a free dimension.
 
     Raises:
-        UserError: the extra is missing, or `model` is not one that can be written.
+        UserError: the extra is not installed, or `model` has an unsupported layer.
     """
-    onnx = _onnx()
+    onnx = _extra("onnx")
     if model.pooling != "max" or model.activation not in ACTIVATIONS:
-        raise UserError("only networks with max pooling and relu or swish can be written as ONNX")
+        raise UserError(
+            "only networks with max pooling and relu or swish can be exported to ONNX; use stablehlo"
+        )
     activation = ACTIVATIONS[model.activation]
     nodes: list[Any] = []
     arrays: list[Any] = []
@@ -47,23 +53,28 @@ def encode(model: ConvNet, params: Any, image: tuple[int, int, int]) -> bytes:
     def activate(x: str) -> str:
         return node("Mul", x, node("Sigmoid", x)) if activation == "Swish" else node(activation, x)
 
-    def dense(x: str, layer: Any, output: str | None = None) -> str:
-        return node("Gemm", x, constant(layer["kernel"]), constant(layer["bias"]), output=output)
-
-    x = "images"
-    if model.pixel_scale != 1:
-        x = node("Mul", x, constant(np.float32(model.pixel_scale)))
-    x = node("Transpose", x, perm=(0, 3, 1, 2))
     padding = "SAME_UPPER" if model.padding == "SAME" else "VALID"
-    for block in range(len(model.features)):
-        layer = params[f"Conv_{block}"]
-        kernel = np.transpose(layer["kernel"], (3, 2, 0, 1))
-        x = activate(node("Conv", x, constant(kernel), constant(layer["bias"]), auto_pad=padding))
-        x = node("MaxPool", x, kernel_shape=(2, 2), strides=(2, 2))
-    x = node("Flatten", node("Transpose", x, perm=(0, 2, 3, 1)))
-    for layer in range(len(model.hidden)):
-        x = activate(dense(x, params[f"Dense_{layer}"]))
-    dense(x, params[f"Dense_{len(model.hidden)}"], output="logits")
+    x = node("Transpose", "images", perm=(0, 3, 1, 2))
+    for layer in layers(model, image):
+        match layer.operation:
+            case "scale":
+                x = node("Mul", x, constant(np.float32(layer.factor)))
+            case "conv":
+                kernel = constant(np.transpose(params[layer.name]["kernel"], (3, 2, 0, 1)))
+                bias = constant(params[layer.name]["bias"])
+                x = activate(node("Conv", x, kernel, bias, auto_pad=padding))
+            case "pool":
+                x = node("MaxPool", x, kernel_shape=[layer.size] * 2, strides=[layer.size] * 2)
+            case "flatten":
+                x = node("Flatten", node("Transpose", x, perm=(0, 2, 3, 1)))
+            case "dense":
+                kernel, bias = (constant(params[layer.name][part]) for part in ("kernel", "bias"))
+                if layer.activation is None:
+                    node("Gemm", x, kernel, bias, output="logits")
+                else:
+                    x = activate(node("Gemm", x, kernel, bias))
+            case "dropout":
+                pass
 
     def tensor(name: str, *shape: int) -> Any:
         return onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ("n", *shape))
@@ -72,32 +83,23 @@ def encode(model: ConvNet, params: Any, image: tuple[int, int, int]) -> bytes:
         nodes, "cnnjax", [tensor("images", *image)], [tensor("logits", model.classes)], arrays
     )
     operators = [onnx.helper.make_opsetid("", OPSET)]
-    written = onnx.helper.make_model(graph, opset_imports=operators, ir_version=8, producer_name="cnnjax")
-    onnx.checker.check_model(written, full_check=True)
-    return written.SerializeToString(deterministic=True)
+    exported = onnx.helper.make_model(graph, opset_imports=operators, ir_version=8, producer_name="cnnjax")
+    onnx.checker.check_model(exported, full_check=True)
+    return exported.SerializeToString(deterministic=True)
 
 
 def run(content: bytes, images: np.ndarray) -> np.ndarray:
-    """What onnxruntime makes of f32[n, height, width, channels].
+    """Run an ONNX model on images f32[n, height, width, channels] with onnxruntime.
 
     Raises:
-        UserError: the extra is missing.
+        UserError: the extra is not installed.
     """
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise _missing(error) from error
-    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    session = _extra("onnxruntime").InferenceSession(content, providers=["CPUExecutionProvider"])
     return np.asarray(session.run(["logits"], {"images": images})[0])
 
 
-def _onnx() -> Any:
+def _extra(package: str) -> Any:
     try:
-        import onnx
+        return importlib.import_module(package)
     except ImportError as error:
-        raise _missing(error) from error
-    return onnx
-
-
-def _missing(error: ImportError) -> UserError:
-    return UserError(f"--format onnx needs an extra: pip install 'cnnjax[onnx]' ({error})")
+        raise UserError(f"--format onnx needs an extra: pip install 'cnnjax[onnx]' ({error})") from error

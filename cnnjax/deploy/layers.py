@@ -1,61 +1,73 @@
-"""The table of a network's layers, as Keras users know it."""
+"""The layers of a `ConvNet` in order: the one walk that summary, costs, ONNX and the report page share."""
 
-from typing import NamedTuple
+from math import prod
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from cnnjax.models import ConvNet, parameter_count
-from cnnjax.pooling import POOLING
+from cnnjax.models import Activation, ConvNet, Padding, parameter_count
 
-_POOLING_LAYERS = {
-    "max": "MaxPooling2D",
-    "average": "AveragePooling2D",
-    "median": "MedianPooling2D",
-}
-_DROPOUT_LAYERS = {"spatial": "SpatialDropout2D", "gaussian": "GaussianDropout"}
+WINDOW = 2
+_POOLING = {"max": "MaxPooling2D", "average": "AveragePooling2D", "median": "MedianPooling2D"}
+_DROPOUT = {"spatial": "SpatialDropout2D", "gaussian": "GaussianDropout"}
+
+Operation = Literal["scale", "conv", "pool", "dropout", "flatten", "dense"]
 
 
 class Layer(NamedTuple):
-    """One row; `shape` is that of one example's output."""
+    """One layer; settings that do not apply to its operation keep their defaults."""
 
-    name: str
-    kind: str
+    operation: Operation
+    kind: str  # Keras's name for the layer
+    name: str  # that of its parameters, if it has any
+    inputs: tuple[int, ...]  # shapes are those of one example
     shape: tuple[int, ...]
     parameters: int
+    size: int = 1  # side of the kernel or of the pooling window
+    stride: int = 1  # keeps every stride-th output of the convolution with stride 1
+    padding: Padding = "VALID"
+    pooling: str = "none"
+    activation: Activation | None = None
+    factor: float = 1.0
 
 
 def layers(model: ConvNet, shape: tuple[int, ...] = (28, 28, 1)) -> list[Layer]:
-    """The layers of `model` on images of `shape` (height, width, channels), in order."""
+    """Return the layers of `model` for images of `shape` (height, width, channels).
+
+    Raises:
+        UserError: the images are too small for the model.
+    """
     images = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
     params = jax.eval_shape(model.init, jax.random.key(0), images)["params"]
     rows: list[Layer] = []
 
-    def add(kind: str, shape: tuple[int, ...], name: str | None = None) -> None:
-        alike = sum(row.kind == kind for row in rows)
-        counted = parameter_count(params[name]) if name else 0
-        rows.append(Layer(name or f"{kind}_{alike}", kind, shape, counted))
+    def add(operation: Operation, kind: str, output: tuple[int, ...], **settings: Any) -> None:
+        name = settings.pop("name", f"{kind}_{sum(row.kind == kind for row in rows)}")
+        inputs = rows[-1].shape if rows else shape
+        parameters = parameter_count(params.get(name, {}))
+        rows.append(Layer(operation, kind, name, inputs, output, parameters, **settings))
 
-    def drop(shape: tuple[int, ...]) -> None:
-        if model.dropout != "none":
-            add(_DROPOUT_LAYERS.get(model.dropout, "Dropout"), shape)
+    def add_dropout(sites: str) -> None:
+        if model.dropout != "none" and model.dropout_sites == sites:
+            add("dropout", _DROPOUT.get(model.dropout, "Dropout"), rows[-1].shape)
 
+    if model.pixel_scale != 1:
+        add("scale", "Rescaling", shape, factor=model.pixel_scale)
+    lost = 0 if model.padding == "SAME" else model.kernel_size - 1
+    convolution = {"size": model.kernel_size, "padding": model.padding, "activation": model.activation}
+    stride = WINDOW if model.pooling == "strided" else 1
+    height, width, _ = shape
     for block, features in enumerate(model.features):
-        less = 0 if model.padding == "SAME" else model.kernel_size - 1
-        convolved = (shape[0] - less, shape[1] - less, features)
-        pool = POOLING[model.pooling]
-        pooled = jax.eval_shape(pool, jax.ShapeDtypeStruct((1, *convolved), jnp.float32)).shape[1:]
-        fused = model.pooling in ("strided", "none")
-        add("Conv2D", pooled if fused else convolved, f"Conv_{block}")
-        if not fused:
-            add(_POOLING_LAYERS[model.pooling], pooled)
-        shape = pooled
-        if model.dropout_sites == "blocks":
-            drop(shape)
-    size = shape[0] * shape[1] * shape[2]
-    add("Flatten", (size,))
-    if model.dropout_sites == "flatten":
-        drop((size,))
-    for layer, width in enumerate((*model.hidden, model.classes)):
-        add("Dense", (width,), f"Dense_{layer}")
+        height, width = (height - lost) // stride, (width - lost) // stride
+        add("conv", "Conv2D", (height, width, features), name=f"Conv_{block}", stride=stride, **convolution)
+        if kind := _POOLING.get(model.pooling):
+            height, width = height // WINDOW, width // WINDOW
+            add("pool", kind, (height, width, features), size=WINDOW, pooling=model.pooling)
+        add_dropout("blocks")
+    add("flatten", "Flatten", (prod(rows[-1].shape),))
+    add_dropout("flatten")
+    for layer, units in enumerate((*model.hidden, model.classes)):
+        activation = model.activation if layer < len(model.hidden) else None
+        add("dense", "Dense", (units,), name=f"Dense_{layer}", activation=activation)
     return rows

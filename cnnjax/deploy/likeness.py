@@ -1,9 +1,9 @@
-"""How like a data set a new image is, by its distance to the nearest training image.
+"""How much a new image resembles a data set, by its distance to the nearest training image.
 
-A conformal p-value (Vovk, Gammerman & Shafer 2005), with that distance as the score: the share of validation
-images that lie as far from the training images as the new one, or farther. Of images from the same source, at
-most a share p gets a value of p or less, whatever their distribution. Of other things it promises nothing:
-texture and filled shapes lie far from all digits, a few thin strokes of no meaning need not.
+The measure is a conformal p-value (Vovk, Gammerman & Shafer 2005) with that distance as its score: the
+fraction of validation images that are at least as far from the training images as the new one. For images
+from the same source, whatever their distribution, P(p-value <= p) is at most p. For other images nothing is
+guaranteed: textures and filled shapes are far from all digits, but meaningless thin strokes may not be.
 """
 
 import numpy as np
@@ -12,30 +12,30 @@ import numpy.typing as npt
 from cnnjax.data import Dataset
 
 UNLIKE = 0.01
-"""A share so small means that an image is unlike the data set; one in a hundred true ones has it too."""
+"""Images with a p-value up to this are reported as unlike the data set; so is 1% of genuine ones."""
 COMPARED = 1000
-"""Validation images, evenly spread, that new images are compared with."""
+"""Number of validation images, evenly spaced, to compare with."""
 
 
 def shares_as_far(images: npt.NDArray[np.uint8], train: Dataset, val: Dataset) -> npt.NDArray[np.float64]:
-    """p-values f64[n] of uint8[n, height, width, channels]; the lower, the less like `train`."""
+    """Return p-values f64[n] for uint8[n, height, width, channels]; lower means less like `train`."""
     compared = val.images[np.linspace(0, len(val.images) - 1, min(COMPARED, len(val.images))).astype(int)]
-    usual = np.sort(distances(compared, train.images))
-    as_far = len(usual) - np.searchsorted(usual, distances(images, train.images), side="left")
-    return (1 + as_far) / (1 + len(usual))
+    reference = np.sort(distances(compared, train.images))
+    as_far = len(reference) - np.searchsorted(reference, distances(images, train.images), side="left")
+    return (1 + as_far) / (1 + len(reference))
 
 
 def distances(
     images: npt.NDArray[np.uint8], known: npt.NDArray[np.uint8], chunk: int = 10_000
 ) -> npt.NDArray[np.float32]:
-    """Euclidean distance f32[n], in brightness from 0 to 1, of each image to the nearest of `known`."""
-    ours = _rows(images)
-    nearest = np.full(len(ours), np.inf, np.float32)
+    """Return f32[n]: the Euclidean distance of each image, in brightness (0 to 1), to the nearest `known`."""
+    rows = _rows(images)
+    nearest = np.full(len(rows), np.inf, np.float32)
     for start in range(0, len(known), chunk):
-        theirs = _rows(known[start : start + chunk])
-        squares = np.sum(theirs**2, axis=1)[None] - 2 * ours @ theirs.T
+        others = _rows(known[start : start + chunk])
+        squares = np.sum(others**2, axis=1)[None] - 2 * rows @ others.T
         np.minimum(nearest, squares.min(axis=1), out=nearest)
-    nearest += np.sum(ours**2, axis=1)
+    nearest += np.sum(rows**2, axis=1)
     return np.sqrt(nearest.clip(0))
 
 

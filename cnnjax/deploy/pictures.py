@@ -1,4 +1,4 @@
-"""Picture files, read through Pillow as brightness: the edge in front of `cnnjax.deploy.digits`."""
+"""Read picture files as brightness, with Pillow."""
 
 import warnings
 from pathlib import Path
@@ -13,48 +13,48 @@ if TYPE_CHECKING:
     from PIL import Image
 
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "AVIF", "PPM")
-"""What is tried; Pillow would start other programs for some of the rest."""
+"""Pillow starts other programs to read some of the formats that are not listed."""
 MOST_PIXELS = 50_000_000
-"""A file may promise billions of pixels in a few bytes; decoding so many takes up to a gigabyte."""
+"""Limit against decompression bombs; decoding this many pixels takes up to a gigabyte."""
 LUMA = np.array([0.299, 0.587, 0.114])
-"""Weights of red, green and blue (ITU-R BT.601), which Pillow uses too."""
+"""Weights of red, green and blue (ITU-R BT.601, as in Pillow)."""
 LONGEST = 1024
-"""Pictures are averaged down by whole factors while the longer side stays at least this long."""
+"""Pictures are downsampled by integer factors, but the longer side stays at least this long."""
 
 
 class Picture(NamedTuple):
-    """What was read from a file."""
+    """A decoded picture."""
 
     pixels: npt.NDArray[np.float64]  # f64[height, width], brightness from 0 (black) to 1
-    animated: bool  # then these are the first frame's
+    animated: bool  # whether `pixels` are the first of several frames
 
 
 def read(path: Path) -> Picture:
-    """Read a picture of any mode: colours as luma, the way up that a camera noted.
+    """Read a picture of any mode, with colours as luma and the orientation that its EXIF data give.
 
-    Transparent parts become white, or black where what is drawn is light. What has no fixed range (more than
-    8 bits, or floating point) is stretched to 0 and 1.
+    Transparent parts become white, or black if the drawing is light. Values without a fixed range (more than
+    8 bits, or floating point) are stretched to [0, 1].
 
     Raises:
-        UserError: it cannot be opened, is no picture, has no pixels or too many, or is damaged.
+        UserError: the file cannot be opened, is not a picture, has no pixels or too many, or is damaged.
     """
     if not path.exists():
         raise UserError(f"{path}: no such file")
-    if not path.is_file():  # reading a pipe or a device might never end
+    if not path.is_file():  # reading a pipe or a device may never end
         raise UserError(f"{path} is not a file")
     try:
         file = path.open("rb")
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     with file, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's own limit lies above ours, and damage is told below
+        warnings.simplefilter("ignore")  # Pillow's own limit is above ours, and damage is reported below
         return _decoded(file, path)
 
 
 def _decoded(file: IO[bytes], path: Path) -> Picture:
     from PIL import Image, ImageOps, UnidentifiedImageError
 
-    too_many = f"{path} has more than {MOST_PIXELS:,} pixels, which is not read; make it smaller"
+    too_many = f"{path} has more than {MOST_PIXELS:,} pixels; make it smaller"
     try:
         image = Image.open(file, formats=FORMATS)
         width, height = image.size
@@ -71,7 +71,7 @@ def _decoded(file: IO[bytes], path: Path) -> Picture:
         raise UserError(f"{path} is not a picture in any of these formats: {', '.join(FORMATS)}") from None
     except Image.DecompressionBombError:
         raise UserError(too_many) from None
-    except Exception as error:  # Pillow raises what it likes
+    except Exception as error:  # Pillow raises many types
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{path} is cut short or damaged: {reason}") from error
     if not np.isfinite(pixels).all():
@@ -80,7 +80,7 @@ def _decoded(file: IO[bytes], path: Path) -> Picture:
 
 
 def _small(image: "Image.Image") -> "Image.Image":
-    """The picture, averaged down, in one of three modes: L, RGBA if parts may be transparent, or F."""
+    """Downsample a picture and convert it to mode L, RGBA (if parts may be transparent) or F."""
     if image.mode.startswith(("I", "F")):
         plain = image.convert("F")
     elif image.mode == "LAB":

@@ -1,4 +1,4 @@
-"""What a trained run says of images."""
+"""Class probabilities from a trained run."""
 
 from collections.abc import Callable
 from functools import partial
@@ -24,97 +24,98 @@ from cnnjax.train import EVAL_BATCH, Arrays
 
 
 class Trained(NamedTuple):
-    """The network that a run directory holds, after its last epoch."""
+    """The network in a run directory, after its last epoch."""
 
     config: TrainConfig
-    data_dir: Path | None  # the --data-dir of the run
+    data_dir: Path | None  # --data-dir of the run
     params: Any
     epochs: int
 
 
 class Sampled(NamedTuple):
-    """Class probabilities over dropout masks."""
+    """Mean and spread of class probabilities over dropout masks."""
 
     mean: np.ndarray  # f32[n, classes]
-    spread: np.ndarray  # f32[n, classes], standard deviation over the masks
+    spread: np.ndarray  # f32[n, classes], standard deviation
 
 
-def told(network: Trained) -> str:
-    """The network in a few words: "keras-cnn after 5 epochs"."""
+def description(network: Trained) -> str:
+    """Describe a network in a few words: "keras-cnn after 5 epochs"."""
     return f"{network.config.model} after {network.epochs} epoch{'s' * (network.epochs > 1)}"
 
 
 def trained(run: Path, announce: Callable[[str], None] = print) -> Trained:
-    """Read the last whole checkpoint of a run directory.
+    """Load the last complete checkpoint of a run directory.
 
     Raises:
-        ArgumentError: there is no run.
-        UserError: it has no checkpoint yet, or none that can be read.
+        ArgumentError: the directory holds no run.
+        UserError: the run has no checkpoint yet, or none that can be read.
     """
-    known = resumption.recorded(run, announce)
-    if known is None:
+    recorded = resumption.recorded(run, announce)
+    if recorded is None:
         raise ArgumentError(f"{run} holds no run; name the --out directory of a train command")
-    config, data_dir = known
-    found = checkpoints.newest(run / CHECKPOINTS, announce)
-    if found is None:
-        raise UserError(
-            f"{run} has no checkpoint yet; go on with python -m cnnjax train --resume --out {run}"
-        )
-    state = checkpoints.restore(found.path, _like(config))
-    return Trained(config, data_dir, state.params, len(found.manifest.history))
+    config, data_dir = recorded
+    checkpoint = checkpoints.newest(run / CHECKPOINTS, announce)
+    if checkpoint is None:
+        raise UserError(f"{run} has no checkpoint yet; run python -m cnnjax train --resume --out {run}")
+    state = checkpoints.restore(checkpoint.path, _like(config))
+    return Trained(config, data_dir, state.params, len(checkpoint.manifest.history))
 
 
 def probabilities(network: Trained, dataset: Dataset) -> np.ndarray:
-    """Class probabilities f32[n, classes] of the images of `dataset`."""
+    """Return class probabilities f32[n, classes] for the images of `dataset`."""
     return softmax(programs.evaluate_on(network.config, network.params, dataset).logits, axis=1)
 
 
 def sampled(network: Trained, dataset: Dataset, masks: int, seed: int = 0) -> Sampled:
-    """Monte-Carlo dropout (Gal & Ghahramani 2016): class probabilities under `masks` random masks.
+    """Monte-Carlo dropout (Gal & Ghahramani 2016): average class probabilities over random masks.
 
-    A mask is a function of (seed, its number, the image's row) alone. `masks` is at least 2: the spread has
-    `masks` - 1 degrees of freedom.
+    A mask depends only on the seed, the number of the mask and the row of the image. `masks` is at least 2,
+    because the spread has `masks` - 1 degrees of freedom.
 
     Raises:
-        ArgumentError: there is no mask to draw, because the run's dropout rate is 0 or its model never drops;
-            or at rate 1, where nothing is left.
+        ArgumentError: the run's model has no dropout, or its dropout rate is 0 or 1.
     """
     model, rate = programs.network(network.config), network.config.dropout_rate
     if model.dropout == "none" or rate == 0:
         raise ArgumentError(
-            "--mc draws dropout masks, and this run has none (its dropout rate is 0): all answers would agree"
+            "--mc needs dropout, and this run has none (its dropout rate is 0); leave out --mc"
         )
     if rate == 1:
-        raise ArgumentError("--mc keeps nothing of the features at the dropout rate of this run, 1")
+        raise ArgumentError("--mc drops every feature at this run's dropout rate of 1; leave out --mc")
     draw = jax.jit(partial(_probabilities_under_masks, model, masks=masks))
-    found = []
+    stream = streams(jax.random.key(seed)).dropout
+    batches = []
     for start in range(0, len(dataset.labels), EVAL_BATCH):
         rows = slice(start, start + EVAL_BATCH)
         arrays = programs.to_device(Dataset(dataset.images[rows], dataset.labels[rows]))
-        source = Masks(streams(jax.random.key(seed)).dropout, first_example=jnp.uint32(start))
+        source = Masks(stream, first_example=jnp.uint32(start))
         drawn = np.asarray(draw(network.params, arrays, jnp.float32(rate), source))
-        found.append((drawn.mean(axis=0), drawn.std(axis=0, ddof=1)))
-    return Sampled(*map(np.concatenate, zip(*found, strict=True)))
+        batches.append((drawn.mean(axis=0), drawn.std(axis=0, ddof=1)))
+    return Sampled(*map(np.concatenate, zip(*batches, strict=True)))
 
 
 def _probabilities_under_masks(
     model: nn.Module, params: Any, data: Arrays, rate: jax.Array, source: Masks, masks: int
 ) -> jax.Array:
-    """Class probabilities f32[masks, n, classes]."""
+    """Return class probabilities f32[masks, n, classes]."""
     images = to_unit_interval(data.images)
 
     def one(mask: jax.Array) -> jax.Array:
         logits: Any = model.apply({"params": params}, images, True, rate, source._replace(step=mask))
         return jax.nn.softmax(logits)
 
-    # Under vmap, what comes before the masks is computed once for all of them: so five at a time.
+    # Five at a time, because under vmap the layers before the first dropout are computed only once.
     return jax.lax.map(one, jnp.arange(masks), batch_size=min(5, masks))
 
 
 def _like(config: TrainConfig) -> TrainState:
-    """The structure, shapes and dtypes of the state of such a run; only the key is an array."""
+    """Return the structure, shapes and dtypes of the state of such a run; only the key is an array."""
     model, image = programs.network(config), jax.ShapeDtypeStruct((1, 28, 28, 1), jnp.float32)
     params = jax.eval_shape(model.init, jax.random.key(0), image)["params"]
     opt_state = jax.eval_shape(OPTIMIZERS[config.optimizer](config.hparams).init, params)
     step: Any = jax.ShapeDtypeStruct((), jnp.int32)
     return TrainState(step, params, opt_state, jax.random.key(0))
+
+
+told = description  # TODO: cli/ still imports this name

@@ -1,4 +1,4 @@
-"""Ablations: arms that differ in one thing, and seeds that pair them."""
+"""Ablations: arms that differ in one setting, paired by seed."""
 
 from cnnjax.experiment.engine import Arm, OnNan, Protocol, Report, Splits, prepare, run, use_every_core
 from cnnjax.experiment.results import Results, Store

@@ -1,4 +1,4 @@
-"""Ablations: arms that differ in one thing, seeds that pair them, and what can be said at the end.
+"""Run an ablation: train every arm with the same seeds, and keep the results on disk.
 
 arms = [Arm(f"rate {rate:g}", ConvNet(), HParams(1e-3, rate)) for rate in (0.0, 0.5)]
 protocol = Protocol(epochs=5, seeds=6)
@@ -7,7 +7,7 @@ print(conclusion(summarise(results.final("val_accuracy"), results.arms), "accura
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal
@@ -31,25 +31,25 @@ from cnnjax.task import Task
 from cnnjax.train import Arrays, to_device
 
 OnNan = Literal["stop", "continue"]
-Report = Callable[[int, int], None]  # member-epochs done, and in all
+Report = Callable[[int, int], None]  # network-epochs done, total
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One condition. Arms with equal `model` and `optimizer` share a compiled program."""
+    """One condition of the ablation; arms with equal `model` and `optimizer` share a compiled program."""
 
     name: str
     model: ConvNet
     hparams: HParams
-    optimizer: str | None = None  # the protocol's unless given
+    optimizer: str | None = None  # default: the protocol's
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """What all arms share; the defaults are the first tutorial's.
+    """The settings that all arms share; the defaults are the first tutorial's.
 
     Raises:
-        ArgumentError: a value that no experiment can have.
+        ArgumentError: a value is out of range.
     """
 
     epochs: int = 20
@@ -57,11 +57,11 @@ class Protocol:
     batch_size: int = 32
     dataset: str = "mnist"
     optimizer: str = "adam"
-    train_size: int | None = None  # images of the training split to use; all unless given
+    train_size: int | None = None  # training images to use; default: all
     train_split: Literal["part", "all"] = "part"  # "all" trains on the validation images too
 
     def __post_init__(self) -> None:
-        """Refuse values outside their domain."""
+        """Check the values."""
         for name in ("epochs", "seeds", "batch_size", "train_size"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -70,7 +70,7 @@ class Protocol:
 
 @dataclass(frozen=True)
 class Splits:
-    """The data of an experiment."""
+    """The data of an experiment, and the SHA-256 sums of its files."""
 
     train: Dataset
     val: Dataset
@@ -79,10 +79,10 @@ class Splits:
 
 
 def use_every_core() -> None:
-    """Make a CPU as many devices as it has cores; to be called before JAX's first computation.
+    """Split the CPU into one device per core; call this before JAX's first computation.
 
-    Members of a population are independent: a core each beats all cores on one. Of several processes, the one
-    that leads prints from here on.
+    Networks train independently, so one core each is faster than all cores on one network. With several
+    processes, only the leading one prints from here on.
     """
     jax.config.update("jax_num_cpu_devices", cores())
     silence_followers()
@@ -91,11 +91,11 @@ def use_every_core() -> None:
 def prepare(
     protocol: Protocol, data_dir: Path | None = None, announce: Callable[[str], None] = print
 ) -> Splits:
-    """Load and split the data as the protocol says.
+    """Load the data and split them according to the protocol.
 
     Raises:
         ArgumentError: the training split is smaller than the protocol needs.
-        UserError: the data cannot be had.
+        UserError: the data are not available.
     """
     loaded = load(protocol.dataset, data_dir, announce=announce)
     train, val = training_split(loaded, protocol.train_split)
@@ -121,60 +121,60 @@ def run(
     on_nan: OnNan = "stop",
     report: Report = lambda done, total: None,
 ) -> Results:
-    """Train every arm with seeds 0, 1, ... and keep results.csv in `out` up to date, epoch by epoch.
+    """Train every arm with seeds 0, 1, ..., and update results.csv in `out` after every epoch.
 
-    What `out` holds already is not computed again: an interrupted experiment goes on after its last epoch,
-    and one asked for with more seeds computes the new ones. The test images are looked at once, at the end.
+    Results that `out` already holds are not recomputed: an interrupted experiment resumes after its last
+    epoch, and one with more seeds computes only the new ones. The test images are used once, at the end.
 
     Args:
         arms: the first one is the reference.
-        protocol: what they share.
+        protocol: the settings they share.
         splits: the data.
-        out: made if missing.
-        chunk: networks to `vmap` at a time; chosen for the backend unless given.
-        probes: further images that every network sees after its last epoch; probe "turned" becomes the
-            columns turned_loss and turned_accuracy.
-        on_nan: what happens when the loss of a network is not finite. "stop" keeps what is done up to the
-            epoch before; "continue" trains the others, and the statistics count it as diverged.
-        report: told the member-epochs done, and all.
+        out: results directory, created if missing.
+        chunk: number of networks to `vmap`; by default chosen for the backend.
+        probes: further data sets to evaluate after the last epoch; a probe "turned" adds the columns
+            turned_loss and turned_accuracy.
+        on_nan: if the loss of a network is not finite, "stop" raises and keeps the epochs before, and
+            "continue" goes on, to count the network as diverged in the statistics.
+        report: called with the network-epochs done and their total.
 
     Raises:
         ArgumentError: `out` is a file, or holds results of another protocol.
-        UserError: `out` cannot be written, or another process is at work there; or a network diverged and
+        UserError: `out` cannot be written or is in use by another process, or a network diverged and
             `on_nan` is "stop".
     """
     with files.claimed(out):
         store = Store(out, _identity(arms, protocol, splits))
         train, val, test = (to_device(part) for part in (splits.train, splits.val, splits.test))
-        last = {"test": test} | {name: to_device(probe) for name, probe in (probes or {}).items()}
+        final_data = {"test": test} | {name: to_device(probe) for name, probe in (probes or {}).items()}
         width = jax.device_count() * (chunk or default_chunk(jax.default_backend()))
-        seeds = range(protocol.seeds)
-        total = len(arms) * len(seeds) * protocol.epochs
+        names, seeds = [arm.name for arm in arms], range(protocol.seeds)
+        cells = list(product(names, seeds, range(1, protocol.epochs + 1)))
 
-        def tell() -> None:
-            cells = product((arm.name for arm in arms), seeds, range(1, protocol.epochs + 1))
-            report(sum(cell in store.rows for cell in cells), total)
+        def report_progress() -> None:
+            report(sum(cell in store.rows for cell in cells), len(cells))
 
-        tell()
+        report_progress()
         for group in _groups(arms):
+            optimizer = OPTIMIZERS[group[0].optimizer or protocol.optimizer]
             program = make_population(
-                Task(group[0].model, OPTIMIZERS[group[0].optimizer or protocol.optimizer]),
+                Task(group[0].model, optimizer),
                 train,
                 val,
                 batch_size=protocol.batch_size,
                 chunk=chunk,
             )
             for block in _blocks(group, seeds, protocol.epochs, width, store):
-                for _ in _train_block(program, block, width, protocol.epochs, last, store, on_nan):
-                    tell()
-        return store.results([arm.name for arm in arms], list(seeds), protocol.epochs)
+                for _ in _train_block(program, block, width, protocol.epochs, final_data, store, on_nan):
+                    report_progress()
+        return store.results(names, list(seeds), protocol.epochs)
 
 
-Member = tuple[Arm, int]  # with its seed
+Member = tuple[Arm, int]  # an arm and a seed
 
 
 def _groups(arms: Sequence[Arm]) -> list[list[Arm]]:
-    """Arms that can share a program."""
+    """Group arms that can share a compiled program."""
     groups: dict[tuple[ConvNet, str | None], list[Arm]] = {}
     for arm in arms:
         groups.setdefault((arm.model, arm.optimizer), []).append(arm)
@@ -184,13 +184,16 @@ def _groups(arms: Sequence[Arm]) -> list[list[Arm]]:
 def _blocks(
     group: Sequence[Arm], seeds: Sequence[int], epochs: int, width: int, store: Store
 ) -> Iterator[list[Member]]:
-    """The unfinished members, `width` at a time; all arms of a seed before the next seed."""
-    pending = [(arm, s) for s in seeds for arm in group if (arm.name, s, epochs) not in store.rows]
-    begun = {(name, seed) for name, seed in store.state_members()}
-    first = [member for member in pending if (member[0].name, member[1]) in begun]
-    if first and len(first) == len(begun):
-        yield first
-        pending = [member for member in pending if member not in first]
+    """Yield the unfinished members, `width` at a time, all arms of a seed before the next seed.
+
+    Members whose training was interrupted come first, as the block that they were.
+    """
+    pending = [(arm, seed) for seed in seeds for arm in group if (arm.name, seed, epochs) not in store.rows]
+    interrupted = store.state_members()
+    resumed = [(arm, seed) for arm, seed in pending if (arm.name, seed) in interrupted]
+    if resumed and len(resumed) == len(interrupted):
+        yield resumed
+        pending = [member for member in pending if member not in resumed]
     for start in range(0, len(pending), width):
         yield pending[start : start + width]
 
@@ -200,66 +203,68 @@ def _train_block(
     block: list[Member],
     width: int,
     epochs: int,
-    last: Mapping[str, Arrays],
+    final_data: Mapping[str, Arrays],
     store: Store,
     on_nan: OnNan,
 ) -> Iterator[None]:
-    """Train one block to the end, yielding when the rows of an epoch are on disk."""
-    # Every block has the width that the program is compiled for: the last member stands in for none.
+    """Train one block to the end, yielding after the rows of each epoch are on disk."""
+    members = [(arm.name, seed) for arm, seed in block]
+    # The program is compiled for `width` members, so copies of the last one fill a smaller block.
     padded = block + block[-1:] * (width - len(block))
     seeds = np.array([seed for _, seed in padded], np.uint32)
     population = program.start(seeds, stack([arm.hparams for arm, _ in padded]))
-    population, done = store.restore(population, [(arm.name, seed) for arm, seed in block])
-    for number in range(done, epochs):
-        population, sums = program.epoch(population, number)
-        diverged = ~_finite((sums.optimized, sums.train, sums.val))[: len(block)]
+    population, done = store.restore(population, members)
+    for epoch in range(done + 1, epochs + 1):
+        population, sums = program.epoch(population, epoch - 1)
+        diverged = ~np.all([np.isfinite(leaf) for leaf in jax.tree.leaves(fetch(sums))], axis=0)[: len(block)]
         if on_nan == "stop" and diverged.any():
-            arm, seed = block[int(np.argmax(diverged))]
+            name, seed = members[int(np.argmax(diverged))]
             raise UserError(
-                f"the loss of {arm.name}, seed {seed}, is not finite in epoch {number + 1}: training "
-                "diverged, what was done before is kept; --on-nan continue goes on and counts it as diverged"
+                f"the loss of {name}, seed {seed}, is not finite in epoch {epoch}: training diverged; the "
+                "epochs before are kept, and --on-nan continue counts it as diverged and goes on"
             )
         measured = {"": sums.optimized, "train_": sums.train, "val_": sums.val}
-        if number + 1 == epochs:
-            for name, data in last.items():
+        if epoch == epochs:
+            for name, data in final_data.items():
                 measured[f"{name}_"], logits = program.evaluate(population, data)
                 if name == "test":
-                    said = Predictions.of(fetch(logits))
-                    for i, (arm, seed) in enumerate(block):
-                        store.keep(arm.name, seed, Predictions(said.labels[i], said.probability[i]))
-        fetched = {prefix: means(fetch(part)) for prefix, part in measured.items()}
-        for i, (arm, seed) in enumerate(block):
-            store.rows[arm.name, seed, number + 1] = {
-                # A network whose logits are NaN still predicts some class: its accuracy means nothing.
-                f"{prefix}{metric}": float("nan") if diverged[i] else float(values[i])
-                for prefix, part in fetched.items()
-                for metric, values in part.items()
+                    for member, *prediction in zip(members, *Predictions.of(fetch(logits)), strict=False):
+                        store.keep(*member, Predictions(*prediction))
+        columns = {
+            f"{prefix}{metric}": values
+            for prefix, part in measured.items()
+            for metric, values in means(fetch(part)).items()
+        }
+        for i, member in enumerate(members):
+            store.rows[*member, epoch] = {
+                # A network with NaN logits still predicts some class, so its accuracy is meaningless.
+                column: float("nan") if diverged[i] else float(values[i])
+                for column, values in columns.items()
             }
         store.write()
-        store.save(population, [(arm.name, seed) for arm, seed in block], number + 1)
+        store.save(population, members, epoch)
         yield
 
 
-def _finite(sums: Any) -> np.ndarray:
-    """bool[members]: whether all these sums of a member are."""
-    return np.all([np.isfinite(leaf) for leaf in jax.tree.leaves(fetch(sums))], axis=0)
-
-
 def _identity(arms: Sequence[Arm], protocol: Protocol, splits: Splits) -> dict[str, Any]:
-    """What rows of one directory must have in common; arms and seeds may be added."""
+    """Return the settings that all rows of a directory must share; arms and seeds may be added later."""
     shared = {name: value for name, value in asdict(protocol).items() if name != "seeds"}
-    return {
-        **shared,
-        "data": splits.sha256,
-        "mask_scheme": MASK_SCHEME,
-        **{
-            f"arm {arm.name}": " ".join(
-                filter(None, (repr(arm.model), _dtype(arm.model), repr(arm.hparams), arm.optimizer))
-            )
-            for arm in arms
-        },
-    }
+    identities = {f"arm {arm.name}": arm_identity(arm) for arm in arms}
+    return {**shared, "data": splits.sha256, "mask_scheme": MASK_SCHEME, **identities}
 
 
-def _dtype(model: ConvNet) -> str:
-    return "" if model.dtype == "float32" else model.dtype
+def arm_identity(arm: Arm) -> str:
+    """Describe an arm by its values; protocol.json stores this text to recognise the arm.
+
+    The text is an on-disk format: change it, and existing directories no longer resume. `dtype` is younger
+    than the first of them and appears only if it is not float32.
+    """
+    lines = ["# attributes"]
+    for field in fields(arm.model):
+        if field.name not in ("parent", "name", "dtype"):
+            value = getattr(arm.model, field.name)
+            lines.append(f"{field.name} = {getattr(value, '__name__', None) or repr(value)}")
+    model = "".join(f"    {line}\n" for line in lines)
+    dtype = "" if arm.model.dtype == "float32" else arm.model.dtype
+    parts = f"{type(arm.model).__name__}(\n{model})", dtype, repr(arm.hparams), arm.optimizer
+    return " ".join(filter(None, parts))

@@ -1,8 +1,6 @@
-"""Figures of arms that are no points of a scale, and of one run beside many.
+"""Figures that compare categorical arms, and one published run with many of ours."""
 
-`cnnjax.plots.png` renders these too.
-"""
-
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -12,13 +10,13 @@ from matplotlib.figure import Figure
 
 from cnnjax.plots.style import (
     COLOURS,
-    MARKERS,
     counted,
     draw_seeds,
     epoch_axis,
     finite,
     frame,
     legend_beside,
+    line_style,
 )
 from cnnjax.stats.intervals import t_interval
 
@@ -28,8 +26,7 @@ def final_by_arm(
 ) -> Figure:
     """Draw final values float[arms, seeds], an arm a column.
 
-    A thin line is one seed through all arms (cut where the member diverged); the points are means with
-    their 95% t intervals.
+    Each thin line is one seed, broken where it diverged; the points are means with their 95% t intervals.
     """
     table, x = finite(values), np.arange(len(names))
     figure, (axis,) = frame(8.4, 4.6, title, caption)
@@ -50,26 +47,17 @@ def against_costs(
     title: str = "",
     caption: str = "",
 ) -> Figure:
-    """Draw values float[arms, seeds], mean and 95% t interval, against each kind of cost, a panel each.
+    """Draw values float[arms, seeds], mean and 95% t interval, against costs on logarithmic axes.
 
-    `costs` maps an axis label to one number an arm; the axes are logarithmic.
+    `costs` maps the label of each panel to one number per arm.
     """
     figure, axes = frame(5.2 * len(costs) + 2, 4.4, title, caption, panels=len(costs))
     mean, half, n = t_interval(values)
     for axis, (label, numbers) in zip(axes, costs.items(), strict=True):
         axis.set_xscale("log")
         for i, name in enumerate(names):
-            axis.errorbar(
-                numbers[i],
-                mean[i],
-                yerr=half[i],
-                color=COLOURS[i % len(COLOURS)],
-                marker=MARKERS[i % len(MARKERS)],
-                linestyle="none",
-                markersize=7,
-                capsize=5,
-                label=name,
-            )
+            look = {**line_style(i, "none"), "markersize": 7, "capsize": 5}
+            axis.errorbar(numbers[i], mean[i], yerr=half[i], label=name, **look)
         _few_ticks(axis, numbers)
         axis.set(xlabel=label, ylabel=ylabel)
     legend_beside(figure, f"mean and 95% t interval\n({counted(n)})")
@@ -81,7 +69,7 @@ def shift_sensitivity(
 ) -> Figure:
     """Draw accuracy lost, in points, against pixels of shift: `accuracy` float[pixels, arms, seeds].
 
-    Entry 0 is that of the images where they are; the loss is taken within each network.
+    Entry 0 is the accuracy without a shift; the loss is computed for each network by itself.
     """
     table = finite(accuracy)
     figure, (axis,) = frame(8.4, 4.6, title, caption)
@@ -92,8 +80,7 @@ def shift_sensitivity(
             pixels + 0.04 * (i - (len(names) - 1) / 2),
             mean[:, i],
             yerr=half[:, i],
-            color=COLOURS[i % len(COLOURS)],
-            marker=MARKERS[i % len(MARKERS)],
+            **line_style(i, "-"),
             capsize=3,
             linewidth=1.2,
             label=name,
@@ -112,10 +99,10 @@ def published_over_ours(
     title: str = "",
     caption: str = "",
 ) -> Figure:
-    """Draw one published curve over the band of ours, a panel for each label.
+    """Draw a published curve over the band of our runs, a panel for each label.
 
-    A panel is (ours float[seeds, epochs], published float[epochs] or None, low and high float[epochs] of
-    the band).
+    A panel is (ours float[seeds, epochs], published float[epochs] or None, low float[epochs] and
+    high float[epochs] of the band).
     """
     figure, axes = frame(4.6 * len(panels) + 2, 4.2, title, caption, panels=len(panels))
     for axis, (label, (ours, published, low, high)) in zip(axes, panels.items(), strict=True):
@@ -149,8 +136,26 @@ def published_over_ours(
     return figure
 
 
+def draw_differences(
+    axis: Axes,
+    names: Sequence[str],
+    differences: npt.ArrayLike,
+    low: npt.ArrayLike,
+    high: npt.ArrayLike,
+) -> None:
+    """Draw differences and their intervals, a row each from the top down; leave out what is NaN."""
+    rows = np.arange(len(names))
+    axis.axvline(0, color="black", linewidth=0.8)
+    axis.hlines(rows, finite(low), finite(high), color=COLOURS[0], linewidth=3)
+    axis.plot(finite(differences), rows, color=COLOURS[0], linestyle="none", marker="o", markersize=8)
+    axis.set_yticks(rows, [textwrap.fill(name, 20) for name in names])
+    axis.set_ylim(len(names) - 0.5, -0.5)
+    axis.grid(axis="y", visible=False)
+    axis.spines["left"].set_visible(False)
+
+
 def _few_ticks(axis: Axes, numbers: Sequence[float]) -> None:
-    """Plain numbers at the arms themselves, where matplotlib would show one power of ten or none."""
+    """Label the arms' own costs; matplotlib would label one power of ten, or none."""
     shown: list[float] = []
     for number in sorted(numbers):
         if not shown or number > 1.25 * shown[-1]:

@@ -1,4 +1,4 @@
-"""The figure of the worst confusions: images with what they are, what they are taken for, and how surely."""
+"""The figure of the worst mistakes: images with true class, predicted class and its probability."""
 
 import textwrap
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ def worst_images(
     title: str = "",
     caption: str = "",
 ) -> Figure:
-    """Draw a row of mistakes for each pair, out of `images` u8[n, height, width, 1].
+    """Draw a row of misclassified images for each pair, from `images` u8[n, height, width, 1].
 
     Below each image: true -> predicted class, the mean probability of the predicted class, and how many
     networks predict it.
@@ -45,9 +45,9 @@ def worst_images(
         axes[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9.5)
     if title:
         figure.suptitle(title, fontsize=12)
-    told = "true → predicted, probability of the predicted class"
+    legend = "true → predicted, probability of the predicted class"
     if rows and len(rows[0][0].counts) > 1:
-        told += " (mean over the networks that predict it), and how many do"
-    lines = (told, textwrap.fill(caption, int(15 * figure.get_figwidth())))
+        legend += " (mean over the networks that predict it), and their number"
+    lines = (legend, textwrap.fill(caption, int(15 * figure.get_figwidth())))
     figure.supxlabel("\n".join(filter(None, lines)), fontsize=8.5, color="#444444")
     return figure

@@ -1,6 +1,6 @@
-"""Figures: pure functions from numbers to a matplotlib Figure, and `png`, which renders one.
+"""Figures of metrics over epochs, the confusion matrix, final values against a rate, and `png`.
 
-`title` is a line above the figure; `caption` is a line below it for n and the protocol.
+`title` is a line above the figure, `caption` a line below it for n and the protocol.
 """
 
 import io
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from matplotlib import colormaps
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -17,7 +18,6 @@ from cnnjax.plots.style import (
     COLOURS,
     DPI,
     GREY,
-    LINES,
     MARKERS,
     counted,
     draw_seeds,
@@ -25,8 +25,9 @@ from cnnjax.plots.style import (
     finite,
     frame,
     legend_beside,
+    line_style,
 )
-from cnnjax.stats.intervals import Floats, t_interval
+from cnnjax.stats.intervals import t_interval
 
 Rows = Sequence[Mapping[str, float]]
 
@@ -40,29 +41,34 @@ def training_curves(
     """
     figure, axes = frame(11, 4.2, title, caption, panels=2)
     for axis, metric in zip(axes, ("loss", "accuracy"), strict=True):
-        for rows, colours, source, width, size in (
-            (history, COLOURS, "", 1.8, 4),
-            (published or [], (GREY, GREY), "published, one run: ", 1.1, 2.5),
-        ):
-            # Dashes for training and a full line for validation, ours and theirs alike.
-            for i, (key, split) in enumerate((("", "training"), ("val_", "validation"))):
-                if rows:
-                    axis.plot(
-                        [row["epoch"] for row in rows],
-                        [row[key + metric] for row in rows],
-                        color=colours[i],
-                        linestyle=("--", "-")[i],
-                        marker=MARKERS[i],
-                        markersize=size,
-                        linewidth=width,
-                        label=source + split,
-                        zorder=1 + width,
-                    )
+        draw_history(axis, metric, history, published)
         axis.set_ylabel(metric)
-        epoch_axis(axis, [row["epoch"] for row in [*history, *(published or [])]])
-    axes[0].set_ylim(bottom=0)
     legend_beside(figure)
     return figure
+
+
+def draw_history(axis: Axes, metric: str, history: Rows, published: Rows | None = None) -> None:
+    """Draw "loss" or "accuracy" over epochs: training dashed, validation solid, the published run in grey."""
+    for rows, colours, source, width, size in (
+        (history, COLOURS, "", 1.8, 4),
+        (published or [], (GREY, GREY), "published, one run: ", 1.1, 2.5),
+    ):
+        for i, (key, split) in enumerate((("", "training"), ("val_", "validation"))):
+            if rows:
+                axis.plot(
+                    [row["epoch"] for row in rows],
+                    [row[key + metric] for row in rows],
+                    color=colours[i],
+                    linestyle=("--", "-")[i],
+                    marker=MARKERS[i],
+                    markersize=size,
+                    linewidth=width,
+                    label=source + split,
+                    zorder=1 + width,
+                )
+    epoch_axis(axis, [row["epoch"] for row in [*history, *(published or [])]])
+    if metric == "loss":
+        axis.set_ylim(bottom=0)
 
 
 def confusion_matrix(
@@ -70,13 +76,13 @@ def confusion_matrix(
 ) -> Figure:
     """Draw counts int[C, C]: row = true class, column = predicted class.
 
-    Only the errors are coloured: on one scale with the diagonal they would all look like nothing.
+    Only the errors are coloured: on one scale with the diagonal they would all look white.
     """
     counts = np.asarray(counts)
     errors = np.ma.masked_array(counts, np.eye(len(counts), dtype=bool))
     total, wrong = int(counts.sum()), int(counts.sum() - np.trace(counts))
-    told = f"{wrong:,} of {total:,} images wrong ({100 * wrong / max(total, 1):.2f}%)"
-    figure, (axis,) = frame(7.6, 6.6, f"{title}\n{told}" if title else told, "")
+    errors_line = f"{wrong:,} of {total:,} images wrong ({100 * wrong / max(total, 1):.2f}%)"
+    figure, (axis,) = frame(7.6, 6.6, f"{title}\n{errors_line}" if title else errors_line, "")
     top = max(int(errors.filled(0).max()), 1)
     shades = colormaps["Oranges"].with_extremes(bad="#E5E5E5")
     image = axis.imshow(errors, cmap=shades, vmin=0, vmax=top)
@@ -100,7 +106,7 @@ def confusion_matrix(
     axis.set(xlabel="predicted class", ylabel="true class")
     axis.grid(False)
     axis.tick_params(length=0)
-    bar = figure.colorbar(image, ax=axis, shrink=0.8, label="images put into the wrong class")
+    bar = figure.colorbar(image, ax=axis, shrink=0.8, label="misclassified images")
     bar.ax.yaxis.set_major_locator(MaxNLocator(integer=True))
     return figure
 
@@ -117,13 +123,11 @@ def metric_bands(
 ) -> Figure:
     """Draw values float[arms, seeds, epochs]: each arm's mean and its 95% t interval.
 
-    A member that is not finite at some epoch is left out at all of them, so that no line jumps
-    where it left; the legend has the n that remains. `mark_lowest` rings the epoch at which each
-    mean is lowest: with the validation loss, where overfitting begins to cost.
+    Members that are not finite at some epoch are left out at every epoch, so that the mean does not jump
+    where one diverges; the legend gives the n that remains. `mark_lowest` rings the epoch at which each
+    mean is lowest: for the validation loss, where overfitting begins.
     """
-    table = _whole_members(values)
-    marks = [_lowest(arm) for arm in table] if mark_lowest else None
-    return _bands(epochs, table, names, ylabel, marks, "lowest", title, caption)
+    return _bands(epochs, values, values if mark_lowest else None, names, ylabel, "lowest", title, caption)
 
 
 def generalisation_gap(
@@ -139,14 +143,10 @@ def generalisation_gap(
     """Draw validation - train of two losses float[arms, seeds, epochs] as `metric_bands` does.
 
     The ring is at the epoch where the arm's mean validation loss is lowest. A gap below zero is no
-    mistake where the training loss is the one seen with dropout on, averaged while the weights
-    still improve.
+    error where the training loss is measured with dropout on and averaged while the weights still improve.
     """
-    gap = _whole_members(np.asarray(validation, float) - np.asarray(train, float))
-    # Members that are missing from the gap must be missing from the loss that is marked on it.
-    loss = np.where(np.isnan(gap), np.nan, np.asarray(validation, float))
-    marks = [_lowest(arm) for arm in loss]
-    figure = _bands(epochs, gap, names, ylabel, marks, "lowest validation loss", title, caption)
+    gap = np.asarray(validation, float) - np.asarray(train, float)
+    figure = _bands(epochs, gap, validation, names, ylabel, "lowest validation loss", title, caption)
     figure.axes[0].axhline(0, color="black", linewidth=0.8, zorder=1)
     return figure
 
@@ -162,9 +162,8 @@ def final_vs_rate(
 ) -> Figure:
     """Draw final values float[arms, seeds] against rates float[arms].
 
-    A thin line is one seed through all rates (it is cut where the member diverged); the points are
-    means with their 95% t intervals. Seeds that rise together show a difference that overlapping
-    intervals of single arms hide.
+    Each thin line is one seed, broken where it diverged; the points are means with their 95% t intervals.
+    Seeds that rise together show a difference that overlapping intervals of single arms hide.
     """
     x = np.asarray(rates, float)
     order = np.argsort(x)
@@ -179,58 +178,63 @@ def final_vs_rate(
 
 
 def png(figure: Figure) -> bytes:
-    """Render a figure as PNG: the same figure gives the same bytes."""
+    """Render a figure as PNG; equal figures give equal bytes."""
     buffer = io.BytesIO()
-    # matplotlib's version, which it would note in the file, has no place in a comparison of bytes.
+    # Without this, matplotlib writes its version into the file.
     figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
     return buffer.getvalue()
 
 
+def draw_bands(
+    axis: Axes,
+    epochs: npt.ArrayLike,
+    values: npt.ArrayLike,
+    names: Sequence[str],
+    *,
+    mark_lowest: npt.ArrayLike | None = None,
+    limits: tuple[float, float] = (-np.inf, np.inf),
+) -> None:
+    """Draw values float[arms, seeds, epochs]: the mean of each arm and its 95% t interval.
+
+    Args:
+        axis: where to draw.
+        epochs: float[epochs].
+        values: members that are not finite at some epoch are left out.
+        names: one for each arm.
+        mark_lowest: losses shaped like `values`; a ring marks the epoch where their mean is lowest.
+        limits: the bands are clipped to these.
+    """
+    x, table = np.asarray(epochs, float), np.asarray(values, float)
+    whole = np.asarray(np.isfinite(table).all(axis=-1, keepdims=True))
+    table = np.where(whole, table, np.nan)
+    losses = [None] * len(table) if mark_lowest is None else np.where(whole, mark_lowest, np.nan)
+    for i, (name, arm, loss) in enumerate(zip(names, table, losses, strict=True)):
+        mean, half, n = t_interval(arm, axis=0)
+        colour = COLOURS[i % len(COLOURS)]
+        label = f"{name} ({counted(n)})"
+        if loss is not None and whole[i].any():
+            lowest = int(np.argmin(t_interval(loss, axis=0)[0]))
+            label += f"\nring at epoch {x[lowest]:g}"
+            axis.plot(x[lowest], mean[lowest], "o", ms=13, mfc="none", mec=colour, mew=1.8, zorder=4)
+        low, high = np.clip((mean - half, mean + half), *limits)
+        axis.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
+        # A marker on every epoch of a long run would hide the line.
+        axis.plot(x, mean, **line_style(i), markersize=4, markevery=max(1, len(x) // 20), label=label)
+    epoch_axis(axis, x)
+
+
 def _bands(
     epochs: npt.ArrayLike,
-    table: Floats,
+    values: npt.ArrayLike,
+    losses: npt.ArrayLike | None,
     names: Sequence[str],
     ylabel: str,
-    marks: Sequence[int | None] | None,
     mark_name: str,
     title: str,
     caption: str,
 ) -> Figure:
-    x = np.asarray(epochs, float)
     figure, (axis,) = frame(8.4, 4.6, title, caption)
-    for i, (name, arm) in enumerate(zip(names, table, strict=True)):
-        mean, half, n = t_interval(arm, axis=0)
-        colour = COLOURS[i % len(COLOURS)]
-        label = f"{name} ({counted(n)})"
-        mark = marks[i] if marks else None
-        if mark is not None:
-            label += f"\nring at epoch {x[mark]:g}"
-            axis.plot(x[mark], mean[mark], "o", ms=13, mfc="none", mec=colour, mew=1.8, zorder=4)
-        axis.fill_between(x, mean - half, mean + half, color=colour, alpha=0.2, linewidth=0)
-        axis.plot(
-            x,
-            mean,
-            color=colour,
-            linestyle=LINES[i % len(LINES)],
-            marker=MARKERS[i % len(MARKERS)],
-            markersize=4,
-            # Not on every epoch of a long run, where they would hide the line.
-            markevery=max(1, len(x) // 20),
-            label=label,
-        )
+    draw_bands(axis, epochs, values, names, mark_lowest=losses)
     axis.set_ylabel(ylabel)
-    epoch_axis(axis, x)
-    ring = f"\nring: {mark_name}" if marks else ""
-    legend_beside(figure, f"mean and 95% t interval{ring}")
+    legend_beside(figure, "mean and 95% t interval" + (f"\nring: {mark_name}" if losses is not None else ""))
     return figure
-
-
-def _whole_members(values: npt.ArrayLike) -> Floats:
-    """Return values float[arms, seeds, epochs]; members not finite at some epoch are all NaN."""
-    table = np.asarray(values, float)
-    return np.where(np.isfinite(table).all(axis=-1, keepdims=True), table, np.nan)
-
-
-def _lowest(arm: Floats) -> int | None:
-    mean, _, _ = t_interval(arm, axis=0)
-    return None if np.isnan(mean).all() else int(np.nanargmin(mean))

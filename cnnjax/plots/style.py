@@ -1,7 +1,7 @@
-"""What the figures share: colours, frames, legends, means with intervals.
+"""Colours, frames, legends and means with intervals, shared by all figures.
 
-Colours are those of Okabe and Ito (2008), told apart by all common kinds of colour blindness; every
-arm also has a line style and a marker of its own, so the figures survive black-and-white print.
+The colours are those of Okabe and Ito (2008), distinguishable with all common kinds of colour blindness.
+Each arm also has its own line style and marker, so the figures survive black-and-white print.
 pyplot and its global state are not used.
 """
 
@@ -27,7 +27,7 @@ DPI = 150
 def frame(
     width: float, height: float, title: str, caption: str, panels: int = 1
 ) -> tuple[Figure, list[Axes]]:
-    """A figure of panels side by side; `title` is a line above it, `caption` one below."""
+    """Make a figure of panels side by side, with a title above and a caption below."""
     figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
     axes = [figure.add_subplot(1, panels, i + 1) for i in range(panels)]
     for axis in axes:
@@ -44,13 +44,13 @@ def frame(
 
 
 def epoch_axis(axis: Axes, epochs: Sequence[float] | Floats) -> None:
-    """Make x the epochs, ticks on whole ones."""
+    """Label x as epochs, with ticks on whole numbers."""
     axis.set(xlabel="epoch", xlim=(min(epochs) - 0.5, max(epochs) + 0.5))
     axis.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10], min_n_ticks=1))
 
 
 def legend_beside(figure: Figure, heading: str = "") -> None:
-    """Put the legend of the first axes beside all of them, where it hides no data."""
+    """Put the legend of the first axes outside all axes, where it hides no data."""
     handles, labels = figure.axes[0].get_legend_handles_labels()
     legend = figure.legend(
         handles, labels, loc="outside right upper", title=heading, fontsize=9, frameon=False
@@ -58,14 +58,23 @@ def legend_beside(figure: Figure, heading: str = "") -> None:
     legend.set_alignment("left")
 
 
+def line_style(i: int, linestyle: str = "") -> dict[str, Any]:
+    """Return the colour, line style (unless it is given) and marker of the i-th arm."""
+    return {
+        "color": COLOURS[i % len(COLOURS)],
+        "linestyle": linestyle or LINES[i % len(LINES)],
+        "marker": MARKERS[i % len(MARKERS)],
+    }
+
+
 def finite(values: npt.ArrayLike) -> Floats:
-    """The values, NaN where they are not finite."""
+    """Return the values, with NaN for those that are not finite."""
     table = np.asarray(values, float)
     return np.where(np.isfinite(table), table, np.nan)
 
 
 def counted(n: npt.NDArray[np.integer[Any]]) -> str:
-    """How many members, from the n of each place."""
+    """Format sample sizes: "n=5", or "n=3 to 5" where they differ."""
     low, high = int(n.min()), int(n.max())
     return f"n={high}" if low == high else f"n={low} to {high}"
 
@@ -73,7 +82,7 @@ def counted(n: npt.NDArray[np.integer[Any]]) -> str:
 def draw_seeds(axis: Axes, x: npt.ArrayLike, values: Floats, through: str, **style: Any) -> None:
     """Draw values float[x, seeds]: a thin line for each seed, and the means with their 95% t intervals.
 
-    `through` names the x for the legend; `style` is that of the means.
+    The legend calls a thin line "one seed through all {through}"; `style` applies to the means.
     """
     seeds = axis.plot(x, values, color=GREY, linewidth=0.7, alpha=0.7, marker=".", markersize=3)
     mean, half, n = t_interval(values)

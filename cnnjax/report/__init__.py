@@ -1,25 +1,27 @@
-"""What an experiment reports: progress, tables, sentences, figures, a page."""
+"""What an experiment or a run reports: progress, tables, sentences, figures; report.html writes the page."""
 
+from cnnjax.report.progress import MemberProgress
 from cnnjax.report.tables import (
-    MemberProgress,
-    ablation_table,
     confusion_figure,
+    confusion_table,
     console,
     draw,
+    print_ablation,
+    print_confusions,
     print_table,
     spread,
-    tell_ablation,
-    tell_confusions,
+    worst_pairs,
 )
 
 __all__ = [
     "MemberProgress",
-    "ablation_table",
     "confusion_figure",
+    "confusion_table",
     "console",
     "draw",
+    "print_ablation",
+    "print_confusions",
     "print_table",
     "spread",
-    "tell_ablation",
-    "tell_confusions",
+    "worst_pairs",
 ]

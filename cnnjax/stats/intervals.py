@@ -1,4 +1,4 @@
-"""95% intervals: of a mean (t, bootstrap), of a probability, of one more run."""
+"""95% intervals for a mean (t, bootstrap), a probability, and the result of one more run."""
 
 import math
 from typing import Any
@@ -13,9 +13,9 @@ Floats = npt.NDArray[np.floating[Any]]
 
 
 def t_interval(values: npt.ArrayLike, axis: int = -1) -> tuple[Floats, Floats, npt.NDArray[np.integer[Any]]]:
-    """Mean over an axis without its NaNs, half the width of its 95% t interval, and n.
+    """Return the mean over an axis, half the width of its 95% t interval, and n; NaNs are ignored.
 
-    The mean is NaN without values, the half width is NaN below two.
+    The mean of no values and the half width below two values are NaN.
     """
     table = np.moveaxis(np.asarray(values, float), axis, -1)
     present = np.isfinite(table)
@@ -29,11 +29,10 @@ def t_interval(values: npt.ArrayLike, axis: int = -1) -> tuple[Floats, Floats, n
 
 
 def bca_interval(differences: Floats, rng: np.random.Generator) -> tuple[float, float]:
-    """Return the 95% BCa bootstrap interval of the mean of differences float[n].
+    """Return the 95% BCa bootstrap interval (Efron 1987) for the mean of differences float[n].
 
-    Bias-corrected and accelerated (Efron 1987), as scipy does it. It resamples n values only, so it
-    is too narrow at small n: on normal data it covers about 86% at n = 6, 90% at n = 10 and 94% at
-    n = 30. Equal differences give an interval of no width; fewer than two give (NaN, NaN).
+    It is too narrow at small n: on normal data it covers about 86% at n = 6, 90% at n = 10 and 94% at n = 30.
+    Equal differences give an interval of zero width; fewer than two give (NaN, NaN).
     """
     if len(differences) < 2:
         return math.nan, math.nan
@@ -45,21 +44,19 @@ def bca_interval(differences: Floats, rng: np.random.Generator) -> tuple[float, 
     return float(interval.low), float(interval.high)
 
 
-def wilson_interval(right: int, n: int) -> tuple[float, float]:
-    """Return the 95% interval of a probability that was seen in `right` of `n` cases (Wilson 1927)."""
+def wilson_interval(successes: int, n: int) -> tuple[float, float]:
+    """Return Wilson's 95% score interval (1927) for a probability, from `successes` in `n` trials."""
     if not n:
         return math.nan, math.nan
-    interval = stats.binomtest(right, n).proportion_ci(method="wilson")
+    interval = stats.binomtest(successes, n).proportion_ci(method="wilson")
     return float(interval.low), float(interval.high)
 
 
 def prediction_interval(values: npt.ArrayLike, most: float = math.inf) -> tuple[np.ndarray, np.ndarray]:
-    """The 95% prediction interval of one more run, from values float[n, ...], n >= 2: low, high.
+    """Return the 95% prediction interval (low, high) for one more run, from values float[n, ...], n >= 2.
 
-    Cut off at 0 and at `most`, beyond which no value can lie.
-
-    mean -+ t(0.975, n - 1) sd sqrt(1 + 1/n): where values are normal, it holds the next one with probability
-    0.95 (Hahn and Meeker 1991, chapter 4).
+    It is mean -+ t(0.975, n - 1) sd sqrt(1 + 1/n), clipped to [0, `most`]. For normal values it contains the
+    next one with probability 0.95 (Hahn and Meeker 1991, chapter 4).
     """
     table = np.asarray(values, float)
     n = len(table)

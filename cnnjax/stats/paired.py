@@ -1,9 +1,9 @@
-"""Paired statistics of an ablation: what the numbers show, and what they cannot show.
+"""Paired statistics of an ablation.
 
-Every seed is trained in every arm from the same weights on the same batches, so the unit of
-evidence is the difference within a seed. Arrays are float[arms, seeds]; the first arm is the
-reference. A member that is not finite has diverged: it is left out of its arm, its pair is left out
-of the contrast, and both are counted.
+Every seed is trained in every arm from the same initial weights on the same batches, so the unit of evidence
+is the difference within a seed. Arrays are float[arms, seeds], and the first arm is the reference. A value
+that is not finite is a diverged run: it is excluded from its arm, its pair is excluded from the contrast, and
+both exclusions are counted.
 """
 
 import math
@@ -20,10 +20,11 @@ ALPHA = 0.05
 POWER = 0.8
 EXACT_UP_TO = 20
 FLIPS = 99_999
+NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
-class Arm(NamedTuple):
-    """One arm: `n` finite members, `diverged` others, mean, sd (ddof 1; NaN below two)."""
+class ArmSummary(NamedTuple):
+    """One arm: `n` finite runs, their mean and sd (ddof 1; NaN below two), and how many runs `diverged`."""
 
     name: str
     n: int
@@ -35,34 +36,29 @@ class Arm(NamedTuple):
 class Contrast(NamedTuple):
     """One arm minus the reference, over the `n` seeds that are finite in both (`dropped` are not).
 
-    `difference` is the mean paired difference, `low` and `high` its 95% BCa interval, `p` the
-    two-sided sign-flip p, `p_holm` the same after Holm's correction, `improvement` the share of
-    seeds that are better than the reference, `detectable` the smallest difference this n finds at
-    80% power, `p_floor` the smallest `p_holm` that this design could give. Quantities that are not
-    defined at this n are NaN.
+    Quantities that are undefined at this n are NaN.
     """
 
     arm: str
     reference: str
     n: int
     dropped: int
-    difference: float
-    low: float
+    difference: float  # mean of the paired differences
+    low: float  # of its 95% BCa interval
     high: float
-    p: float
-    p_holm: float
-    improvement: float
-    detectable: float
-    p_floor: float
+    p: float  # two-sided sign-flip test
+    p_holm: float  # after Holm's correction
+    improvement: float  # share of seeds on which the arm beats the reference
+    detectable: float  # smallest true difference that this n detects with 80% power
+    p_floor: float  # smallest `p_holm` that this design can give
 
     @property
     def can_claim(self) -> bool:
-        """Whether any data at all could have been significant at 5%.
+        """Whether this design could give a significant result at all.
 
-        With 5 pairs there are 2^5 sign patterns, two of which are as extreme as the most extreme
-        one, so no p is below 2 / 32 = 0.0625: below 6 pairs nothing can be claimed, whatever the
-        numbers. Several contrasts need more: with three of 6 pairs, none has a corrected p below
-        3 * 2 / 64 = 0.094, so three contrasts need 7.
+        The most extreme of the 2^n sign patterns and its negative are equally extreme, so no p is below
+        2 / 2^n: a single contrast needs 6 pairs (5 give at least 0.0625). Corrections raise that: three
+        contrasts of 6 pairs have no corrected p below 3 * 2 / 64 = 0.094, so they need 7.
         """
         return self.p_floor <= ALPHA
 
@@ -73,13 +69,13 @@ class Contrast(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """All arms, and the contrast of each later arm against the first."""
+    """All arms, and the contrast of every other arm with the first."""
 
-    arms: tuple[Arm, ...]
+    arms: tuple[ArmSummary, ...]
     contrasts: tuple[Contrast, ...]
 
     def as_dict(self) -> dict[str, list[dict[str, Any]]]:
-        """Return plain lists and dictionaries for strict JSON: None stands for NaN."""
+        """Convert to lists and dictionaries for strict JSON, with None for NaN."""
         return {
             "arms": [_plain(arm._asdict()) for arm in self.arms],
             "contrasts": [
@@ -97,14 +93,20 @@ def summarise(
     primary: str | None = None,
     seed: int = 0,
 ) -> Summary:
-    """Summarise values float[arms, seeds]: a column is one seed, row 0 is the reference.
+    """Summarise the arms of an ablation and compare each with the first.
 
-    `primary` names the arm whose contrast was chosen before the data were seen: it is tested first and
-    alone, and the others, corrected among themselves, only count where it is significant (serial
-    gatekeeping: Bauer et al. 1998), which keeps the error of the family at 5%.
+    Args:
+        values: float[arms, seeds]; a column is one seed, row 0 is the reference.
+        names: of the arms.
+        higher_is_better: the direction that counts as an improvement.
+        primary: name of the arm whose contrast was chosen in advance. It is tested alone, and the others,
+            corrected among themselves, can only be significant if it is (serial gatekeeping, Bauer et al.
+            1998), which keeps the family-wise error at 5%.
+        seed: of the bootstrap and the Monte-Carlo permutations. The draws for one contrast do not depend on
+            the number of other arms.
 
-    `seed` drives the bootstrap and the Monte-Carlo permutations; a contrast's draws do not depend
-    on how many other arms there are. Raises ValueError where the shape does not fit the names.
+    Raises:
+        ValueError: the shape of `values` does not match `names`.
     """
     table = np.asarray(values, np.float64)
     if table.ndim != 2 or len(table) != len(names) or not len(names):
@@ -115,41 +117,38 @@ def summarise(
     first = None if primary is None else list(names[1:]).index(primary)
     corrected = _family(p, first)
     floors = _family([smallest_p(len(d)) for d in pairs], first)
-    contrasts = []
-    for i, d in enumerate(pairs):
-        low, high = bca_interval(d, np.random.default_rng([seed, i, 1]))
-        contrasts.append(
-            Contrast(
-                arm=names[i + 1],
-                reference=names[0],
-                n=len(d),
-                dropped=table.shape[1] - len(d),
-                difference=_mean(d),
-                low=low,
-                high=high,
-                p=p[i],
-                p_holm=float(corrected[i]),
-                improvement=probability_of_improvement(d if higher_is_better else -d),
-                detectable=detectable_difference(_sd(d), len(d)),
-                p_floor=float(floors[i]),
-            )
+    contrasts = tuple(
+        Contrast(
+            names[i + 1],
+            names[0],
+            len(d),
+            table.shape[1] - len(d),
+            _mean(d),
+            *bca_interval(d, np.random.default_rng([seed, i, 1])),
+            p=p[i],
+            p_holm=float(corrected[i]),
+            improvement=probability_of_improvement(d if higher_is_better else -d),
+            detectable=detectable_difference(_sd(d), len(d)),
+            p_floor=float(floors[i]),
         )
-    return Summary(tuple(map(_arm, names, table)), tuple(contrasts))
+        for i, d in enumerate(pairs)
+    )
+    return Summary(tuple(map(_arm, names, table)), contrasts)
 
 
 def sign_flip_p(differences: Floats, rng: np.random.Generator) -> float:
-    """Return the two-sided sign-flip permutation p of differences float[n].
+    """Return the two-sided p-value of the sign-flip permutation test on differences float[n].
 
-    Under the null they are symmetric around zero, so each sign might as well be the other: p says
-    how often |sum| is then as large. Exact over all 2^n sign patterns up to n = 20. Above, 99,999
-    random patterns and (k + 1) / (m + 1), which counts the observed one and so never gives zero
-    (Phipson and Smyth 2010). Without differences p is 1.
+    Under the null hypothesis the differences are symmetric around zero, so every sign pattern is equally
+    likely; p is the fraction of patterns whose |sum| is at least the observed one. All 2^n patterns are
+    enumerated up to n = 20. Above, 99,999 random ones give (k + 1) / (m + 1), which includes the observed
+    pattern and is therefore never zero (Phipson and Smyth 2010). Without differences p is 1.
     """
     if not len(differences):
         return 1.0
     exact = len(differences) <= EXACT_UP_TO
     if exact:
-        # A pattern and its negative have the same |sum|: the first sign may stay fixed.
+        # A pattern and its negative have the same |sum|, so the first sign can stay fixed.
         sums = differences[:1]
         for d in differences[1:]:
             sums = np.concatenate([sums + d, sums - d])
@@ -157,7 +156,7 @@ def sign_flip_p(differences: Floats, rng: np.random.Generator) -> float:
         sums = np.zeros(FLIPS)
         for d in differences:
             sums += rng.choice((-d, d), FLIPS)
-    # Patterns that tie with the observed one must not lose to the rounding of their sums.
+    # The tolerance keeps patterns that tie with the observed one despite rounding.
     extreme = np.abs(sums) >= abs(differences.sum()) - 1e-9 * np.abs(differences).sum()
     return float(extreme.mean() if exact else (extreme.sum() + 1) / (FLIPS + 1))
 
@@ -168,7 +167,7 @@ def smallest_p(n: int) -> float:
 
 
 def holm(p: npt.ArrayLike) -> Floats:
-    """Return p float[m] after Holm's step-down correction (Holm 1979), in the order given."""
+    """Apply Holm's step-down correction (Holm 1979) to p-values float[m], keeping their order."""
     raw = np.asarray(p, np.float64)
     order = np.argsort(raw, kind="stable")
     stepped = np.maximum.accumulate(raw[order] * np.arange(len(raw), 0, -1))
@@ -178,41 +177,43 @@ def holm(p: npt.ArrayLike) -> Floats:
 
 
 def probability_of_improvement(differences: Floats) -> float:
-    """Return the share of differences float[n] above zero, ties counted half (NaN without any).
+    """Return the share of differences float[n] above zero, counting ties as half (NaN if n is 0).
 
-    Agarwal et al. 2021 compare every run of one arm with every run of the other, as Mann and
-    Whitney do. Ours compares within a seed, because there the arms share everything but the arm.
+    Agarwal et al. 2021 compare every run of one arm with every run of the other, as Mann and Whitney do. Here
+    runs are compared within a seed, where nothing but the arm differs.
     """
     return _mean((np.sign(differences) + 1) / 2)
 
 
 def detectable_difference(sd: float, n: int) -> float:
-    """Return the true mean difference that n pairs detect at 80% power, two-sided 5%.
+    """Return the true mean difference that n pairs detect with 80% power at the two-sided 5% level.
 
-    `sd` is that of the paired differences; the power is that of the paired t test, from the
-    noncentral t distribution. NaN below two pairs.
+    `sd` is the standard deviation of the paired differences. The power is that of the paired t test, from
+    the noncentral t distribution. NaN below two pairs.
     """
     if n < 2:
         return math.nan
     critical = stats.t.ppf(1 - ALPHA / 2, n - 1)
-    # The other tail holds less than 1e-5 at this power. (stats.nct returns NaN at n = 2.)
+    # The other tail has a probability below 1e-5 at this power. (stats.nct returns NaN at n = 2.)
     shift = special.nctdtrinc(n - 1, 1 - POWER, critical)
     return float(shift * sd / math.sqrt(n))
 
 
 def seeds_needed(contrasts: int) -> int:
-    """Return the fewest paired seeds with which so many contrasts can be significant."""
+    """Return the smallest number of paired seeds at which this many contrasts can be significant."""
     return math.ceil(math.log2(2 * contrasts / ALPHA))
 
 
 def conclusion(summary: Summary, metric: str, *, accuracy: bool = False) -> str:
-    """Return one sentence: what may be concluded about `metric`, and what may not.
+    """State what the contrasts show about `metric`, and what they cannot show.
 
-    `accuracy` says that the values are fractions of 1, to be told in percentage points.
+    `accuracy` reports values, which are fractions, in percentage points.
     """
     scale, unit, digits = (100, " percentage points", ".3f") if accuracy else (1, "", ".3g")
+    if not summary.contrasts:
+        return f"There is only one arm, so there is nothing to compare in {metric}."
 
-    def tell(c: Contrast) -> str:
+    def effect(c: Contrast) -> str:
         verb, sign = ("raises", scale) if c.difference > 0 else ("lowers", -scale)
         low, high = sorted((sign * c.low, sign * c.high))
         return (
@@ -220,39 +221,35 @@ def conclusion(summary: Summary, metric: str, *, accuracy: bool = False) -> str:
             f"(95% interval {low:{digits}} to {high:{digits}}, corrected p {c.p_holm:.2g})"
         )
 
-    if not summary.contrasts:
-        return f"There is one arm only, so nothing may be concluded about {metric}."
-    shown = [c for c in summary.contrasts if c.significant]
-    unshown = [c for c in summary.contrasts if c.can_claim and not c.significant]
-    barred = [c for c in summary.contrasts if not c.can_claim]
-    clauses = []
-    if shown:
-        clauses.append(_listed(map(tell, shown)))
-    if unshown:
-        limit = scale * max(c.detectable for c in unshown)
-        clauses.append(
-            f"for {_listed(c.arm for c in unshown)} no difference is shown, which does not make "
-            f"them equal: a difference below {limit:{digits}}{unit} would often be missed"
+    significant = [c for c in summary.contrasts if c.significant]
+    not_significant = [c for c in summary.contrasts if c.can_claim and not c.significant]
+    untestable = [c for c in summary.contrasts if not c.can_claim]
+    sentences = []
+    if significant:
+        sentences.append(_enumerated(map(effect, significant)))
+    if not_significant:
+        limit = scale * max(c.detectable for c in not_significant)
+        sentences.append(
+            f"no significant difference for {_enumerated(c.arm for c in not_significant)}; true differences "
+            f"below about {limit:.2g}{' points' if accuracy else ''} would often go undetected"
         )
-    if barred:
-        floor = min(c.p_floor for c in barred)
-        needed = max(seeds_needed(max(1, round(c.p_floor / smallest_p(c.n)))) for c in barred)
-        clauses.append(
-            f"for {_listed(c.arm for c in barred)} no significance can be claimed, whatever the "
-            f"numbers, because no p below {floor:.2g} is possible (it takes {needed} paired seeds)"
-        )
-    if dropped := sum(arm.diverged for arm in summary.arms):
-        clauses.append(f"{dropped} diverged {'run is' if dropped == 1 else 'runs are'} left out")
+    if untestable:
+        n = max(c.n for c in untestable)
+        needed = max(seeds_needed(max(1, round(c.p_floor / smallest_p(c.n)))) for c in untestable)
+        arms = _enumerated(c.arm for c in untestable)
+        count = "one seed is" if n == 1 else f"{NUMBERS[n] if n < len(NUMBERS) else n} seeds are"
+        sentences.append(f"{count} too few to test {arms}; use at least {needed}")
+    if diverged := sum(arm.diverged for arm in summary.arms):
+        sentences.append(f"{diverged} diverged {'run is' if diverged == 1 else 'runs are'} excluded")
     counts = sorted({c.n for c in summary.contrasts})
-    pairs = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else f"{counts[0]}"
-    return (
-        f"Against {summary.arms[0].name}, in {metric} over {pairs} paired "
-        f"{'seed' if counts[-1] == 1 else 'seeds'}: {'; '.join(clauses)}."
-    )
+    pairs = " to ".join(map(str, counts[:1] + counts[1:][-1:])) + " paired seed" + "s" * (counts != [1])
+    first, *rest = sentences
+    text = ". ".join([first, *(sentence[0].upper() + sentence[1:] for sentence in rest)])
+    return f"Against {summary.arms[0].name}, in {metric} over {pairs}: {text}."
 
 
 def _family(p: Sequence[float], first: int | None) -> Floats:
-    """Holm's correction; with a `first` contrast, of the others alone, and none below its p."""
+    """Apply Holm's correction; a `first` contrast keeps its p, which bounds those of the others below."""
     if first is None:
         return holm(p)
     others = [i for i in range(len(p)) if i != first]
@@ -261,9 +258,9 @@ def _family(p: Sequence[float], first: int | None) -> Floats:
     return corrected
 
 
-def _arm(name: str, row: Floats) -> Arm:
+def _arm(name: str, row: Floats) -> ArmSummary:
     finite = row[np.isfinite(row)]
-    return Arm(name, len(finite), len(row) - len(finite), _mean(finite), _sd(finite))
+    return ArmSummary(name, len(finite), len(row) - len(finite), _mean(finite), _sd(finite))
 
 
 def _mean(x: Floats) -> float:
@@ -278,6 +275,6 @@ def _plain(record: dict[str, Any]) -> dict[str, Any]:
     return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in record.items()}
 
 
-def _listed(items: Iterable[str]) -> str:
+def _enumerated(items: Iterable[str]) -> str:
     *head, last = items
     return f"{', '.join(head)} and {last}" if head else last

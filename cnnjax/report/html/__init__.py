@@ -1,11 +1,13 @@
-"""A report of runs and experiments as one HTML file.
+"""A report on runs and experiments as one HTML file.
 
-subjects.py     reads what directories hold
-*_sections.py, mistakes.py, charts.py, play.py   turn it into sections
-page.py         puts them into template.html, with the style sheets and scripts
+subjects.py        reads directories
+*_sections.py, charts.py, play.py
+                   prepare the data of the sections
+templates/         say how a section looks
+page.py            puts them together with the style sheets and scripts
 
-In the page, network.js, strokes.js and dropout.js compute, and page.js, pad.js, inside.js, masks.js and
-start.js show it.
+In the page, network.js, strokes.js and dropout.js compute; page.js, pad.js, inside.js, masks.js and
+start.js show the results.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,17 +23,17 @@ def write(
     data_dir: Path | None = None,
     announce: Callable[[str], None] = print,
 ) -> None:
-    """Write the report on what the directories hold; `out` appears complete or not at all.
+    """Write the report, atomically.
 
     Args:
-        directories: run directories and directories of experiments, one at least.
-        out: the file.
-        data_dir: the four IDX files; those of the run, or the data set by name, unless given.
-        announce: told what takes time.
+        directories: run directories and directories of experiments, at least one.
+        out: the HTML file.
+        data_dir: directory of the four IDX files; by default that of the run, or the data set by name.
+        announce: called with a line before anything that takes time.
 
     Raises:
-        ArgumentError: a directory holds neither, or the data are others.
-        UserError: files are damaged, the data cannot be had, or `out` cannot be written.
+        ArgumentError: a directory is neither a run nor an experiment, or the data set is not its own.
+        UserError: files are damaged, the data set is not available, or `out` cannot be written.
     """
     from cnnjax.report.html.page import page
     from cnnjax.report.html.subjects import read

@@ -1,175 +1,91 @@
-"""Charts as inline SVG, drawn with classes of the page's style sheet, so that they follow light and dark."""
+"""Charts of the page: matplotlib figures as plain SVG, in colours that follow the light or dark style."""
 
-import math
-from collections.abc import Iterable, Sequence
+import io
+import re
+from collections.abc import Callable
 from typing import NamedTuple
+from xml.etree import ElementTree
 
 import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
 
-from cnnjax.report.html.markup import Markup, tag
+from cnnjax.plots import style
 
-WIDTH, HEIGHT = 360, 230
-LEFT, RIGHT, TOP, BOTTOM = 46, 8, 10, 34
-COLOURS = 6
-
-
-class Line(NamedTuple):
-    """A line, with a band where `low` and `high` are given; values that are not finite are left out."""
-
-    name: str
-    x: Sequence[float] | np.ndarray
-    y: Sequence[float] | np.ndarray
-    colour: int = 0  # a class of the style sheet; -1 is faint
-    dashed: bool = False
-    low: Sequence[float] | np.ndarray = ()
-    high: Sequence[float] | np.ndarray = ()
-
-    @property
-    def style(self) -> str:
-        """Its class names."""
-        colour = "faint" if self.colour < 0 else f"c{self.colour % COLOURS}"
-        return f"line {colour}{' dashed' if self.dashed or self.colour >= COLOURS else ''}"
+PALETTE = {colour.lower(): f"var(--c{i})" for i, colour in enumerate(style.COLOURS[:6])} | {
+    "#000000": "var(--ink)",
+    "#dddddd": "var(--line)",
+    style.GREY: "var(--soft)",
+}
+DASHES = {"-": None, "--": "5 2", "-.": "6 2 1 2", ":": "1 2"}
 
 
-class Estimate(NamedTuple):
-    """A difference with its interval, for `forest`."""
+class Chart(NamedTuple):
+    """One set of axes, ready for the chart macro."""
 
-    name: str
-    value: float | None  # None is not defined
-    low: float | None
-    high: float | None
-    told: str
-
-
-def chart(lines: Sequence[Line], title: str, *, xlabel: str = "epoch", from_zero: bool = False) -> Markup:
-    """Lines over a shared x, titled by what is on the y axis. Nothing finite gives an empty frame."""
-    xs = _finite(v for line in lines for v in line.x)
-    ys = _finite(v for line in lines for v in (*line.y, *line.low, *line.high))
-    across = _Scale(xs or [0, 1], LEFT + 6, WIDTH - RIGHT - 6, tight=True)
-    up = _Scale([*ys, *([0.0] if from_zero else [])] or [0, 1], HEIGHT - BOTTOM, TOP)
-    parts: list[Markup] = []
-    for tick in up.ticks:
-        y = up(tick)
-        parts.append(tag("path", d=f"M{LEFT} {y:.1f}H{WIDTH - RIGHT}", class_="grid"))
-        parts.append(_text(up.told(tick), LEFT - 7, y + 4, "end"))
-    for tick in across.ticks:
-        if tick == int(tick):
-            parts.append(_text(f"{tick:g}", across(tick), HEIGHT - BOTTOM + 17))
-    parts.append(_text(xlabel, WIDTH - RIGHT, HEIGHT - 3, "end"))
-    parts.append(tag("path", d=f"M{LEFT} {HEIGHT - BOTTOM}H{WIDTH - RIGHT}", class_="axis"))
-    for line in lines:
-        if len(line.low):
-            there = np.isfinite(line.low) & np.isfinite(line.high)
-            x, low, high = (np.asarray(values, float)[there] for values in (line.x, line.low, line.high))
-            edge = [*zip(x, high, strict=True), *zip(x[::-1], low[::-1], strict=True)]
-            d = "L".join(f"{across(a):.1f} {up(b):.1f}" for a, b in edge)
-            if edge:
-                parts.append(tag("path", d=f"M{d}Z", class_=f"band {line.style}"))
-    for line in reversed(lines):
-        points = [(across(a), up(b)) for a, b in zip(line.x, line.y, strict=True) if np.isfinite(b)]
-        if len(points) == 1:
-            parts.append(
-                tag("circle", cx=f"{points[0][0]:.1f}", cy=f"{points[0][1]:.1f}", r=3, class_=line.style)
-            )
-        elif points:
-            d = "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
-            parts.append(tag("path", d=f"M{d}", class_=line.style))
-    return tag(
-        "figure",
-        tag("figcaption", title),
-        tag("svg", *parts, viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", aria_label=_spoken(title, lines)),
-        class_="chart",
-    )
+    title: str
+    description: str
+    size: tuple[float, float]
+    shapes: list[tuple[str, dict[str, str], str]]  # tag, attributes, text
+    legend: list[tuple[str, dict[str, str | None]]]  # name, attributes of its line
 
 
-def key(lines: Sequence[Line]) -> Markup:
-    """The legend of one or more charts."""
-    swatch = [
-        tag(
-            "li",
-            tag(
-                "svg",
-                tag("path", d="M1 6H25", class_=line.style),
-                viewBox="0 0 26 12",
-                width=26,
-                height=12,
-                aria_hidden="true",
-            ),
-            line.name,
-        )
-        for line in lines
-    ]
-    return tag("ul", *swatch, class_="key")
+def chart(title: str, draw: Callable[[Axes], None], *, height: float = 3.1, description: str = "") -> Chart:
+    """Draw a chart as wide as a phone's screen; its title replaces the label of the y axis.
+
+    Args:
+        title: what is on the y axis.
+        draw: draws into the axes.
+        height: in inches of 72 CSS pixels.
+        description: for screen readers; by default the last value of each line.
+    """
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "cnnjax", "font.size": 12}):
+        figure, (axis,) = style.frame(5, height, "", "")
+        draw(axis)
+        axis.tick_params(length=0)
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="svg", transparent=True)
+    root = ElementTree.fromstring(buffer.getvalue())
+    lines, ends = [], []
+    for line in axis.get_lines():
+        name = str(line.get_label())
+        if name.startswith("_"):  # matplotlib's mark of a line that the legend omits
+            continue
+        colour, dash = PALETTE[str(line.get_color()).lower()], DASHES[str(line.get_linestyle())]
+        lines.append((name, {"stroke": colour, "stroke-dasharray": dash}))
+        values = np.asarray(line.get_ydata(), float)
+        values = values[np.isfinite(values)]
+        ends += [f"{name}, at the end {values[-1]:.4g}"] if len(values) else []
+    size = 72 * 5, 72 * height
+    return Chart(title, f"{title}: {description or '; '.join(ends)}", size, _shapes(root), lines)
 
 
-def forest(estimates: Sequence[Estimate], title: str) -> Markup:
-    """Differences with their intervals around a line at zero; one row each, its name above it."""
-    row, left, right = 38, 18, WIDTH - 18
-    ends = _finite(v for e in estimates for v in (e.value, e.low, e.high) if v is not None)
-    across = _Scale([0.0, *ends], left, right)
-    bottom = row * len(estimates) + 8
-    parts = []
-    for tick in across.ticks:
-        x = across(tick)
-        parts.append(tag("path", d=f"M{x:.1f} 4V{bottom}", class_="axis" if tick == 0 else "grid"))
-        parts.append(_text(across.told(tick), x, bottom + 16))
-    for i, e in enumerate(estimates):
-        y = row * i + 30
-        parts.append(_text(e.name, 0, y - 12, "start", "name"))
-        if e.low is not None and e.high is not None:
-            parts.append(
-                tag("path", d=f"M{across(e.low):.1f} {y}H{across(e.high):.1f}", class_="line c0 bar")
-            )
-        if e.value is not None:
-            parts.append(tag("circle", cx=f"{across(e.value):.1f}", cy=y, r=4.5, class_="line c0 dot"))
-    spoken = "; ".join(f"{e.name}: {e.told}" for e in estimates)
-    return tag(
-        "figure",
-        tag("figcaption", title),
-        tag("svg", *parts, viewBox=f"0 0 {WIDTH} {bottom + 22}", role="img", aria_label=f"{title}. {spoken}"),
-        class_="chart forest",
-    )
+def _shapes(root: ElementTree.Element) -> list[tuple[str, dict[str, str], str]]:
+    """Return what an SVG of matplotlib draws, without groups, clip paths and identifiers.
 
-
-class _Scale:
-    """From values to places, with round ticks; unless `tight`, its ends are ticks."""
-
-    def __init__(self, values: Sequence[float], start: float, end: float, tight: bool = False) -> None:
-        low, high = min(values), max(values)
-        if high - low <= 1e-12 * max(abs(high), abs(low), 1e-300):
-            pad = 0.5 if tight else max(abs(low) * 0.1, 1e-6)
-            low, high = low - pad, high + pad
-        self.step = _round_step((high - low) / 5)
-        first, last = math.floor(low / self.step + 1e-9), math.ceil(high / self.step - 1e-9)
-        if tight:
-            first, last = math.ceil(low / self.step - 1e-9), math.floor(high / self.step + 1e-9)
-        self.ticks = [i * self.step for i in range(first, last + 1)]
-        self.low, self.high = (low, high) if tight else (self.ticks[0], self.ticks[-1])
-        self.start, self.end = start, end
-
-    def __call__(self, value: float) -> float:
-        share = (value - self.low) / (self.high - self.low)
-        return self.start + share * (self.end - self.start)
-
-    def told(self, tick: float) -> str:
-        digits = max(0, -math.floor(math.log10(self.step) + 1e-9))
-        return f"{tick:.{digits}f}".replace("-", "\N{MINUS SIGN}") if digits < 7 else f"{tick:.1e}"
-
-
-def _round_step(least: float) -> float:
-    power = 10.0 ** math.floor(math.log10(least))
-    return next(step * power for step in (1, 2, 5, 10) if step * power >= least * (1 - 1e-9))
-
-
-def _finite(values: Iterable[float]) -> list[float]:
-    return [float(v) for v in values if np.isfinite(v)]
-
-
-def _text(told: str, x: float, y: float, anchor: str = "middle", class_: str | None = None) -> Markup:
-    return tag("text", told, x=f"{x:.1f}", y=f"{y:.1f}", text_anchor=anchor, class_=class_)
-
-
-def _spoken(title: str, lines: Sequence[Line]) -> str:
-    """What a line chart says to those who do not see it: where each line ends."""
-    ends = [(line.name, [y for y in line.y if np.isfinite(y)]) for line in lines]
-    return f"{title}: " + "; ".join(f"{name}, at the end {y[-1]:.4g}" for name, y in ends if y)
+    Nothing is lost: its groups transform nothing, and our charts clip nothing.
+    """
+    svg, link = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}href"
+    symbols = {node.get("id"): node.get("d", "") for node in root.iter(f"{svg}path") if node.get("id")}
+    shapes = []
+    for node in root.iter():
+        tag = node.tag.removeprefix(svg)
+        drawn = tag in ("use", "text") or (tag == "path" and node.get("d"))
+        if not drawn or node.get("id"):
+            continue
+        pairs = (pair.split(": ", 1) for pair in node.get("style", "").split("; ") if pair)
+        attributes = {name: PALETTE.get(value, value) for name, value in pairs if "font" not in name}
+        if attributes == {"fill": "none"}:
+            continue
+        if tag == "use":
+            attributes["d"] = symbols[node.get(link, "")[1:]]
+            attributes["transform"] = f"translate({node.get('x')} {node.get('y')})"
+        else:
+            attributes |= {name: value for name in ("d", "x", "y") if (value := node.get(name))}
+            if tag == "text" and "rotate(-0" not in (transform := node.get("transform", "")):
+                attributes["transform"] = transform
+        for name in attributes.keys() & {"d", "x", "y", "transform"}:
+            short = re.sub(r"\d+\.\d+", lambda match: f"{float(match[0]):.1f}", attributes[name])
+            attributes[name] = " ".join(short.split())
+        shapes.append(("text" if tag == "text" else "path", attributes, (node.text or "").strip()))
+    return shapes

@@ -1,7 +1,7 @@
-// Inverted dropout. A value has one uniform u, and is dropped when u < rate: the same u serves every rate, so
-// that a value, once dropped, stays dropped as the rate rises.
+// Inverted dropout. Each value has one uniform u and is dropped if u < rate. Every rate uses the same u, so a
+// dropped value stays dropped as the rate rises.
 
-/** Random numbers in [0, 1) that depend on the seed alone (mulberry32). */
+/** n uniform random numbers in [0, 1), a pure function of the seed (mulberry32). */
 function uniforms(seed, n) {
   let state = seed >>> 0;
   return Float64Array.from({ length: n }, () => {
@@ -12,14 +12,14 @@ function uniforms(seed, n) {
   });
 }
 
-/** What dropout makes of values: Float32Array of 0 and value / (1 - rate). */
+/** Apply inverted dropout: 0 where u < rate, else value / (1 - rate). */
 function invertedDropout(values, u, rate) {
   return values.map((value, i) => (u[i] < rate ? 0 : value / (1 - rate)));
 }
 
 const mean = (values) => values.reduce((a, b) => a + b, 0) / values.length;
 
-/** Standard deviation over masks of the mean of what inverted dropout lets through. */
+/** Standard deviation, over masks, of the mean after inverted dropout. */
 function deviationOfMean(values, rate) {
   const squares = values.reduce((sum, value) => sum + value * value, 0);
   return Math.sqrt((squares * rate) / (1 - rate)) / values.length;

@@ -1,212 +1,153 @@
-"""What a report says of an experiment."""
+"""The sections of a report on an experiment, as data for the templates."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 
-from cnnjax.experiment.results import METRICS, Predictions, values_of
-from cnnjax.report import spread
-from cnnjax.report.html import mistakes
-from cnnjax.report.html.charts import Estimate, Line, chart, forest, key
-from cnnjax.report.html.markup import Markup, facts, join, picture, table, tag
-from cnnjax.report.html.subjects import CLASSES, Experiment, Finding, Reproduced
+from cnnjax import plots
+from cnnjax.experiment.results import METRICS, values_of
+from cnnjax.report import confusion_table, spread, worst_pairs
+from cnnjax.report.html.charts import Chart, chart
+from cnnjax.report.html.encoding import png_uri
+from cnnjax.report.html.run_sections import IMAGES
+from cnnjax.report.html.subjects import CLASSES, Experiment, Record
 from cnnjax.report.html.words import digits_for, interval, number, title
 from cnnjax.stats import summarise
-from cnnjax.stats.intervals import t_interval
 
 FINAL = {"val_accuracy": 100.0, "val_loss": 1.0, "test_accuracy": 100.0, "test_loss": 1.0}
-CURVES = {"val_loss": "Validation loss", "val_accuracy": "Validation accuracy"}
+CURVES = ("val_loss", "val_accuracy")
 
 
-def lead(experiment: Experiment) -> Markup:
-    """What it was and what may be concluded."""
-    if not experiment.finished:
-        told = (
-            "Not finished: it has left no summary.json. What is below comes from the seeds that are complete."
-        )
-        return tag("p", told, class_="lead")
-    protocols = [told for place, told in experiment.sentences.items() if place[-1] == "protocol"]
-    return join(_told(experiment, (), "lead"), *(tag("p", told, class_="note") for told in protocols))
-
-
-def findings(experiment: Experiment) -> Markup:
-    """Tables with intervals: every comparison of the summary, or of what there is so far."""
-    known = experiment.findings if experiment.finished else list(_so_far(experiment))
-    parts: list[Markup] = []
-    for place, group in groupby(known, key=lambda finding: finding.place[:-1]):
-        parts += [tag("h3", " · ".join(place)), _told(experiment, place)] if place else []
-        for finding in group:
-            parts += [_finding(finding), _told(experiment, finding.place)]
-    for place, group in groupby(experiment.reproduced, key=lambda one: one.place[:-1]):
-        parts.append(_reproduced(" · ".join(place), list(group)))
-    questions = [(place, told) for place, told in experiment.sentences.items() if "answers" in place]
-    for where, group in groupby(questions, key=lambda question: question[0][:-2]):
-        asked = [tag("div", tag("dt", place[-1]), tag("dd", told)) for place, told in group]
-        heading = " · ".join(("What readers asked", *where))
-        parts += [tag("h3", heading), tag("dl", *asked, class_="answers")]
-    return join(*parts)
-
-
-def curves(experiment: Experiment) -> Markup | None:
-    """Means over seeds with their 95% t intervals, and the last epoch as a table; None without rows."""
-    if not experiment.rows:
-        return None
-    parts: list[Markup] = []
-    for group, arms in _groups(experiment).items():
-        metrics = {name: told for name, told in CURVES.items() if _measured(experiment, arms, name)}
-        if not metrics:
-            continue
-        lines = {metric: _lines(experiment, arms, group, metric) for metric in metrics}
-        charts = (chart(lines[m], told, from_zero="loss" in m) for m, told in metrics.items())
-        parts += [
-            *([tag("h3", group)] if group else []),
-            key(next(iter(lines.values()))),
-            tag("div", *charts, class_="pair-of-charts"),
-            _final(experiment, arms, group),
-        ]
-    if not parts:
-        return None
-    note = (
-        "Lines are means over seeds, bands their 95% t intervals; a seed that has not finished is left out."
-    )
-    return join(tag("p", note), *parts)
-
-
-def confused(experiment: Experiment) -> Markup | None:
-    """The pairs that the networks of the first arm confuse most; None without predictions."""
-    if experiment.test is None:
-        return None
-    classes = CLASSES[str(experiment.protocol.get("dataset", "mnist"))]
-    parts: list[Markup] = []
-    for group, arms in _groups(experiment).items():
-        said: dict[str, Predictions] = {
-            _short(arm, group): experiment.predictions[arm] for arm in arms if arm in experiment.predictions
-        }
-        if said:
-            first = next(iter(said))
-            told = f"The images are those that the networks of “{first}” mistake."
-            parts += [tag("h3", group)] if group else []
-            parts += [
-                tag("p", told),
-                mistakes.pairs(said[first], experiment.test, classes),
-                mistakes.by_arm(said, experiment.test, classes),
-            ]
-    return join(*parts)
-
-
-def figures(experiment: Experiment) -> Markup | None:
-    """The figures that it drew itself, but those that are above already; None without any."""
-    drawn = {f"{metric}.png" for metric in CURVES} if experiment.rows else set()
-    left = {
-        name: content
-        for name, content in experiment.figures.items()
-        if name not in drawn and not (experiment.predictions and name.endswith("confused.png"))
+def lead(experiment: Experiment) -> dict[str, Any]:
+    """The conclusion and the protocol."""
+    return {
+        "finished": experiment.finished,
+        "conclusion": experiment.sentences.get(("conclusion",), ""),
+        "protocols": [text for keys, text in experiment.sentences.items() if keys[-1] == "protocol"],
     }
-    shown = [
-        tag("figure", picture(content, title(name.removesuffix(".png"))), tag("figcaption", name))
-        for name, content in left.items()
+
+
+def results(experiment: Experiment) -> dict[str, Any]:
+    """Every comparison of summary.json, or of the finished seeds, with tables and intervals."""
+    comparisons = experiment.comparisons if experiment.finished else _so_far(experiment)
+    reproductions = groupby(experiment.reproductions, key=lambda record: record[0][:-1])
+    return {
+        "comparisons": [_comparison(*record) for record in comparisons],
+        "reproductions": [(keys, [_reproduction(*one) for one in group]) for keys, group in reproductions],
+        "answers": [(keys, text) for keys, text in experiment.sentences.items() if "answers" in keys],
+    }
+
+
+def curves(experiment: Experiment) -> list[dict[str, Any]]:
+    """Learning curves and the metrics of the last epoch, for each group of arms."""
+    groups = []
+    for group, arms in _groups(experiment).items():
+        metrics = [metric for metric in CURVES if _measured(experiment, arms, metric)]
+        if metrics:
+            charts = [_curve(experiment, arms, group, metric) for metric in metrics]
+            heads, rows = _final(experiment, arms, group)
+            groups.append({"name": group, "charts": charts, "heads": heads, "rows": rows})
+    return groups
+
+
+def confusions(experiment: Experiment) -> list[dict[str, Any]]:
+    """The pairs that the networks of the first arm confuse most, for each group of arms."""
+    groups, test = [], experiment.test
+    for group, arms in _groups(experiment).items():
+        stored = [arm for arm in arms if arm in experiment.predictions]
+        predictions = {_short(arm, group): experiment.predictions[arm] for arm in stored}
+        if predictions and test is not None:
+            classes = CLASSES[str(experiment.protocol.get("dataset", "mnist"))]
+            first, of_first = next(iter(predictions.items()))
+            pairs = worst_pairs(of_first, test, IMAGES, classes=len(classes))
+            heads, rows = confusion_table(predictions, test, classes)
+            groups.append({"name": group, "first": first, "pairs": pairs, "heads": heads, "rows": rows})
+            groups[-1] |= {"images": test.images, "classes": classes}
+    return groups
+
+
+def figures(experiment: Experiment) -> list[tuple[str, str, str]]:
+    """Title, data URI and file name of each figure in the directory that the page does not show already."""
+    shown = {f"{metric}.png" for metric in CURVES} if experiment.rows else set()
+    return [
+        (title(name.removesuffix(".png")), png_uri(content), name)
+        for name, content in experiment.figures.items()
+        if name not in shown and not (experiment.predictions and name.endswith("confused.png"))
     ]
-    return tag("div", *shown, class_="figures") if shown else None
 
 
-def record(experiment: Experiment) -> Markup:
-    """protocol.json, a line an entry."""
-
-    def flat(value: Any) -> str:
-        if isinstance(value, dict):
-            return ", ".join(f"{name} {flat(inner)}" for name, inner in value.items())
-        # A module's repr has a line for each field, after a comment.
-        lines = [line.strip() for line in str(value).splitlines() if not line.strip().startswith("#")]
-        return ", ".join(lines).replace("(, ", "(").replace(", )", ")")
-
-    return facts({name.replace("_", " "): flat(value) for name, value in experiment.protocol.items()})
-
-
-def _told(experiment: Experiment, place: tuple[str, ...], class_: str | None = None) -> Markup:
-    """What the summary concludes at this place, if anything."""
-    told = experiment.sentences.get((*place, "conclusion"))
-    return Markup() if told is None else tag("p", told, class_=class_)
-
-
-def _finding(finding: Finding) -> Markup:
-    name = finding.place[-1] if finding.place else ""
+def _comparison(keys: tuple[str, ...], record: Mapping[str, Any]) -> dict[str, Any]:
+    name, arms, contrasts = keys[-1] if keys else "", record["arms"], record["contrasts"]
     points = "accuracy" in name or name.startswith("lost_at")
-    scale, unit = (100.0, "points") if points else (1.0, "")
-    contrasts = {c["arm"]: c for c in finding.contrasts}
-    ends = [c[bound] for c in finding.contrasts for bound in ("difference", "low", "high")]
-    digits = 2 if points else max(digits_for(ends), digits_for(arm["sd"] for arm in finding.arms))
-    reference = finding.arms[0]["name"] if finding.arms else ""
-
-    def scaled(value: float | None) -> float | None:
-        return None if value is None else scale * value
-
-    def told(c: Mapping[str, Any]) -> str:
-        span = interval(scaled(c["low"]), scaled(c["high"]), digits, sign=True)
-        return f"{number(scaled(c['difference']), digits, sign=True)} [{span}]"
-
-    heads = ["arm", "seeds", "mean ± sd", f"difference to {reference} [95% interval]", "p", "p, corrected"]
-    rows: list[list[object]] = []
-    for arm in finding.arms:
-        mean = f"{number(scaled(arm['mean']), digits)} ± {number(scaled(arm['sd']), digits)}"
-        gone = f" ({arm['diverged']} diverged)" if arm.get("diverged") else ""
-        contrast = contrasts.get(arm["name"])
-        rows.append(
-            [
-                arm["name"],
-                f"{arm['n']}{gone}",
-                mean + ("%" if points else ""),
-                *(
-                    ["reference", "", ""]
-                    if contrast is None
-                    else [told(contrast), number(contrast["p"], 3), number(contrast["p_holm"], 3)]
-                ),
-            ]
-        )
-    estimates = [
-        Estimate(c["arm"], scaled(c["difference"]), scaled(c["low"]), scaled(c["high"]), told(c))
-        for c in finding.contrasts
+    scale, sign = (100.0, "%") if points else (1.0, "")
+    bounds = np.array([[c[k] for k in ("difference", "low", "high")] for c in contrasts], float)
+    digits = 2 if points else max(digits_for(bounds.ravel()), digits_for(arm["sd"] for arm in arms))
+    bounds = scale * bounds.reshape(-1, 3)
+    reference = arms[0]["name"] if arms else ""
+    differences = {
+        c["arm"]: f"{number(mean, digits, sign=True)} [{interval(low, high, digits, sign=True)}]"
+        for c, (mean, low, high) in zip(contrasts, bounds, strict=True)
+    }
+    tests = {c["arm"]: [differences[c["arm"]], number(c["p"], 3), number(c["p_holm"], 3)] for c in contrasts}
+    rows = [
+        [
+            arm["name"],
+            f"{arm['n']}" + (f" ({arm['diverged']} diverged)" if arm.get("diverged") else ""),
+            _mean(arm, digits, scale) + sign,
+            *tests.get(arm["name"], ["reference", "", ""]),
+        ]
+        for arm in arms
     ]
-    what = title(name)
-    drawn = forest(estimates, f"{what}: difference to {reference}{', ' + unit if unit else ''}")
-    return tag("div", table(heads, rows, what, "cards"), drawn if estimates else None, class_="finding")
+    section = {"keys": keys, "title": title(name), "reference": reference, "rows": rows, "charts": []}
+    if contrasts:
+        drawn = chart(
+            f"{title(name)}: difference to {reference}{', points' if points else ''}",
+            lambda axis: plots.draw_differences(axis, list(differences), *bounds.T),
+            height=0.45 + 0.45 * len(contrasts),
+            description="; ".join(f"{arm}: {difference}" for arm, difference in differences.items()),
+        )
+        section["charts"].append(drawn)
+    return section
 
 
-def _reproduced(group: str, records: Sequence[Reproduced]) -> Markup:
-    heads = ["measure", "published", "ours, mean ± sd", "runs", "95% interval of one more run", "within"]
-    rows: list[list[object]] = []
-    for place, r in records:
-        digits = digits_for([r["sd"]])
-        within = {True: "yes", False: "no"}.get(r["within"], "")
-        span = interval(r["low"], r["high"], digits)
-        mean = f"{number(r['mean'], digits)} ± {number(r['sd'], digits)}"
-        rows.append([place[-1], number(r["published"], 4), mean, r["n"], span, within])
-    return table(heads, rows, group, "cards")
+def _reproduction(keys: tuple[str, ...], record: Mapping[str, Any]) -> list[object]:
+    digits = digits_for([record["sd"]])
+    span = interval(record["low"], record["high"], digits)
+    within = {True: "yes", False: "no"}.get(record["within"], "")
+    return [keys[-1], number(record["published"]), _mean(record, digits), record["n"], span, within]
 
 
-def _so_far(experiment: Experiment) -> Iterator[Finding]:
-    """Comparisons of the seeds that every arm of a group has finished."""
+def _mean(record: Mapping[str, Any], digits: int, scale: float = 1.0) -> str:
+    mean, sd = (None if record[key] is None else scale * record[key] for key in ("mean", "sd"))
+    return f"{number(mean, digits)} ± {number(sd, digits)}"
+
+
+def _so_far(experiment: Experiment) -> Iterator[Record]:
+    """Compare the arms of each group on the seeds that all of them have finished."""
     for group, arms in _groups(experiment).items():
         for metric in CURVES:
             values = _values(experiment, arms, metric)[:, :, -1]
             values = values[:, np.isfinite(values).all(axis=0)]
             if values.shape[1]:
                 names = [_short(arm, group) for arm in arms]
-                found = summarise(values, names, higher_is_better="loss" not in metric).as_dict()
-                place = (group, metric) if group else (metric,)
-                yield Finding(place, found["arms"], found["contrasts"])
+                summary = summarise(values, names, higher_is_better="loss" not in metric)
+                yield ((group, metric) if group else (metric,)), summary.as_dict()
 
 
 def _groups(experiment: Experiment) -> dict[str, list[str]]:
-    """Arms by what their names say before a comma, where all have one: networks, of which each has arms."""
+    """Group arms by network: the part of their names before a comma, or "" if a name has no comma."""
     arms = list(dict.fromkeys(arm for arm, _, _ in experiment.rows))
+    if not arms:
+        return {}
     if not all(", " in arm for arm in arms):
         return {"": arms}
     groups: dict[str, list[str]] = {}
     for arm in arms:
         groups.setdefault(arm.split(", ")[0], []).append(arm)
-    order = {finding["name"]: i for one in experiment.findings for i, finding in enumerate(one.arms)}
+    order = {arm["name"]: i for _, record in experiment.comparisons for i, arm in enumerate(record["arms"])}
     return {
         name: sorted(of, key=lambda arm: order.get(_short(arm, name), len(order)))
         for name, of in groups.items()
@@ -218,7 +159,7 @@ def _short(arm: str, group: str) -> str:
 
 
 def _values(experiment: Experiment, arms: Sequence[str], metric: str) -> np.ndarray:
-    """float[arms, seeds, epochs]."""
+    """Return float[arms, seeds, epochs], NaN where there is no row."""
     cells = [cell for cell in experiment.rows if cell[0] in arms]
     seeds, epochs = sorted({seed for _, seed, _ in cells}), max(epoch for _, _, epoch in cells)
     return values_of(experiment.rows, metric, arms, seeds, epochs)
@@ -228,30 +169,24 @@ def _measured(experiment: Experiment, arms: Sequence[str], metric: str) -> bool:
     return bool(np.isfinite(_values(experiment, arms, metric)).any())
 
 
-def _lines(experiment: Experiment, arms: Sequence[str], group: str, metric: str) -> list[Line]:
-    lines = []
-    for i, (arm, every) in enumerate(zip(arms, _values(experiment, arms, metric), strict=True)):
-        epochs = np.flatnonzero(np.isfinite(every).any(axis=0))
-        values = every[:, : epochs[-1] + 1] if len(epochs) else every[:, :0]
-        values = values[np.isfinite(values).all(axis=1)]
-        if not len(values):
-            continue
-        mean, half, _ = t_interval(values, axis=0)
-        name = f"{_short(arm, group)} (n = {len(values)})"
-        x = np.arange(1, values.shape[1] + 1)
-        # Of few seeds an interval may reach beyond what there is.
-        most = 1.0 if "accuracy" in metric else np.inf
-        band = np.clip((mean - half, mean + half), 0.0, most) if len(values) > 1 else ((), ())
-        lines.append(Line(name, x, mean, i, False, *band))
-    return lines
+def _curve(experiment: Experiment, arms: Sequence[str], group: str, metric: str) -> Chart:
+    values, names = _values(experiment, arms, metric), [_short(arm, group) for arm in arms]
+
+    def draw(axis: Axes) -> None:
+        # The interval of a few seeds may go beyond the values that are possible.
+        limits = (0, 1 if "accuracy" in metric else np.inf)
+        plots.draw_bands(axis, np.arange(1, values.shape[2] + 1), values, names, limits=limits)
+        if "loss" in metric:
+            axis.set_ylim(bottom=0)
+
+    return chart(title(metric), draw)
 
 
-def _final(experiment: Experiment, arms: Sequence[str], group: str) -> Markup:
-    shown = {m: s for m, s in FINAL.items() if m in METRICS and _measured(experiment, arms, m)}
-    heads = ["arm", *(title(m) + (", %" if scale > 1 else "") for m, scale in shown.items())]
-    rows: list[list[object]] = []
+def _final(experiment: Experiment, arms: Sequence[str], group: str) -> tuple[list[str], list[list[str]]]:
+    metrics = [m for m in FINAL if m in METRICS and _measured(experiment, arms, m)]
+    heads = ["arm", *(title(m) + (", %" if FINAL[m] > 1 else "") for m in metrics)]
+    rows = []
     for arm in arms:
-        last = [scale * _values(experiment, [arm], m)[0, :, -1] for m, scale in shown.items()]
-        told = [spread(v, 2 if s > 1 else 4) for v, s in zip(last, shown.values(), strict=True)]
-        rows.append([_short(arm, group), *told])
-    return table(heads, rows, "At the last epoch: mean ± sd over seeds", "cards")
+        last = {m: FINAL[m] * _values(experiment, [arm], m)[0, :, -1] for m in metrics}
+        rows.append([_short(arm, group), *(spread(v, 2 if FINAL[m] > 1 else 4) for m, v in last.items())])
+    return heads, rows

@@ -1,6 +1,6 @@
-// An example on its way through the layers: kernels, and the maps that convolution, pooling and dropout make.
+// Inside the network: kernels, and the outputs of convolution, pooling and dropout for one image.
 
-/** The image that is looked at: one of the test images, or the drawing. */
+/** The chosen image: an example, or the drawing. */
 function chosenImage() {
   if (state.example === "drawing") return digitise(state.strokes);
   return state.network.examples[state.example].image;
@@ -33,7 +33,7 @@ function showExamples() {
   );
 }
 
-/** Where dropout acts: its place among the layers, and what comes in, as rows, columns and channels. */
+/** All activations, the index of the last dropout layer, and its input with the shape before flattening. */
 function dropoutSite(network, image) {
   const steps = activations(network.layers, { shape: network.input, values: image });
   const at = network.layers.findLastIndex((layer) => layer.kind === "dropout");
@@ -49,14 +49,14 @@ function showLayers() {
     if (layer.kind !== "conv") return;
     const after = network.layers.slice(i + 1);
     const next = after.findIndex(({ kind }) => kind === "conv" || kind === "dense");
-    const shown = [{ told: `convolution, ${layer.activation}`, ...site.steps[i] }];
+    const shown = [{ label: `convolution, ${layer.activation}`, ...site.steps[i] }];
     after.slice(0, next).forEach(({ kind, reduce }, j) => {
       const step = site.steps[i + 1 + j];
-      if (kind === "pool") shown.push({ told: `${reduce} pooling`, ...step });
+      if (kind === "pool") shown.push({ label: `${reduce} pooling`, ...step });
       if (kind === "dropout") {
         const u = uniforms(state.seed, step.values.length);
         const values = invertedDropout(step.values, u, state.rate);
-        shown.push({ told: `dropout, rate ${state.rate.toFixed(2)}`, shape: shown.at(-1).shape, values });
+        shown.push({ label: `dropout, rate ${state.rate.toFixed(2)}`, shape: shown.at(-1).shape, values });
       }
     });
     blocks.push(block(layer, shown, blocks.length + 1));
@@ -67,8 +67,8 @@ function showLayers() {
 function block(layer, shown, number) {
   const [rows, columns, inputs, outputs] = layer.kernel;
   const strongest = largest(layer.weights);
-  const map = (values, width, height, most, told) => {
-    const canvas = element("canvas", { role: "img", "aria-label": told });
+  const map = (values, width, height, most, label) => {
+    const canvas = element("canvas", { role: "img", "aria-label": label });
     paint(canvas, values, width, height, most);
     return canvas;
   };
@@ -79,12 +79,12 @@ function block(layer, shown, number) {
     });
     const maps = shown.map((step) => {
       const [high, wide] = step.shape;
-      return map(channel(step, k), wide, high, largest(step.values), `${step.told}, channel ${k + 1}`);
+      return map(channel(step, k), wide, high, largest(step.values), `${step.label}, channel ${k + 1}`);
     });
     return element("div", { class: "channel" }, element("div", { class: "kernels" }, ...kernels), ...maps);
   });
   const steps = [`${outputs} kernels of ${rows} × ${columns}${inputs > 1 ? ` × ${inputs}` : ""}`];
-  steps.push(...shown.map(({ told, shape }) => `${told}: ${shape.join(" × ")}`));
+  steps.push(...shown.map(({ label, shape }) => `${label}: ${shape.join(" × ")}`));
   const channels = element("div", { class: "channels" }, ...strips);
   channels.style.setProperty("--across", Math.min(outputs, 10));
   channels.style.setProperty("--across-narrow", outputs > 6 ? 5 : 3);

@@ -1,6 +1,6 @@
-// Dropout by hand: a rate and a mask, what they let through, and the mean at every rate.
+// Dropout by hand: input, mask and output at one rate, and the mean at every rate.
 
-/** Channels beside and below one another, with a line of nothing between them. */
+/** Paint the channels in two rows, one pixel apart. */
 function mosaic(canvas, shape, values, most) {
   const [high, wide, channels] = shape;
   const across = Math.ceil(channels / 2);
@@ -27,10 +27,10 @@ function showDropout() {
   mosaic($("mask"), shape, mask, 1);
   mosaic($("after"), shape, after, largest(values));
   const [whole, left] = [mean(values), mean(after)];
-  $("rate-told").textContent = rate.toFixed(2);
-  $("before-told").textContent = `${values.length.toLocaleString("en")} values, mean ${whole.toFixed(3)}`;
-  $("mask-told").textContent = `${kept.toLocaleString("en")} kept, ${percent(kept / values.length)}`;
-  $("after-told").textContent = `times ${(1 / (1 - rate)).toFixed(2)}, mean ${left.toFixed(3)}`;
+  $("rate-value").textContent = rate.toFixed(2);
+  $("before-value").textContent = `${values.length.toLocaleString("en")} values, mean ${whole.toFixed(3)}`;
+  $("mask-value").textContent = `${kept.toLocaleString("en")} kept, ${percent(kept / values.length)}`;
+  $("after-value").textContent = `times ${(1 / (1 - rate)).toFixed(2)}, mean ${left.toFixed(3)}`;
   $("rate").setAttribute("aria-valuetext", `${rate.toFixed(2)}: ${kept} values kept, mean ${left.toFixed(3)}`);
   showMeans(values, u);
   clearTimeout(counting);
@@ -45,7 +45,7 @@ function showMeans(values, u) {
   const y = (value) => (height - bottom) * (1 - Math.min(1, Math.max(0, value / top)));
   const path = (points, attributes) =>
     element("svg:path", { d: `M${points.map(([a, b]) => `${x(a).toFixed(1)} ${y(b).toFixed(1)}`).join("L")}`, ...attributes });
-  const text = (told, at, line, anchor) => element("svg:text", { x: at, y: line, "text-anchor": anchor }, told);
+  const text = (content, x, y, anchor) => element("svg:text", { x, y, "text-anchor": anchor }, content);
   const kept = (rate) => values.reduce((sum, value, i) => sum + (u[i] < rate ? 0 : value), 0) / values.length;
   const spread = (rate) => 1.96 * deviationOfMean(values, rate);
   const drops = RATES.map((rate) => [rate, kept(rate)]);
@@ -68,19 +68,18 @@ function showMeans(values, u) {
     ring(now, "c1"),
     ring(now / (1 - state.rate), "c0"),
   );
-  const told = `At rate ${state.rate.toFixed(2)}: ${(now / (1 - state.rate)).toFixed(3)} divided, ${now.toFixed(3)} not`;
-  svg.setAttribute("aria-label", told);
+  const summary = `At rate ${state.rate.toFixed(2)}: ${(now / (1 - state.rate)).toFixed(3)} divided, ${now.toFixed(3)} not`;
+  svg.setAttribute("aria-label", summary);
   $("means").replaceChildren(svg);
 }
 
-/** What the layers after dropout answer under this mask, and under many. */
+/** Show the prediction under this mask, and how many of MASKS masks leave it unchanged. */
 function showAnswers(at, values) {
   const { network, rate, seed } = state;
   const rest = network.layers.slice(at + 1);
   const under = (number) => {
     const masked = invertedDropout(values, uniforms(number, values.length), rate);
-    const said = rest.length ? activations(rest, { shape: [values.length], values: masked }).at(-1).values : masked;
-    return softmax(said);
+    return softmax(logitsAfter(rest, masked));
   };
   const best = (shares) => shares.indexOf(Math.max(...shares));
   const whole = best(logitsAfter(rest, values));
@@ -88,8 +87,8 @@ function showAnswers(at, values) {
   const same = Array.from({ length: MASKS }, (_, i) => best(under(seed + i)) === whole).filter(Boolean).length;
   const name = (i) => network.classes[i];
   $("under-masks").textContent =
-    `Without dropout the network answers ${name(whole)}. Under this mask it answers ${name(best(mine))}, with ` +
-    `${percent(Math.max(...mine))}; of ${MASKS} masks at this rate, ${same} leave the answer as it is.`;
+    `Without dropout the network predicts ${name(whole)}; with this mask, ${name(best(mine))} ` +
+    `(${percent(Math.max(...mine))}). The prediction is the same for ${same} of ${MASKS} masks at this rate.`;
 }
 
 const logitsAfter = (layers, values) => activations(layers, { shape: [values.length], values }).at(-1).values;

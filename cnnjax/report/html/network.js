@@ -1,5 +1,5 @@
-// The network of a run, evaluated from its weights. An image is a Float32Array in [0, 1], row by row;
-// inside the network, values lie as JAX has them: rows, columns, channels.
+// Evaluates the network of a run from its weights. An image is a Float32Array of pixels in [0, 1], row by row;
+// activations are laid out as in JAX: rows, columns, channels.
 
 const ACTIVATIONS = {
   none: (v) => v,
@@ -20,12 +20,12 @@ const REDUCTIONS = {
 
 const count = (shape) => shape.reduce((a, b) => a * b, 1);
 
-/** Base64 of little-endian bytes, as Python wrote them. */
+/** Decode base64. */
 function bytesOf(text) {
   return Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
 }
 
-/** Give every layer of a record its part of the weights, which follow one another. */
+/** Decode the weights and divide them among the layers. */
 function readNetwork(record) {
   const weights = new Float32Array(bytesOf(record.weights).buffer);
   let at = 0;
@@ -69,24 +69,15 @@ function convolution(layer, { shape, values }) {
   return { shape: [high, wide, outputs], values: out };
 }
 
-function pooling(layer, { shape, values }) {
+function pooling({ window: size, reduce }, { shape, values }) {
   const [height, width, channels] = shape;
-  const size = layer.window;
   const [high, wide] = [Math.floor(height / size), Math.floor(width / size)];
-  const reduce = REDUCTIONS[layer.reduce];
-  const out = new Float32Array(high * wide * channels);
-  const window = new Float64Array(size * size);
-  for (let y = 0; y < high; y++) {
-    for (let x = 0; x < wide; x++) {
-      for (let c = 0; c < channels; c++) {
-        for (let i = 0; i < size * size; i++) {
-          const [row, column] = [y * size + Math.floor(i / size), x * size + (i % size)];
-          window[i] = values[(row * width + column) * channels + c];
-        }
-        out[(y * wide + x) * channels + c] = reduce(window);
-      }
-    }
-  }
+  const inWindow = Array.from({ length: size * size }, (_, i) => Math.floor(i / size) * width + (i % size));
+  const out = Float32Array.from({ length: high * wide * channels }, (_, i) => {
+    const [y, x, c] = [Math.floor(i / channels / wide), Math.floor(i / channels) % wide, i % channels];
+    const corner = y * size * width + x * size;
+    return REDUCTIONS[reduce](inWindow.map((at) => values[(corner + at) * channels + c]));
+  });
   return { shape: [high, wide, channels], values: out };
 }
 
@@ -105,12 +96,12 @@ const LAYERS = {
   scale: (layer, { shape, values }) => ({ shape, values: values.map((v) => v * layer.factor) }),
   conv: convolution,
   pool: pooling,
-  dropout: (_, x) => x, // the inverted form leaves evaluation alone
+  dropout: (_, x) => x, // inverted dropout does nothing in evaluation
   flatten: (_, { values }) => ({ shape: [values.length], values }),
   dense,
 };
 
-/** What each of the layers makes of x, in order. */
+/** The output of every layer, in order. */
 function activations(layers, x) {
   return layers.map((layer) => (x = LAYERS[layer.kind](layer, x)));
 }

@@ -1,4 +1,4 @@
-// The pad: strokes by mouse, finger or keys, and the answer of the network beside them.
+// The drawing pad: strokes by mouse, touch or keyboard, and the prediction for them.
 
 const pad = $("pad");
 
@@ -78,18 +78,14 @@ pad.addEventListener("blur", () => {
   drawPad();
 });
 
-function undo() {
-  state.strokes.pop();
+function replaceStrokes(strokes) {
+  state.strokes = strokes;
   state.pen.down = false;
   redraw();
 }
 
-function clear() {
-  state.strokes = [];
-  state.pen.down = false;
-  redraw();
-}
-
+const undo = () => replaceStrokes(state.strokes.slice(0, -1));
+const clear = () => replaceStrokes([]);
 $("undo").addEventListener("click", undo);
 $("clear").addEventListener("click", clear);
 
@@ -103,7 +99,7 @@ function redraw() {
 }
 
 let speaking = 0;
-/** Tell screen readers, once nothing has changed for a while. */
+/** Announce a text to screen readers, once nothing has changed for half a second. */
 function say(text) {
   clearTimeout(speaking);
   speaking = setTimeout(() => ($("spoken").textContent = text), 500);
@@ -126,10 +122,10 @@ function answer() {
       ? [element("strong", {}, network.classes[best]), element("span", {}, percent(shares[best]))]
       : [element("span", {}, "The answer appears here.")]),
   );
-  const told = image ? `It sees ${network.classes[best]}, ${percent(shares[best])}.` : "Nothing is drawn.";
-  $("seen").setAttribute("aria-label", `What the network sees. ${told}`);
+  const verdict = image ? `It sees ${network.classes[best]}, ${percent(shares[best])}.` : "Nothing is drawn.";
+  $("seen").setAttribute("aria-label", `What the network sees. ${verdict}`);
   $("pen").textContent = state.pen.down ? "pen down" : "";
-  if (image) say(told);
+  if (image) say(verdict);
   choose(image ? "drawing" : state.example === "drawing" ? 0 : state.example);
 }
 

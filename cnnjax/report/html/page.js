@@ -1,4 +1,4 @@
-// The page: what is drawn or chosen goes through the network, and everything that shows it follows.
+// State and helpers that all scripts of the page share.
 
 const $ = (id) => document.getElementById(id);
 const report = JSON.parse($("report-data").textContent);
@@ -18,7 +18,7 @@ function element(name, attributes = {}, ...children) {
 const percent = (share) => `${(100 * share).toFixed(1)}%`;
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
-/** Show values row by row: the larger, the more ink; negative ones in the cold colour. */
+/** Paint values on a canvas, row by row: opacity is the magnitude relative to `most`, colour is the sign. */
 function paint(canvas, values, width, height, most) {
   canvas.width = width;
   canvas.height = height;

@@ -1,4 +1,4 @@
-"""What a report says of runs."""
+"""The sections of a report on runs, as data for the templates."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -6,154 +6,106 @@ from itertools import groupby
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 
+from cnnjax import plots
 from cnnjax.data.published import published_history
 from cnnjax.experiment.results import Predictions
 from cnnjax.models import parameter_count
-from cnnjax.report.html import mistakes
-from cnnjax.report.html.charts import Line, chart, key
-from cnnjax.report.html.markup import Markup, facts, join, table, tag
+from cnnjax.plots.style import epoch_axis, line_style
+from cnnjax.report import worst_pairs
+from cnnjax.report.html.charts import Chart, chart
 from cnnjax.report.html.subjects import CLASSES, Run
-from cnnjax.report.html.words import DASH, DATASETS, interval, number, percent, several
+from cnnjax.report.html.words import DASH, interval, number, percent, title
 from cnnjax.runs.programs import confusion
+from cnnjax.stats.confusion import confused_pairs, pair_sentence
 from cnnjax.stats.intervals import t_interval, wilson_interval
 
-SPLITS = (("", "training"), ("val_", "validation"))
+IMAGES = 6
+"""Mistakes shown of each confused pair."""
 
 
-def lead(run: Run) -> Markup:
-    """The run in two sentences."""
+def lead(run: Run) -> dict[str, Any]:
+    """The network, its training and its test accuracy."""
     right, n = _right(run), len(run.test.labels)
-    low, high = wilson_interval(right, n)
-    epochs = several(len(run.history), "epoch")
-    asked = "" if len(run.history) == run.config.epochs else f" of {run.config.epochs}"
-    kept = f", each of its flattened features dropped with probability {run.config.dropout_rate:g}"
-    return tag(
-        "p",
-        f"{several(parameter_count(run.params), 'weight')}, trained for {epochs}{asked} on "
-        f"{several(run.train_images, 'image')} of {DATASETS[run.config.dataset]}"
-        f"{kept if run.config.dropout_rate else ' without dropout'}. It gets ",
-        tag("strong", percent(right / n)),
-        f" of the {several(n, 'test image')} right, with a 95% interval from {percent(low)} to "
-        f"{percent(high)}.",
-        class_="lead",
-    )
+    return {
+        "run": run,
+        "weights": parameter_count(run.params),
+        "accuracy": right / n,
+        "interval": wilson_interval(right, n),
+    }
 
 
-def learned(run: Run) -> Markup:
-    """The curves, what they show, and the numbers behind them."""
-    epochs = [row["epoch"] for row in run.history]
+def training(run: Run) -> dict[str, Any]:
+    """The learning curves and the numbers behind them."""
     published = published_history(run.config.model, run.config.dataset, run.config.dropout_rate) or []
-    published = published[: max(len(epochs), 2)]
-
-    def lines(metric: str) -> list[Line]:
-        ours = [
-            Line(name, epochs, [row[prefix + metric] for row in run.history], 1 - i, dashed=not prefix)
-            for i, (prefix, name) in enumerate(SPLITS)
-        ]
-        theirs = [
-            Line(
-                f"published, {name}",
-                [row["epoch"] for row in published],
-                [row[prefix + metric] for row in published],
-                -1,
-                dashed=not prefix,
-            )
-            for prefix, name in SPLITS
-            if published
-        ]
-        return ours + theirs
-
-    best, last = min(run.history, key=lambda row: row["val_loss"]), run.history[-1]
-    told = f"The validation loss is lowest after epoch {best['epoch']:.0f}, at {best['val_loss']:.4f}"
-    told += ", the last." if best == last else f", and {last['val_loss']:.4f} at the end."
-    heads = ["epoch", "loss", "accuracy", "validation loss", "validation accuracy", "seconds"]
-    rows: list[list[object]] = [
-        [
-            f"{row['epoch']:.0f}",
-            number(row["loss"]),
-            number(row["accuracy"]),
-            number(row["val_loss"]),
-            number(row["val_accuracy"]),
-            number(row["seconds"], 1),
-        ]
-        for row in run.history
-    ]
-    return join(
-        tag("p", told),
-        key(lines("loss")),
-        tag(
-            "div",
-            chart(lines("loss"), "Loss", from_zero=True),
-            chart(lines("accuracy"), "Accuracy"),
-            class_="pair-of-charts",
-        ),
-        _final(run),
-        tag("details", tag("summary", "Every epoch"), table(heads, rows, class_="cards numbers")),
-    )
-
-
-def _final(run: Run) -> Markup:
+    published = published[: max(len(run.history), 2)]
     last, n = run.history[-1], len(run.test.labels)
-    seen = round(last["val_accuracy"] * run.val_images)
-    rows: list[list[object]] = [
-        ["training", f"{run.train_images:,}", number(last["loss"]), percent(last["accuracy"]), DASH],
-        [
-            "validation" if run.config.train_split == "part" else "validation: the test images",
-            f"{run.val_images:,}",
-            number(last["val_loss"]),
-            percent(last["val_accuracy"]),
-            _wilson(seen, run.val_images),
+    validation = "validation" if run.config.train_split == "part" else "validation: the test images"
+    spans = _wilson(round(last["val_accuracy"] * run.val_images), run.val_images), _wilson(_right(run), n)
+    return {
+        "best": min(run.history, key=lambda row: row["val_loss"]),
+        "history": run.history,
+        "charts": [
+            chart(metric.title(), lambda axis, m=metric: plots.draw_history(axis, m, run.history, published))
+            for metric in ("loss", "accuracy")
         ],
-        ["test", f"{n:,}", number(run.tested.loss), percent(run.tested.accuracy), _wilson(_right(run), n)],
+        "final": [
+            _row("training", run.train_images, last["loss"], last["accuracy"], DASH),
+            _row(validation, run.val_images, last["val_loss"], last["val_accuracy"], spans[0]),
+            _row("test", n, run.tested.loss, run.tested.accuracy, spans[1]),
+        ],
+    }
+
+
+def _row(split: str, n: int, loss: float, accuracy: float, span: str) -> list[str]:
+    return [split, f"{n:,}", number(loss), percent(accuracy), span]
+
+
+def confusions(run: Run) -> dict[str, Any]:
+    """The confused pairs, their images, and the confusion matrix of the test images."""
+    predictions, classes = Predictions.of(run.tested.logits[None]), CLASSES[run.config.dataset]
+    n = len(run.test.labels)
+    question = run.config.dataset == "mnist"  # readers of the second tutorial ask for 3 and 5
+    most = confused_pairs(run.test.labels, predictions, len(classes))
+    return {
+        "n": n,
+        "wrong": n - _right(run),
+        "images": run.test.images,
+        "pairs": worst_pairs(predictions, run.test, IMAGES, classes=len(classes)),
+        "sentence": pair_sentence(most, 3, 5, n) if question else "",
+        "matrix": _shaded(confusion(run.test.labels, run.tested.logits)),
+        "classes": classes,
+    }
+
+
+def _shaded(counts: np.ndarray) -> list[list[tuple[int, str]]]:
+    """Return counts i64[classes, classes] as rows of (count, shade): 0 to 4 for errors, else "right"."""
+    most = max(int((counts - np.diag(np.diag(counts))).max()), 1)
+    return [
+        [(int(n), "right" if row == column else str(-(-4 * int(n) // most))) for column, n in enumerate(of)]
+        for row, of in enumerate(counts)
     ]
-    note = (
-        "The interval says what other images might show. What another seed might show, it cannot say: that "
-        "takes more runs. Training figures are means over the last epoch, with dropout on and "
-        "weights still moving."
-    )
-    heads = ["images", "how many", "loss", "accuracy", "95% interval"]
-    return join(table(heads, rows, "After the last epoch", "cards"), tag("p", note, class_="note"))
 
 
-def confused(run: Run) -> Markup:
-    """Pairs, images and matrix of the test images."""
-    said, classes = Predictions.of(run.tested.logits[None]), CLASSES[run.config.dataset]
-    wrong = len(run.test.labels) - _right(run)
-    told = (
-        f"{several(wrong, 'test image')} of {len(run.test.labels):,} {'is' if wrong == 1 else 'are'} taken "
-        "for something else. Below each image: what it is, what it is taken for, and how probable that seems."
-    )
-    return join(
-        tag("p", told),
-        mistakes.pairs(said, run.test, classes),
-        mistakes.sentence(said, run.test, classes) if run.config.dataset == "mnist" else None,
-        mistakes.matrix(confusion(run.test.labels, run.tested.logits), classes),
-    )
+def record(run: Run) -> list[dict[str, Any]]:
+    """The configuration, and the lines of result.json that say where and how the run was done."""
+    if run.result is None:
+        return [asdict(run.config), {"result.json": "missing: the run is not finished"}]
+    data = run.result.get("data")
+    lines = {name: run.result.get(name) for name in ("device", "host", "python", "versions", "seconds")}
+    if isinstance(data, dict):
+        lines["data"] = {name: value for name, value in data.items() if name != "sha256"}
+        sums = data.get("sha256")
+        lines |= {
+            f"sha256 of {name}": value for name, value in (sums if isinstance(sums, dict) else {}).items()
+        }
+    return [asdict(run.config), {name: value for name, value in lines.items() if value is not None}]
 
 
-def record(run: Run) -> Markup:
-    """What was asked for, and where and with what it was done."""
-    asked = {name.replace("_", " "): value for name, value in asdict(run.config).items()}
-    done = _provenance(run.result) if run.result else {"result.json": "none: the run is not finished"}
-    return join(facts(asked), facts(done))
-
-
-def compared(runs: Sequence[Run]) -> Markup:
-    """Runs side by side: curves, and test accuracies over the seeds of one configuration."""
-
-    def lines(metric: str) -> list[Line]:
-        return [
-            Line(run.name, [row["epoch"] for row in run.history], [row[metric] for row in run.history], i)
-            for i, run in enumerate(runs)
-        ]
-
-    charts = (
-        chart(lines("val_loss"), "Validation loss", from_zero=True),
-        chart(lines("val_accuracy"), "Validation accuracy"),
-    )
-    heads = ["run", "network", "dropout", "seed", "epochs", "test loss", "test accuracy", "95% interval"]
-    rows: list[list[object]] = [
+def compared(runs: Sequence[Run]) -> dict[str, Any]:
+    """Runs side by side: learning curves, and test accuracies over the seeds of one configuration."""
+    rows = [
         [
             run.name,
             run.config.model,
@@ -166,56 +118,45 @@ def compared(runs: Sequence[Run]) -> Markup:
         ]
         for run in runs
     ]
-    return join(
-        key(lines("val_loss")),
-        tag("div", *charts, class_="pair-of-charts"),
-        table(heads, rows, "Test images", "cards"),
-        _over_seeds(runs),
-    )
+    charts = [_chart_of_runs(runs, "val_loss"), _chart_of_runs(runs, "val_accuracy")]
+    return {"charts": charts, "rows": rows, "seeds": _over_seeds(runs)}
 
 
-def _over_seeds(runs: Sequence[Run]) -> Markup | None:
-    """Mean test accuracies of configurations that differ in nothing but the seed, where there are several."""
+def _chart_of_runs(runs: Sequence[Run], metric: str) -> Chart:
+    def draw(axis: Axes) -> None:
+        for i, run in enumerate(runs):
+            epochs, values = zip(*((row["epoch"], row[metric]) for row in run.history), strict=True)
+            axis.plot(epochs, values, label=run.name, **line_style(i), markersize=4)
+        epoch_axis(axis, [row["epoch"] for run in runs for row in run.history])
+        if metric == "val_loss":
+            axis.set_ylim(bottom=0)
 
-    def same(run: Run) -> str:
+    return chart(title(metric), draw)
+
+
+def _over_seeds(runs: Sequence[Run]) -> list[list[object]]:
+    """Return mean test accuracies of runs that differ in nothing but the seed, if there are several."""
+
+    def but_for_seed(run: Run) -> str:
         return str({**asdict(run.config), "seed": None, "epochs": len(run.history)})
 
     rows: list[list[object]] = []
-    for _, group in groupby(sorted(runs, key=same), key=same):
+    for _, group in groupby(sorted(runs, key=but_for_seed), key=but_for_seed):
         members = list({run.config.seed: run for run in group}.values())
         if len(members) < 2:
             continue
-        values = np.array([run.tested.accuracy for run in members], float)
+        values = 100 * np.array([run.tested.accuracy for run in members], float)
         mean, half, _ = (float(v) for v in t_interval(values))
         config = members[0].config
         rows.append(
             [
                 f"{config.model}, dropout rate {config.dropout_rate:g}",
                 len(members),
-                f"{100 * mean:.2f} ± {100 * values.std(ddof=1):.2f}%",
-                f"{interval(max(0, 100 * (mean - half)), min(100, 100 * (mean + half)), 2)}%",
+                f"{mean:.2f} ± {values.std(ddof=1):.2f}%",
+                f"{interval(max(0, mean - half), min(100, mean + half), 2)}%",
             ]
         )
-    heads = ["runs that differ in the seed alone", "seeds", "mean ± sd", "95% t interval of the mean"]
-    return table(heads, rows, "Test accuracy over seeds", "cards") if rows else None
-
-
-def _provenance(result: dict[str, Any]) -> dict[str, object]:
-    """Flat lines of result.json, whatever it holds."""
-
-    def flat(value: Any) -> str:
-        if isinstance(value, dict):
-            return ", ".join(f"{name} {flat(inner)}" for name, inner in value.items())
-        return str(value)
-
-    data = result.get("data")
-    sums = data.get("sha256") if isinstance(data, dict) else None
-    lines = {name: result.get(name) for name in ("device", "host", "python", "versions", "seconds")}
-    if isinstance(data, dict):
-        lines["data"] = {name: value for name, value in data.items() if name != "sha256"}
-    if isinstance(sums, dict):
-        lines |= {f"sha256 of {name}": value for name, value in sums.items()}
-    return {name: flat(value) for name, value in lines.items() if value is not None}
+    return rows
 
 
 def _right(run: Run) -> int:

@@ -1,4 +1,4 @@
-// The start: one of the networks, and everything that shows it.
+// Start: load a network, check its logits against JAX's, and show it.
 
 function useNetwork(number) {
   const network = readNetwork(report.networks[number]);
@@ -24,8 +24,8 @@ function useNetwork(number) {
     largest(logits(network, image).map((v, k) => v - network.logits[i][k])),
   );
   $("check").textContent =
-    `Checked when this page opened: on ${far.length} test images the logits computed here and those that JAX ` +
-    `computed differ by at most ${Math.max(...far).toExponential(1)}.`;
+    `Checked when this page opened: on ${far.length} test images, the logits computed here and those of JAX ` +
+    `differ by at most ${Math.max(...far).toExponential(1)}.`;
   showExamples();
   drawPad();
   answer();

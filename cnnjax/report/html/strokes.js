@@ -1,17 +1,17 @@
-// From strokes to an image as MNIST's makers made theirs: the ink is fitted into 20 x 20 pixels, its shape kept,
-// and placed in 28 x 28 so that its centre of mass is in the middle. A stroke is a list of points [x, y].
+// Turns strokes into an image as MNIST does: the ink is scaled to fit 20 x 20 pixels, keeping its aspect ratio,
+// and its centre of mass is moved to the middle of 28 x 28. A stroke is a list of points [x, y].
 
 const FIELD = 28;
 const FIT = 20;
-// Radius of the pen, and width of its soft edge, in pixels: with these, ink is as much and as soft as MNIST's.
+// Radius of the pen and width of its soft edge, in pixels, chosen to match the amount and softness of MNIST's ink.
 const PEN = 1.35;
 const EDGE = 1.1;
-// The middle of MNIST's images: their centre of mass lies, on average, in the middle of pixel (14, 14).
+// MNIST's centre of mass is, on average, in the middle of pixel (14, 14).
 const MIDDLE = 14.5;
-// A drawing smaller than this part of the canvas is not made larger any more: a dot stays a dot.
+// A drawing smaller than this fraction of the canvas is not enlarged further, so that a dot stays a dot.
 const SMALLEST = 0.12;
 
-/** The image of strokes in a unit square: a Float32Array of 28 x 28 values in [0, 1]; null without ink. */
+/** Render strokes in the unit square as 28 x 28 values in [0, 1]; null without strokes. */
 function digitise(strokes) {
   const points = strokes.flat();
   if (points.length === 0) return null;
@@ -29,7 +29,7 @@ function digitise(strokes) {
   return ink(place(MIDDLE - x, MIDDLE - y));
 }
 
-/** Strokes in pixels as an image: full within the pen's radius, fading over the edge. */
+/** Render strokes in pixel coordinates: 1 within the pen's radius, fading over its edge. */
 function ink(strokes) {
   const image = new Float32Array(FIELD * FIELD);
   const reach = PEN + EDGE / 2;
@@ -51,7 +51,7 @@ function ink(strokes) {
   return image;
 }
 
-/** From a point (x, y) to the segment from a to b. */
+/** Distance of the point (x, y) from the segment from a to b. */
 function distance(x, y, ax, ay, bx, by) {
   const [dx, dy] = [bx - ax, by - ay];
   const length = dx * dx + dy * dy;

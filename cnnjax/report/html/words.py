@@ -1,4 +1,4 @@
-"""Numbers and names as the report tells them."""
+"""Numbers and names as text; the templates use these functions as filters."""
 
 import math
 from collections.abc import Iterable
@@ -9,38 +9,46 @@ DATASETS = {"mnist": "MNIST", "fashion_mnist": "Fashion-MNIST", "kmnist": "KMNIS
 
 
 def percent(share: float, digits: int = 2) -> str:
-    """A share of 1 in percent; a dash where it is not defined."""
+    """Format a fraction of 1 as a percentage, or as a dash if it is not finite."""
     return f"{100 * share:.{digits}f}%" if math.isfinite(share) else DASH
 
 
 def number(value: float | None, digits: int = 4, sign: bool = False) -> str:
-    """With a real minus sign; a dash where it is not defined."""
+    """Format a number with a typographic minus sign, or as a dash if it is missing or not finite."""
     if value is None or not math.isfinite(value):
         return DASH
     return f"{value:{'+' if sign else ''}.{digits}f}".replace("-", MINUS)
 
 
 def interval(low: float | None, high: float | None, digits: int = 4, sign: bool = False) -> str:
-    """ "low to high"; a dash where it is not defined."""
+    """Format an interval as "low to high", or as a dash if an end is missing or not finite."""
     if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
         return DASH
     return f"{number(low, digits, sign)} to {number(high, digits, sign)}"
 
 
 def digits_for(values: Iterable[float | None]) -> int:
-    """Decimals that leave two digits of the largest of the values."""
+    """Return the decimals that show two significant digits of the largest value: 2 at least, 8 at most."""
     most = max((abs(v) for v in values if v is not None and math.isfinite(v)), default=0)
     return min(8, max(2, 1 - math.floor(math.log10(most)))) if most else 2
 
 
 def title(name: str) -> str:
-    """ "val_accuracy" as "Validation accuracy"."""
-    words = name.replace("_", " ").split()
-    words = [{"val": "validation", "train": "training"}.get(word, word) for word in words]
-    told = " ".join(words)
-    return told[:1].upper() + told[1:]
+    """Spell out a metric: "val_accuracy" as "Validation accuracy"."""
+    words = [{"val": "validation", "train": "training"}.get(word, word) for word in name.split("_")]
+    text = " ".join(words)
+    return text[:1].upper() + text[1:]
 
 
 def several(n: int, noun: str) -> str:
-    """ "1 image", "12,000 images"."""
+    """Count things: "1 image", "12,000 images"."""
     return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
+def flat(value: object) -> str:
+    """Write a JSON value on one line."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {flat(inner)}" for name, inner in value.items())
+    # The repr of a module has a comment, then a line for each field.
+    lines = [line.strip() for line in str(value).splitlines() if not line.strip().startswith("#")]
+    return ", ".join(lines).replace("(, ", "(").replace(", )", ")")
