@@ -7,14 +7,11 @@ import jax.numpy as jnp
 
 from cnnjax.shapes import Array, Float32, Int32, Key, UInt8
 
-PADDING = -1
-"""The index of a place in a plan that holds no example."""
-
 
 class Batch(NamedTuple):
     """One batch of static size; padding has weight 0."""
 
-    images: Float32[Array, "n height width channels"]  # in [0, 1]
+    images: UInt8[Array, "n height width channels"]
     labels: Int32[Array, " n"]
     weight: Float32[Array, " n"]  # 1 for an example and 0 for padding
 
@@ -23,7 +20,8 @@ def shuffled_plan(key: Key[Array, ""], examples: int, batch_size: int) -> Int32[
     """Cut a permutation of all examples into batches: an epoch.
 
     Every example occurs exactly once. When `batch_size` does not divide `examples`, the last batch is
-    smaller, as in Keras: its row is filled up with `PADDING`, which has no weight in loss and gradient.
+    smaller, as in Keras: its row is filled up with examples of the epoch that have no weight in loss and
+    gradient, but are there for BatchNorm. Such an example i is written as -1 - i.
     """
     return _rows(jax.random.permutation(key, examples), batch_size)
 
@@ -36,23 +34,11 @@ def sequential_plan(examples: int, batch_size: int) -> Int32[Array, "steps batch
 def take(
     images: UInt8[Array, "n height width channels"], labels: Int32[Array, " n"], plan: Int32[Array, "*batch"]
 ) -> Batch:
-    """Gather the examples of a plan; the batch has its leading axes, and its images are still uint8."""
-    index = jnp.maximum(plan, 0)
-    return Batch(images[index], labels[index], (plan != PADDING).astype(jnp.float32))
-
-
-def scaled(batch: Batch) -> Batch:
-    """Divide the pixels of a batch, uint8, by 255."""
-    return batch._replace(images=batch.images.astype(jnp.float32) / 255.0)
-
-
-def take_batch(
-    images: UInt8[Array, "n height width channels"], labels: Int32[Array, " n"], row: Int32[Array, " batch"]
-) -> Batch:
-    """Gather and scale the batch of one row of a plan."""
-    return scaled(take(images, labels, row))
+    """Gather the examples of a plan, whose leading axes the batch has."""
+    index = jnp.where(plan < 0, -1 - plan, plan)
+    return Batch(images[index], labels[index], (plan >= 0).astype(jnp.float32))
 
 
 def _rows(order: Int32[Array, " n"], batch_size: int) -> Int32[Array, "steps batch"]:
     missing = -order.shape[0] % batch_size
-    return jnp.pad(order, (0, missing), constant_values=PADDING).reshape(-1, batch_size)
+    return jnp.concatenate([order, -1 - jnp.resize(order, (missing,))]).reshape(-1, batch_size)

@@ -6,8 +6,10 @@ A child key is named by `split`'s position or by `fold_in`'s number, never both 
     |- split 0: init
     |- split 1: shuffle --- fold_in(epoch) ------------------------> permutation of the epoch
     '- split 2: dropout --- fold_in(step) --- fold_in(layer) ------> threefry(counter = (example, block))
+                       '- fold_in(2^32 - 1) --- fold_in(step) --- fold_in(example) ---> augmentation
 """
 
+from functools import partial
 from math import prod
 from typing import NamedTuple
 
@@ -17,6 +19,10 @@ from jax.extend.random import threefry_2x32
 
 from cnnjax.shapes import Array, Index, Int32, Key, UInt32
 
+FOREIGN = 2**32 - 1
+"""In place of a layer's number."""
+AUGMENT = 2**32 - 1
+"""In place of a step's number."""
 UNIT = 2**30
 """`uniform_bits` are whole numbers in [0, UNIT)."""
 
@@ -68,6 +74,19 @@ class Masks(NamedTuple):
     def key(self, layer: Index) -> Key[Array, ""]:
         """Return the key of one dropout layer, counted from the input."""
         return jax.random.fold_in(jax.random.fold_in(self.stream, self.step), layer)
+
+    def foreign_key(self) -> Key[Array, ""]:
+        """Return the key for dropout layers that know nothing of positions, such as Flax's own.
+
+        It differs between the parts of a batch, so that no two devices share a mask; their masks therefore
+        depend on the number of devices.
+        """
+        return jax.random.fold_in(self.key(FOREIGN), self.first_example)
+
+    def example_keys(self, examples: int) -> Key[Array, " n"]:
+        """Return a key for each example, for augmentation: a function of step and position alone."""
+        key = jax.random.fold_in(jax.random.fold_in(self.stream, AUGMENT), self.step)
+        return jax.vmap(partial(jax.random.fold_in, key))(positions((examples,), self.first_example))
 
 
 def mask_key(root: Key[Array, ""], layer: Index, step: Index) -> Key[Array, ""]:

@@ -1,10 +1,12 @@
 """The state of a training run: arrays only, so that it crosses jit, vmap, pmap and a checkpoint."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from flax.core import FrozenDict
 
 from cnnjax.shapes import Array, Int32, Key
 
@@ -18,6 +20,7 @@ class TrainState(NamedTuple):
     params: Params
     opt_state: optax.OptState
     key: Key[Array, ""]  # the masks of a step follow from it and `step` alone, see `cnnjax.keys.Masks`
+    collections: Mapping[str, Any] = FrozenDict()  # other variables than parameters, such as batch_stats
 
 
 def evaluation_state(params: Params) -> TrainState:

@@ -1,35 +1,108 @@
-"""What is trained: a model and an optimizer."""
+"""What is trained: a model, an optimizer, a loss, and what happens to images on the device."""
 
+import inspect
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import optax
 
-from cnnjax.config import HParams
-from cnnjax.keys import Streams
+from cnnjax.kernels.loops import fast_in_loops
+from cnnjax.keys import Masks, Streams
+from cnnjax.metrics import example_loss
+from cnnjax.shapes import Array, Float32, Int32, Key, UInt8
 from cnnjax.state import TrainState
 
-MakeOptimizer = Callable[[HParams], optax.GradientTransformation]
+HParams = Any
+"""A NamedTuple of scalars, or of arrays with a leading axis of members; `cnnjax.config.HParams` is one."""
+MakeOptimizer = Callable[[Any], optax.GradientTransformation]
+Loss = Callable[[Float32[Array, "n classes"], Int32[Array, " n"]], Float32[Array, " n"]]
+Preprocess = Callable[[UInt8[Array, "n h w c"]], Float32[Array, "n h w c"]]
+Augment = Callable[[Key[Array, ""], UInt8[Array, "h w c"]], UInt8[Array, "h w c"]]
+
+
+def to_unit_interval(images: UInt8[Array, "n h w c"]) -> Float32[Array, "n h w c"]:
+    """Divide pixels by 255."""
+    return images.astype(jnp.float32) / 255.0
 
 
 class Task(NamedTuple):
-    """A network and how it is optimized; everything that trains takes one."""
+    """A network and how it is trained; everything that trains takes one.
+
+    The model is any Linen module. Its `__call__` takes the images, and by name what it asks for: `train` or
+    `deterministic`, `hparams` or any of its fields, and `masks` (`cnnjax.keys.Masks`). In training,
+    `rngs={"dropout": key}` is passed for Flax's own dropout. Collections besides `params`, such as
+    `batch_stats`, are updated in training and used in evaluation.
+    """
 
     model: nn.Module
     optimizer: MakeOptimizer  # from the traced hyperparameters
+    loss: Loss = example_loss  # one number per example
+    preprocess: Preprocess = to_unit_interval
+    augment: Augment | None = None  # (key of the example, image), in training only
 
 
 def init_state(task: Task, keys: Streams, image_shape: tuple[int, ...], hparams: HParams) -> TrainState:
     """Make the state before the first step.
 
     Args:
-        task: what is trained; its model's `init(key, images)` gives `{"params": ...}`.
+        task: what is trained.
         keys: the named streams of the run.
         image_shape: (height, width, channels).
         hparams: traced hyperparameters.
     """
-    params = task.model.init(keys.init, jnp.zeros((1, *image_shape)))["params"]
+    images = task.preprocess(jnp.zeros((1, *image_shape), jnp.uint8))
+    arguments = _asked_for(task.model, hparams, train=False)
+    variables = dict(task.model.init(keys.init, images, **arguments))
+    params = variables.pop("params", {})
     opt_state = task.optimizer(hparams).init(params)
-    return TrainState(jnp.zeros((), jnp.int32), params, opt_state, keys.dropout)
+    return TrainState(jnp.zeros((), jnp.int32), params, opt_state, keys.dropout, variables)
+
+
+def predict(task: Task, state: TrainState, images: UInt8[Array, "n h w c"], hparams: HParams) -> Array:
+    """Compute logits as in evaluation: without masks, with the statistics collected in training."""
+    variables = {"params": state.params, **state.collections}
+    arguments = _asked_for(task.model, hparams, train=False)
+    return task.model.apply(variables, task.preprocess(images), **arguments)  # pyright: ignore[reportReturnType]
+
+
+def forward(
+    task: Task,
+    params: Any,
+    collections: Any,
+    images: UInt8[Array, "n h w c"],
+    hparams: HParams,
+    masks: Masks,
+    axis_name: str | None = None,
+) -> tuple[Float32[Array, "n classes"], Any]:
+    """Compute logits as in training, and the collections afterwards.
+
+    Args:
+        task: what is trained.
+        params: of the model.
+        collections: all other variables of the model.
+        images: a batch, or a part of one.
+        hparams: traced hyperparameters.
+        masks: where the masks of this batch, its augmentation and the key for Flax's dropout come from.
+        axis_name: the mapped axis that divides the batch; BatchNorm's statistics are taken over it.
+    """
+    if task.augment is not None:
+        images = jax.vmap(task.augment)(masks.example_keys(len(images)), images)
+    logits, updated = fast_in_loops(task.model, axis_name)(
+        {"params": params, **collections},
+        task.preprocess(images),
+        **_asked_for(task.model, hparams, train=True, masks=masks),
+        rngs={"dropout": masks.foreign_key()},
+        mutable=list(collections),
+    )
+    return logits, updated
+
+
+def _asked_for(model: nn.Module, hparams: HParams, train: bool, masks: Masks | None = None) -> dict[str, Any]:
+    """Select the arguments that the model's `__call__` names."""
+    called = getattr(model, "nnx_class", type(model)).__call__
+    names = inspect.signature(called).parameters
+    offered = {"train": train, "deterministic": not train, "hparams": hparams, "masks": masks}
+    return {name: value for name, value in (offered | hparams._asdict()).items() if name in names}

@@ -8,15 +8,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from cnnjax.batches import Batch, scaled, sequential_plan, shuffled_plan, take, take_batch
-from cnnjax.config import HParams
+from cnnjax.batches import Batch, sequential_plan, shuffled_plan, take
 from cnnjax.data import Dataset
 from cnnjax.kernels.parts import scaled_together, sum_over_parts, varying
 from cnnjax.keys import Masks, Streams, streams
-from cnnjax.metrics import MetricSums, example_loss, metric_sums, total
+from cnnjax.metrics import MetricSums, metric_sums, total
 from cnnjax.shapes import Array, Float32, Index, Int32, Key, UInt8
 from cnnjax.state import Params, TrainState
-from cnnjax.task import Task, init_state
+from cnnjax.task import HParams, Task, forward, init_state, predict
 
 TrainStep = Callable[[TrainState, Batch, HParams], tuple[TrainState, MetricSums]]
 EvalStep = Callable[[TrainState, Batch, HParams], tuple[MetricSums, jax.Array]]
@@ -40,7 +39,7 @@ def make_train_step(task: Task, axis_name: str | None = None) -> TrainStep:
     """Make a step of stochastic gradient descent on the mean loss over the batch's examples.
 
     Args:
-        task: its model's `apply({"params": p}, images, train, dropout_rate, masks)` gives logits.
+        task: what is trained.
         axis_name: the mapped axis that splits the batch, for `pmap` and `shard_map`; the state is the same on
             every device, and stays so.
 
@@ -49,19 +48,16 @@ def make_train_step(task: Task, axis_name: str | None = None) -> TrainStep:
     """
 
     def step(state: TrainState, batch: Batch, hparams: HParams) -> tuple[TrainState, MetricSums]:
-        def gradient_sum(params: Params, batch: Batch, first_example: Index) -> tuple[Params, MetricSums]:
+        def gradient_sum(params: Params, batch: Batch, first_example: Index) -> tuple[Params, Any]:
             masks = Masks(state.key, state.step, first_example)
 
-            def loss_sum(params: Params) -> tuple[jax.Array, MetricSums]:
-                logits: Any = task.model.apply(
-                    {"params": params},
-                    batch.images,
-                    train=True,
-                    dropout_rate=hparams.dropout_rate,
-                    masks=masks,
+            def loss_sum(params: Params) -> tuple[jax.Array, Any]:
+                logits, updated = forward(
+                    task, params, state.collections, batch.images, hparams, masks, axis_name
                 )
-                loss = example_loss(logits, batch.labels)
-                return jnp.sum(loss * batch.weight), metric_sums(logits, batch.labels, loss, batch.weight)
+                loss = task.loss(logits, batch.labels)
+                sums = metric_sums(logits, batch.labels, loss, batch.weight)
+                return jnp.sum(loss * batch.weight), (sums, updated)
 
             return jax.grad(loss_sum, has_aux=True)(params)
 
@@ -71,28 +67,26 @@ def make_train_step(task: Task, axis_name: str | None = None) -> TrainStep:
             # varying, the gradient is this device's own part everywhere, and is summed once, below.
             params = varying(params, axis_name)
             first_example = jax.lax.axis_index(axis_name) * batch.labels.shape[0]
-        gradient, sums = sum_over_parts(gradient_sum, axis_name)(params, batch, first_example)
+        # Statistics of a whole batch are not a sum over its parts.
+        over_batch = gradient_sum if state.collections else sum_over_parts(gradient_sum, axis_name)
+        gradient, (sums, collections) = over_batch(params, batch, first_example)
         if axis_name is not None:
             gradient, sums = jax.lax.psum((gradient, sums), axis_name)
+            collections = jax.lax.pmean(collections, axis_name)
         gradient = scaled_together(gradient, 1 / sums.examples)
         updates, opt_state = task.optimizer(hparams).update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        return TrainState(state.step + 1, params, opt_state, state.key), sums
+        return TrainState(state.step + 1, params, opt_state, state.key, collections), sums
 
     return step
 
 
 def make_eval_step(task: Task) -> EvalStep:
-    """Make the evaluation of one batch, without masks: metric sums and logits.
-
-    The dropout rate matters to classic dropout alone, which scales down at evaluation.
-    """
+    """Make the evaluation of one batch, without masks: metric sums and logits."""
 
     def eval_step(state: TrainState, batch: Batch, hparams: HParams) -> tuple[MetricSums, jax.Array]:
-        logits: Any = task.model.apply(
-            {"params": state.params}, batch.images, train=False, dropout_rate=hparams.dropout_rate
-        )
-        loss = example_loss(logits, batch.labels)
+        logits = predict(task, state, batch.images, hparams)
+        loss = task.loss(logits, batch.labels)
         return metric_sums(logits, batch.labels, loss, batch.weight), logits
 
     return eval_step
@@ -109,7 +103,7 @@ def train_epoch(
     """
 
     def body(state: TrainState, batch: Batch) -> tuple[TrainState, MetricSums]:
-        return step(state, scaled(batch), hparams)
+        return step(state, batch, hparams)
 
     state, sums = jax.lax.scan(body, state, take(data.images, data.labels, plan))
     return state, total(sums)
@@ -123,7 +117,7 @@ def evaluate(
     plan = sequential_plan(examples, min(EVAL_BATCH, examples))
 
     def body(_: None, row: jax.Array) -> tuple[None, tuple[MetricSums, jax.Array]]:
-        return None, eval_step(state, take_batch(data.images, data.labels, row), hparams)
+        return None, eval_step(state, take(data.images, data.labels, row), hparams)
 
     _, (sums, logits) = jax.lax.scan(body, None, plan)
     return total(sums), logits.reshape(-1, logits.shape[-1])[:examples]
@@ -138,7 +132,7 @@ def evaluate_shared(
     plan = sequential_plan(examples, devices * width).reshape(-1, devices, width)
 
     def body(_: None, row: jax.Array) -> tuple[None, MetricSums]:
-        return None, eval_step(state, take_batch(data.images, data.labels, row), hparams)[0]
+        return None, eval_step(state, take(data.images, data.labels, row), hparams)[0]
 
     _, sums = jax.lax.scan(body, None, plan[:, jax.lax.axis_index(axis_name)])
     return jax.lax.psum(total(sums), axis_name)

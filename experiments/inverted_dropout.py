@@ -61,7 +61,7 @@ from cnnjax.optimizers import keras_adam
 from cnnjax.report import spread
 from cnnjax.state import Params
 from cnnjax.stats.intervals import t_interval
-from cnnjax.task import MakeOptimizer
+from cnnjax.task import MakeOptimizer, to_unit_interval
 from cnnjax.train import Arrays, to_device
 
 RATE = 0.5
@@ -143,7 +143,7 @@ def train_all(
 
 def mean_activations(record: Record, arms: dict[str, TrainedArm], seeds: jax.Array, test: Arrays) -> None:
     """Question 1: mean activations in three forms, and the cost of forgetting to scale at test."""
-    images = demonstration.whole_batch(test).images
+    images = to_unit_interval(test.images)
     networks = arms[INVERTED.name].params
     measured = demonstration.activations(MODEL["inverted"], networks, seeds, images, RATE, MASKS)
     training = {form: values.mean(axis=1) for form, values in measured.training.items()}
@@ -202,7 +202,7 @@ def one_family(
     record: Record, networks: dict[str, dict[str, TrainedArm]], seeds: jax.Array, test: Arrays
 ) -> None:
     """Question 2: classic and inverted are the same function after rescaling, before and after training."""
-    images, rate = demonstration.whole_batch(test).images, jnp.float32(RATE)
+    images, rate = to_unit_interval(test.images), jnp.float32(RATE)
 
     def logits(kind: str, params: Params, train: bool = False) -> np.ndarray:
         return jax.device_get(demonstration.logits(MODEL[kind], params, seeds, images, rate, train))

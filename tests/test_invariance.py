@@ -188,7 +188,7 @@ def batch() -> Batch:
     weight = np.ones(BATCH, np.float32)
     weight[-3:] = 0  # the remainder of an epoch: uneven over the devices
     return Batch(
-        jnp.asarray(rng.random((BATCH, 12, 12, 1), np.float32)),
+        jnp.asarray(rng.integers(0, 256, (BATCH, 12, 12, 1)), jnp.uint8),
         jnp.asarray(rng.integers(0, 10, BATCH), jnp.int32),
         jnp.asarray(weight),
     )

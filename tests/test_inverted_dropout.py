@@ -27,6 +27,7 @@ from cnnjax.data import load
 from cnnjax.keys import mask_key, streams
 from cnnjax.models import Conv, ConvNet
 from cnnjax.optimizers import keras_adam
+from cnnjax.task import to_unit_interval
 from cnnjax.train import Arrays, to_device
 
 ROOT = Path(__file__).parent.parent
@@ -50,7 +51,7 @@ def networks() -> dict:
 
 @pytest.fixture(scope="module")
 def images(data: Arrays) -> jax.Array:
-    return demonstration.whole_batch(data).images[:40]
+    return to_unit_interval(data.images[:40])
 
 
 @settings(max_examples=8)
@@ -126,7 +127,7 @@ def test_averages(networks: dict, data: Arrays) -> None:
     """One network at k = 1; after that, the loss of an average is below the average loss (Jensen)."""
     count = 6
     measured = demonstration.averages(INVERTED, networks, SEEDS, data, 0.5, count)
-    images, labels, _ = demonstration.whole_batch(data)
+    images, labels = to_unit_interval(data.images), data.labels
     one = jax.tree.map(lambda leaf: leaf[1], networks)
     sampled = jax.jit(lambda key: INVERTED.apply({"params": one}, images, True, 0.5, key))
     losses, errors = [], []

@@ -110,7 +110,8 @@ def test_a_shared_evaluation_sees_every_example_once(examples: int) -> None:
         lambda state, data: evaluate_shared(
             lambda state, batch, hparams: (
                 programs.MetricSums(
-                    jnp.sum(state.params[0, 0] * batch.weight * batch.images[:, 0, 0, 0]),
+                    jnp.sum(state.params[0, 0] * batch.weight * batch.images[:, 0, 0, 0].astype(jnp.float32))
+                    / 255,
                     jnp.sum(batch.weight * batch.labels.astype(jnp.float32)),
                     jnp.sum(batch.weight),
                 ),

@@ -8,10 +8,11 @@ import sys
 import tomllib
 from pathlib import Path
 
+import jax
 import pytest
 from runs import TINY, environment, main
 
-from cnnjax import experiment
+from cnnjax import data, experiment
 from cnnjax.data import load
 from cnnjax.experiment import engine
 
@@ -96,7 +97,7 @@ def test_the_targets_are_there(target: str) -> None:
 def test_the_snippet(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (snippet,) = re.findall(r"```python\n(.*?)```", README, re.S)
+    snippet, _ = re.findall(r"```python\n(.*?)```", README, re.S)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(experiment, "use_every_core", lambda: None)  # the tests have configured the devices
     tiny = load("fashion_mnist", TINY, announce=lambda _: None)
@@ -106,3 +107,15 @@ def test_the_snippet(
         r"Against max, in validation accuracy over 6 paired seeds: .*average", capsys.readouterr().out
     )
     assert Path("results/mine/results.csv").exists()
+
+
+def test_the_snippet_of_an_own_network(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, snippet = re.findall(r"```python\n(.*?)```", README, re.S)
+    tiny = load("fashion_mnist", TINY, announce=lambda _: None)
+    monkeypatch.setattr(data, "load", lambda _: tiny)
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):  # as users have it
+        exec(compile(snippet, "README.md", "exec"), {})
+    accuracies = [float(text) for text in re.findall(r"0\.\d+", capsys.readouterr().out)]
+    assert len(accuracies) == 3 and accuracies[-1] > accuracies[0]

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cnnjax.batches import PADDING, Batch, sequential_plan, shuffled_plan, take_batch
+from cnnjax.batches import Batch, sequential_plan, shuffled_plan, take
 from cnnjax.config import HParams
 from cnnjax.kernels.parts import scaled_together
 from cnnjax.keys import streams
@@ -21,7 +21,7 @@ from cnnjax.metrics import MetricSums, means, total
 from cnnjax.models import MODELS, ConvNet, parameter_count
 from cnnjax.optimizers import keras_adam
 from cnnjax.state import TrainState
-from cnnjax.task import Task, init_state
+from cnnjax.task import Task, init_state, to_unit_interval
 from cnnjax.train import (
     Arrays,
     epoch_plan,
@@ -69,8 +69,8 @@ def test_a_plan_holds_every_example_once(n: int, batch: int, seed: int) -> None:
     for plan in (shuffled_plan(jax.random.key(seed), n, batch), sequential_plan(n, batch)):
         chex.assert_shape(plan, (-(-n // batch), batch))
         flat = np.asarray(plan).ravel()
-        assert sorted(flat[flat != PADDING]) == list(range(n))
-        assert np.all(flat[:n] != PADDING), "padding is at the end alone"
+        assert sorted(flat[:n]) == list(range(n))
+        assert set(-1 - flat[n:]) <= set(flat[:n]) and np.all(flat[n:] < 0), "padding is at the end alone"
 
 
 def test_epochs_and_seeds_have_orders_of_their_own() -> None:
@@ -84,16 +84,16 @@ def test_epochs_and_seeds_have_orders_of_their_own() -> None:
 
 def test_pixels_become_fractions() -> None:
     data = Arrays(jnp.array([0, 51, 255], jnp.uint8).reshape(3, 1, 1, 1), jnp.arange(3))
-    batch = take_batch(*data, jnp.array([2, 1, PADDING], jnp.int32))
-    chex.assert_trees_all_close(batch.images[:2].ravel(), jnp.array([1.0, 0.2]))
+    batch = take(*data, jnp.array([2, 1, -1], jnp.int32))
+    chex.assert_trees_all_close(to_unit_interval(batch.images[:2]).ravel(), jnp.array([1.0, 0.2]))
     chex.assert_trees_all_equal(batch.weight, jnp.array([1.0, 1.0, 0.0]))
 
 
 def test_the_remainder_is_a_smaller_batch() -> None:
     """A padded batch of 3 in 5 places takes the very step that a batch of 3 takes."""
     data = arrays(3)
-    padded, sums = step_once(start(data), take_batch(*data, sequential_plan(3, 5)[0]), HPARAMS)
-    small, small_sums = step_once(start(data), take_batch(*data, sequential_plan(3, 3)[0]), HPARAMS)
+    padded, sums = step_once(start(data), take(*data, sequential_plan(3, 5)[0]), HPARAMS)
+    small, small_sums = step_once(start(data), take(*data, sequential_plan(3, 3)[0]), HPARAMS)
     chex.assert_trees_all_close(sums, small_sums, rtol=1e-6)
     chex.assert_trees_all_close(padded.params, small.params, rtol=1e-5, atol=1e-6)
 
@@ -106,13 +106,13 @@ def test_a_step_is_optax_on_the_mean_loss() -> None:
         return optax.sgd(hparams.learning_rate)
 
     data, hparams = arrays(6), HParams(jnp.float32(1.0), jnp.float32(0.0))
-    batch, params = take_batch(*data, sequential_plan(6, 6)[0]), start(data).params
+    batch, params = take(*data, sequential_plan(6, 6)[0]), start(data).params
     state = start(data)._replace(opt_state=descent(hparams).init(params))
     after, _ = jax.jit(make_train_step(Task(MODEL, descent)))(state, batch, hparams)
 
     @jax.jit
     def loss(params: Any) -> jax.Array:
-        logits = MODEL.apply({"params": params}, batch.images)
+        logits = MODEL.apply({"params": params}, to_unit_interval(batch.images))
         assert isinstance(logits, jax.Array)
         return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels))
 
@@ -257,7 +257,7 @@ def test_initial_weights_are_glorot_uniform() -> None:
 def test_every_kind_and_site_of_dropout_trains(kind: str, sites: str) -> None:
     data = arrays(8, 16)
     model = ConvNet((3, 4), hidden=(8,), dropout=kind, dropout_sites=sites)  # type: ignore[arg-type]
-    batch = take_batch(*data, sequential_plan(8, 8)[0])
+    batch = take(*data, sequential_plan(8, 8)[0])
 
     @jax.jit
     def first_step(hparams: HParams) -> tuple[TrainState, MetricSums]:
@@ -288,9 +288,9 @@ def test_flax_users_pass_rngs() -> None:
 
 def test_an_all_padding_place_has_no_influence() -> None:
     data = arrays(4)
-    row = jnp.array([0, 1, PADDING, PADDING], jnp.int32)
-    batch = take_batch(*data, row)
-    noisy = Batch(batch.images.at[2:].set(9.0), batch.labels, batch.weight)
+    row = jnp.array([0, 1, -1, -3], jnp.int32)
+    batch = take(*data, row)
+    noisy = Batch(batch.images.at[2:].set(9), batch.labels, batch.weight)
     clean, dirty = (step_once(start(data), b, HPARAMS)[0].params for b in (batch, noisy))
     chex.assert_trees_all_equal(clean, dirty)
 

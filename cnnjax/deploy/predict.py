@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.special import softmax
 
-from cnnjax.batches import take_batch
 from cnnjax.config import TrainConfig
 from cnnjax.data import Dataset
 from cnnjax.errors import ArgumentError, UserError
@@ -20,6 +19,7 @@ from cnnjax.optimizers import OPTIMIZERS
 from cnnjax.runs import checkpoints, programs, resumption
 from cnnjax.runs.run_directory import CHECKPOINTS
 from cnnjax.state import TrainState
+from cnnjax.task import to_unit_interval
 from cnnjax.train import EVAL_BATCH, Arrays
 
 
@@ -99,7 +99,7 @@ def _probabilities_under_masks(
     model: nn.Module, params: Any, data: Arrays, rate: jax.Array, source: Masks, masks: int
 ) -> jax.Array:
     """Return class probabilities f32[masks, n, classes]."""
-    images = take_batch(data.images, data.labels, jnp.arange(data.labels.shape[0])).images
+    images = to_unit_interval(data.images)
 
     def one(mask: jax.Array) -> jax.Array:
         logits: Any = model.apply({"params": params}, images, True, rate, source._replace(step=mask))

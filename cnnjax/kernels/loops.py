@@ -69,17 +69,20 @@ def conv_general_dilated(
     return _convolution(lhs, rhs, strides, pads, dilation, feature_group_count)
 
 
-def fast_in_loops(model: nn.Module) -> Callable[..., Any]:
+def fast_in_loops(model: nn.Module, axis_name: str | None = None) -> Callable[..., Any]:
     """Make `model.apply` one in which every `flax.linen.Conv` uses `conv_general_dilated` of this module.
 
-    The model is not changed; layers that were given a convolution of their own keep it.
+    The model is not changed; layers that were given a convolution of their own keep it. Along a mapped axis
+    `axis_name`, BatchNorm layers that name none take their statistics over all of it.
     """
 
     def use_ours(next_call: Any, args: Any, kwargs: Any, context: Any) -> Any:
         layer = context.module
+        # A copy that Flax made for this call, frozen to everyone else.
         if isinstance(layer, nn.Conv) and layer.conv_general_dilated is None:
-            # A copy that Flax made for this call, frozen to everyone else.
             object.__setattr__(layer, "conv_general_dilated", conv_general_dilated)
+        if isinstance(layer, nn.BatchNorm) and layer.axis_name is None:
+            object.__setattr__(layer, "axis_name", axis_name)
         return next_call(*args, **kwargs)
 
     def apply(*args: Any, **kwargs: Any) -> Any:

@@ -49,7 +49,7 @@ def from_host_tree(tree: dict[str, Any], like: TrainState) -> TrainState:
     # Copy, because JAX would alias host arrays that it does not own, and a state is donated.
     tree = jax.tree.map(lambda leaf: jax.numpy.array(leaf, copy=True), tree)
     key = jax.random.wrap_key_data(tree.pop("key_data"), impl=str(jax.random.key_impl(like.key)))
-    return TrainState(**tree, key=key)
+    return like._replace(**tree, key=key)
 
 
 def save(directory: Path, tree: dict[str, Any], content: Manifest) -> None:
@@ -158,6 +158,8 @@ def orbax() -> tuple[Any, Any]:
 
 def _without_typed_key(state: TrainState) -> dict[str, Any]:
     tree = state._asdict()
+    if not state.collections:
+        del tree["collections"]  # checkpoints from before there were any have none either
     return tree | {"key_data": jax.random.key_data(tree.pop("key"))}
 
 

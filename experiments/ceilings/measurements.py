@@ -12,13 +12,13 @@ from costs import StepCost, some_state
 from jax.typing import DTypeLike
 from scipy.optimize import nnls
 
-from cnnjax.batches import sequential_plan, take_batch
+from cnnjax.batches import sequential_plan, take
 from cnnjax.config import HParams
 from cnnjax.devices.layouts import Layout
 from cnnjax.models import ConvNet
 from cnnjax.optimizers import keras_adam
 from cnnjax.population import make_population, stack
-from cnnjax.task import Task
+from cnnjax.task import Task, to_unit_interval
 from cnnjax.train import Arrays, make_train_step, make_training
 
 SHAPE = (28, 28, 1)
@@ -127,7 +127,7 @@ def forward_timer(model: ConvNet, batch_size: int) -> Timer:
     @jax.jit
     def run(params: Any, plan: jax.Array) -> jax.Array:
         def body(total: jax.Array, row: jax.Array) -> tuple[jax.Array, None]:
-            images = take_batch(data.images, data.labels, row).images
+            images = to_unit_interval(take(data.images, data.labels, row).images)
             # Each step depends on the one before; otherwise XLA would compute all of them as one.
             logits = model.apply({"params": params}, images + 0 * total)
             assert isinstance(logits, jax.Array)
@@ -182,6 +182,6 @@ def counted_by_xla(model: ConvNet, batch_size: int, hparams: HParams) -> StepCos
     data = random_images(batch_size)
     traced = jax.tree.map(jnp.float32, hparams)
     state = some_state(task, data, traced)
-    batch = take_batch(data.images, data.labels, jnp.arange(batch_size))
+    batch = take(data.images, data.labels, jnp.arange(batch_size))
     analysis = jax.jit(make_train_step(task)).lower(state, batch, traced).compile().cost_analysis()
     return StepCost(int((analysis or {}).get("flops", 0)), int((analysis or {}).get("bytes accessed", 0)))

@@ -14,12 +14,12 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from cnnjax.batches import Batch, take_batch
 from cnnjax.dropout import DROPOUT, classic_dropout
 from cnnjax.keys import Masks, Streams, example_words, mask_key, streams
 from cnnjax.metrics import means, metric_sums
 from cnnjax.state import Params
 from cnnjax.stats.intervals import t_interval
+from cnnjax.task import to_unit_interval
 from cnnjax.train import Arrays
 from inverted.key_figures import Level
 
@@ -45,11 +45,6 @@ class Averages(NamedTuple):
     error: Any  # f32[seeds, k]
     scaled_loss: Any  # f32[seeds]
     scaled_error: Any  # f32[seeds]
-
-
-def whole_batch(data: Arrays) -> Batch:
-    """Return a whole data set as one batch."""
-    return take_batch(data.images, data.labels, jnp.arange(data.labels.shape[0]))
 
 
 def activations(
@@ -97,7 +92,8 @@ def averages(
     model: nn.Module, networks: Params, seeds: jax.Array, data: Arrays, rate: float, count: int
 ) -> Averages:
     """Average the class probabilities of 1, 2, ... `count` sampled networks, with a mask for each image."""
-    images, labels, weight = whole_batch(data)
+    images, labels = to_unit_interval(data.images), data.labels
+    weight = jnp.ones(len(labels))
 
     def score(probability: jax.Array) -> tuple[jax.Array, jax.Array]:
         true = jnp.take_along_axis(probability, labels[:, None], axis=1)[:, 0]
