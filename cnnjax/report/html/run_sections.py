@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from cnnjax import plots
+from cnnjax.config import without_defaults
 from cnnjax.data.published import published_history
 from cnnjax.experiment.results import Predictions
 from cnnjax.models import parameter_count
@@ -90,8 +91,9 @@ def _shaded(counts: np.ndarray) -> list[list[tuple[int, str]]]:
 
 def record(run: Run) -> list[dict[str, Any]]:
     """The configuration, and the lines of result.json that say where and how the run was done."""
+    config = without_defaults(asdict(run.config))
     if run.result is None:
-        return [asdict(run.config), {"result.json": "missing: the run is not finished"}]
+        return [config, {"result.json": "missing: the run is not finished"}]
     data = run.result.get("data")
     lines = {name: run.result.get(name) for name in ("device", "host", "python", "versions", "seconds")}
     if isinstance(data, dict):
@@ -100,7 +102,7 @@ def record(run: Run) -> list[dict[str, Any]]:
         lines |= {
             f"sha256 of {name}": value for name, value in (sums if isinstance(sums, dict) else {}).items()
         }
-    return [asdict(run.config), {name: value for name, value in lines.items() if value is not None}]
+    return [config, {name: value for name, value in lines.items() if value is not None}]
 
 
 def compared(runs: Sequence[Run]) -> dict[str, Any]:
