@@ -1,6 +1,7 @@
 """Optimizers, schedules, and streams with a seed of their own."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,16 @@ import optax
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from runs import TINY, assert_same_run, change_rows, fails, main, succeeds, train
+from runs import TINY, assert_same_run, change_rows, fails, main, saved_tree, succeeds, train
 
 from cnnjax.config import LATER, READ_BY, HParams, TrainConfig
+from cnnjax.data import load, training_split
 from cnnjax.errors import ArgumentError
 from cnnjax.keys import StreamSeeds, run_streams, streams
 from cnnjax.models import ConvNet
 from cnnjax.optimizers import OPTIMIZERS, SCHEDULES, make_optimizer
 from cnnjax.population import Population, make_population, stack
-from cnnjax.runs import resumption
+from cnnjax.runs import programs, resumption
 from cnnjax.task import Task
 from cnnjax.train import Arrays, make_training
 
@@ -177,6 +179,19 @@ def test_the_configuration_of_an_earlier_version_is_read(tmp_path: Path) -> None
     assert resumption.recorded(tmp_path, pytest.fail) == (config, TINY)
 
 
+@pytest.mark.usefixtures("shared_programs")
+def test_the_mask_seed_of_a_run_changes_masks_alone() -> None:
+    loaded = load("fashion_mnist", TINY, announce=lambda _: None)
+    config = TrainConfig(model="lenet-swish", dataset="fashion_mnist")
+    usual, other = (
+        programs.build(replace(config, mask_seed=seed), *training_split(loaded)) for seed in (None, 5)
+    )
+    chex.assert_trees_all_equal(usual.start.params, other.start.params)
+    chex.assert_trees_all_equal(usual.plan(1), other.plan(1))
+    keys = [jax.random.key_data(program.start.key).tolist() for program in (usual, other)]
+    assert keys[0] != keys[1]
+
+
 SETTINGS = ("--model", "lenet-swish", "--optimizer", "sgd", "--learning-rate", "0.05", "--momentum", "0.9")
 SETTINGS += ("--weight-decay", "0.001", "--schedule", "one-cycle", "--mask-seed", "5", "--epochs", "2")
 
@@ -200,5 +215,7 @@ def test_a_run_resumes_in_the_middle_of_a_schedule(tmp_path: Path, monkeypatch: 
     assert "--epochs 2 (not 3): the one-cycle schedule depends on it" in fails(2, *again, "--epochs", "3")
     succeeds(*again)
     assert_same_run(stopped, whole)
+    masks = streams(jax.random.key(5)).dropout
+    assert saved_tree(whole, 2)["key_data"].tolist() == jax.random.key_data(masks).tolist()
     assert json.loads((whole / "config.json").read_text())["schedule"] == "one-cycle"
     assert "accuracy" in succeeds("evaluate", str(whole))
