@@ -40,9 +40,10 @@ from cnnjax.dropout import classic_dropout, inverted_dropout
 from cnnjax.kernels.dense import dense
 from cnnjax.metrics import means
 from cnnjax.models import MODELS, Conv, ConvNet, parameter_count
-from cnnjax.optimizers import adam, rmsprop
+from cnnjax.optimizers import keras_adam, rmsprop
 from cnnjax.pooling import POOLING
 from cnnjax.stats import conclusion, summarise
+from cnnjax.task import Task
 from cnnjax.train import to_device, train_run
 
 np.set_printoptions(precision=3, suppress=True, linewidth=100)
@@ -243,7 +244,7 @@ def fit(key, dropout_rate):
     """Train once; return the parameters and, per epoch, the training and validation metrics."""
     hparams = HParams(learning_rate=1e-3, dropout_rate=dropout_rate)
     state, training, validation = train_run(
-        model, adam, key, hparams, device_train, device_val, epochs=EPOCHS, batch_size=32
+        Task(model, keras_adam), key, hparams, device_train, device_val, epochs=EPOCHS, batch_size=32
     )
     return state.params, means(training), means(validation)
 
@@ -390,7 +391,7 @@ def accuracies(pooling):
     def run(key):
         network = lenet.clone(pooling=pooling)
         arguments = (key, HParams(1e-3, 0.0), device_train, device_val)
-        _, _, validation = train_run(network, rmsprop, *arguments, epochs=EPOCHS, batch_size=32)
+        _, _, validation = train_run(Task(network, rmsprop), *arguments, epochs=EPOCHS, batch_size=32)
         return means(validation)["accuracy"][-1]
 
     return np.asarray(jax.jit(jax.vmap(run))(seeds))

@@ -1,4 +1,4 @@
-"""Confused pairs are counted both ways and in order; the worst images are those most networks get wrong."""
+"""Confused pairs are counted in both directions and sorted; the worst images are those most networks miss."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from cnnjax.plots.confusion import COLUMNS, worst_images
 from cnnjax.stats.confusion import confused_pairs, pair_sentence, worst_mistakes
 
 LABELS = np.array([3, 3, 5, 5, 5, 1, 7], np.int32)
-SAID = Predictions(
+PREDICTIONS = Predictions(
     np.array([[5, 3, 3, 3, 5, 1, 1], [5, 3, 5, 3, 5, 7, 1]], np.uint8),
     np.array([[0.9, 0.8, 0.95, 0.7, 1.0, 1.0, 0.5], [0.7, 0.8, 0.9, 0.9, 1.0, 0.6, 0.9]], np.float32),
 )
@@ -21,38 +21,40 @@ SAID = Predictions(
 def test_every_mistake_is_in_exactly_one_pair(seeds: int, n: int, root: int) -> None:
     rng = np.random.default_rng(root)
     labels = rng.integers(0, 10, n).astype(np.int32)
-    said = Predictions(rng.integers(0, 10, (seeds, n)).astype(np.uint8), rng.random((seeds, n), np.float32))
-    pairs = confused_pairs(labels, said)
+    predictions = Predictions(
+        rng.integers(0, 10, (seeds, n)).astype(np.uint8), rng.random((seeds, n), np.float32)
+    )
+    pairs = confused_pairs(labels, predictions)
     assert len({(pair.a, pair.b) for pair in pairs}) == 45
-    np.testing.assert_array_equal(sum(p.per_seed for p in pairs), (said.labels != labels).sum(axis=1))
+    np.testing.assert_array_equal(sum(p.per_seed for p in pairs), (predictions.labels != labels).sum(axis=1))
     totals = [pair.counts.sum() for pair in pairs]
     assert totals == sorted(totals, reverse=True)
     for pair in pairs:
-        mistakes = worst_mistakes(labels, said, pair, 10**9)
+        mistakes = worst_mistakes(labels, predictions, pair, 10**9)
         assert sum(mistake.seeds for mistake in mistakes) == pair.counts.sum()
 
 
-def test_both_ways_are_counted_for_every_seed() -> None:
-    first, second, *rest = confused_pairs(LABELS, SAID)
+def test_both_directions_are_counted_for_every_seed() -> None:
+    first, second, *rest = confused_pairs(LABELS, PREDICTIONS)
     assert (first.a, first.b) == (3, 5)
     np.testing.assert_array_equal(first.counts, [[1, 2], [1, 1]])
     np.testing.assert_array_equal(second.counts, [[0, 1], [1, 1]])
     assert not any(pair.counts.any() for pair in rest)
 
 
-def test_the_worst_images_are_those_that_most_are_surest_of() -> None:
-    mistakes = worst_mistakes(LABELS, SAID, confused_pairs(LABELS, SAID)[0], 2)
+def test_the_worst_images_are_sorted_by_seeds_and_probability() -> None:
+    mistakes = worst_mistakes(LABELS, PREDICTIONS, confused_pairs(LABELS, PREDICTIONS)[0], 2)
     assert [(m.image, m.true, m.predicted, m.seeds) for m in mistakes] == [(0, 3, 5, 2), (3, 5, 3, 2)]
     assert mistakes[0].probability == pytest.approx(0.8)
 
 
 def test_the_sentence_has_count_direction_and_rank() -> None:
-    pairs = confused_pairs(LABELS, SAID)
+    pairs = confused_pairs(LABELS, PREDICTIONS)
     assert pair_sentence(pairs, 5, 3, 7) == (
         "A network confuses 3 and 5 on 2.5 of 7 test images (sd 0.7 over 2 seeds), first of 45 pairs. "
         "It classifies 3 as 5 on 1.0 and 5 as 3 on 1.5."
     )
-    alone = confused_pairs(LABELS, Predictions(SAID.labels[:1], SAID.probability[:1]))
+    alone = confused_pairs(LABELS, Predictions(PREDICTIONS.labels[:1], PREDICTIONS.probability[:1]))
     assert pair_sentence(alone, 1, 7, 7) == (
         "This network confuses 1 and 7 on 1 of 7 test images, second of 45 pairs; 3 and 5 lead with 3. "
         "It classifies 1 as 7 on 0 and 7 as 1 on 1."
@@ -61,19 +63,19 @@ def test_the_sentence_has_count_direction_and_rank() -> None:
     assert "22nd of 45 pairs" in pair_sentence(pairs, *pairs[21][:2], 7)
 
 
-def test_predictions_are_the_likeliest_class_and_its_probability() -> None:
+def test_predictions_are_the_most_probable_class_and_its_probability() -> None:
     logits = np.log(np.array([[[0.1, 0.7, 0.2], [0.5, 0.25, 0.25]]], np.float32)) + 300
-    said = Predictions.of(logits)
-    np.testing.assert_array_equal(said.labels, [[1, 0]])
-    np.testing.assert_allclose(said.probability, [[0.7, 0.5]], rtol=1e-4)
+    predictions = Predictions.of(logits)
+    np.testing.assert_array_equal(predictions.labels, [[1, 0]])
+    np.testing.assert_allclose(predictions.probability, [[0.7, 0.5]], rtol=1e-4)
 
 
 @pytest.mark.parametrize("seeds", [1, 2])
-def test_the_figure_shows_images_with_what_they_are_taken_for(seeds: int) -> None:
-    said = Predictions(SAID.labels[:seeds], SAID.probability[:seeds])
+def test_the_figure_shows_images_with_their_predicted_class(seeds: int) -> None:
+    predictions = Predictions(PREDICTIONS.labels[:seeds], PREDICTIONS.probability[:seeds])
     images = np.arange(7 * 16, dtype=np.uint8).reshape(7, 4, 4, 1)
-    pairs = confused_pairs(LABELS, said)[:2]
-    rows = [(pair, worst_mistakes(LABELS, said, pair, COLUMNS)) for pair in pairs]
+    pairs = confused_pairs(LABELS, predictions)[:2]
+    rows = [(pair, worst_mistakes(LABELS, predictions, pair, COLUMNS)) for pair in pairs]
     figure = worst_images(images, rows, title="title", caption="caption")
     shown = [(axis.images[0].get_array(), axis.get_xlabel()) for axis in figure.axes if axis.images]
     assert len(shown) == sum(len(mistakes) for _, mistakes in rows)

@@ -12,7 +12,7 @@ from jax.sharding import AxisType, PartitionSpec
 
 from cnnjax.errors import UserError
 from cnnjax.kernels.convolution import MONOTONE, conv_pool
-from cnnjax.models import Conv
+from cnnjax.kernels.layers import Conv
 from cnnjax.pooling import POOLING, PoolingName
 
 Arrays = tuple[jax.Array, jax.Array, jax.Array]

@@ -1,4 +1,4 @@
-"""A picture of a digit becomes an image like MNIST's; one of MNIST's comes back as it was."""
+"""Pictures of digits are converted to MNIST's format, and MNIST's own images do not change."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from cnnjax.deploy.digits import FAINT, digit
 from cnnjax.deploy.likeness import UNLIKE, distances, shares_as_far
 from cnnjax.errors import UserError
 
-# The tiny set that the tests share is drawn from MNIST, whatever it is called.
+# The tiny data set of the tests is drawn from MNIST, despite its name.
 IMAGES = load("fashion_mnist", TINY).test.images[..., 0]
 
 
@@ -25,7 +25,7 @@ def distance(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def crisp(image: np.ndarray) -> bool:
-    """Whether the outermost rows and columns that have any ink have some that is not faint."""
+    """Whether the outermost rows and columns with ink have some that is not faint."""
     drawn, strong = image > 0, image > FAINT * image.max()
     return all((drawn.any(axis=axis) == strong.any(axis=axis)).all() for axis in (0, 1))
 
@@ -35,8 +35,8 @@ CRISP = [image for image in IMAGES if crisp(image)]
 
 @pytest.mark.parametrize("times", [1, 2, 7])
 @pytest.mark.parametrize("inverted", [False, True])
-def test_an_image_comes_back(times: int, inverted: bool) -> None:
-    """But for the stretching of its range, 254 or 255 wide, and for faint ink outside of the rest."""
+def test_mnist_images_are_unchanged(times: int, inverted: bool) -> None:
+    """Except for the stretched range, 254 or 255 wide, and for faint ink at the edges."""
     apart = []
     for image in IMAGES:
         picture = np.kron(image / 255, np.ones((times, times)))
@@ -55,7 +55,7 @@ def test_an_image_comes_back(times: int, inverted: bool) -> None:
     st.floats(0.2, 1.0),
     st.floats(0, 1),
 )
-def test_wherever_it_is_drawn_and_however_faintly(
+def test_position_scale_and_contrast_do_not_matter(
     which: int,
     times: int,
     around: tuple[int, int, int, int],
@@ -67,12 +67,12 @@ def test_wherever_it_is_drawn_and_however_faintly(
     enlarged = np.kron(CRISP[which] / 255, np.ones((times, times)))
     picture = np.pad(enlarged, ((top, bottom), (left, right)))
     picture = level * (1 - contrast) + contrast * (1 - picture if inverted else picture)
-    # Half a grey level of the picture is taken for paper.
+    # Half a grey level of the picture counts as background.
     assert np.abs(digit(picture).astype(int) - CRISP[which]).max() <= 0.5 / contrast + 1
 
 
 @pytest.mark.parametrize("name", ["noise", "shade"])
-def test_noise_and_shade_do_little(name: str) -> None:
+def test_noise_and_shading_have_little_effect(name: str) -> None:
     rng = np.random.default_rng(0)
     apart = []
     for image in IMAGES[:40]:
@@ -82,14 +82,14 @@ def test_noise_and_shade_do_little(name: str) -> None:
         else:
             picture = picture * np.linspace(0.8, 1, len(picture))[:, None]
         apart.append(distance(digit(picture), image))
-    # A line is 2 or 3 pixels wide: moved by one pixel, an image is about 25 from itself.
+    # Lines are 2 or 3 pixels wide; an image shifted by one pixel is at a distance of about 25.
     assert np.median(apart) < 6
 
 
 @given(
     hnp.arrays(np.float64, hnp.array_shapes(min_dims=2, max_dims=2, max_side=80), elements=st.floats(0, 1))
 )
-def test_whatever_is_drawn(picture: npt.NDArray[np.float64]) -> None:
+def test_any_picture(picture: npt.NDArray[np.float64]) -> None:
     try:
         image = digit(picture)
     except UserError as error:
@@ -98,11 +98,11 @@ def test_whatever_is_drawn(picture: npt.NDArray[np.float64]) -> None:
     assert image.shape == (28, 28) and image.dtype == np.uint8 and image.max() == 255
     rows, columns = np.nonzero(image)
     assert np.ptp(rows) < 20 and np.ptp(columns) < 20
-    framed = np.pad(picture, 1)  # so that it is certain what is paper
+    framed = np.pad(picture, 1)  # so that the background is certain
     assert np.abs(digit(1 - framed).astype(int) - digit(framed)).max() <= 1
 
 
-def test_the_longer_side_is_20_and_the_mass_in_the_middle() -> None:
+def test_the_longer_side_is_20_and_the_mass_is_centred() -> None:
     picture = np.zeros((300, 200))
     picture[20:120, 150:175] = 1
     image = digit(picture)
@@ -135,8 +135,8 @@ def test_distances_are_euclidean() -> None:
     np.testing.assert_allclose(distances(known, known), 0, atol=0.02)
 
 
-def test_p_values_are_valid_and_tell_squares_from_digits() -> None:
-    """Of true images at most a share p has p or less, but for chance; what is no digit has the least."""
+def test_p_values_are_valid_and_reject_squares() -> None:
+    """At most a fraction p of genuine images has a p-value up to p, apart from chance."""
     data = load("fashion_mnist", TINY)
     train, rest = data.train, data.test
     half = len(rest.labels) // 2
@@ -153,7 +153,7 @@ def test_p_values_are_valid_and_tell_squares_from_digits() -> None:
     assert (shares_as_far(odd, train, val) <= UNLIKE).all()
 
 
-def test_likeness_does_without_jax() -> None:
+def test_likeness_does_not_import_jax() -> None:
     import subprocess
     import sys
 

@@ -20,8 +20,8 @@ from cnnjax.dropout import (
     spatial_dropout,
 )
 from cnnjax.kernels.dropout import FAST
+from cnnjax.kernels.layers import Dropout
 from cnnjax.keys import mask_key
-from cnnjax.models import Dropout
 
 RATE = st.floats(0, 1, width=32)
 SHAPE = st.sampled_from([(), (5,), (3, 7), (2, 3, 3, 4)])

@@ -1,4 +1,4 @@
-"""`evaluate` scores a whole split of a trained run, class by class, with intervals."""
+"""`evaluate` measures accuracy on a whole split, by class, with intervals."""
 
 import json
 import re
@@ -39,25 +39,25 @@ def rows(printed: str) -> list[list[str]]:
     return [row for row in cells if len(row) == 5]
 
 
-def test_the_test_split_is_what_the_run_ended_with(run: Path) -> None:
+def test_the_test_split_matches_the_results_of_the_run(run: Path) -> None:
     before = contents(run)
     printed = succeeds("evaluate", str(run))
-    found, recorded = last(printed), json.loads((run / "result.json").read_text())["test"]
-    assert found["n"] == 200
-    assert found["loss"] == pytest.approx(recorded["loss"], abs=5e-5)
-    assert found["accuracy"] == pytest.approx(recorded["accuracy"], abs=5e-5)
-    assert found["low"] < found["accuracy"] < found["high"]
+    result, recorded = last(printed), json.loads((run / "result.json").read_text())["test"]
+    assert result["n"] == 200
+    assert result["loss"] == pytest.approx(recorded["loss"], abs=5e-5)
+    assert result["accuracy"] == pytest.approx(recorded["accuracy"], abs=5e-5)
+    assert result["low"] < result["accuracy"] < result["high"]
     assert contents(run) == before
 
 
-def test_the_validation_split_is_that_of_the_last_epoch(run: Path) -> None:
-    found, last_epoch = last(succeeds("evaluate", str(run), "--split", "validation")), history(run)[-1]
-    assert found["n"] == 200
-    assert found["loss"] == pytest.approx(float(last_epoch[3]), abs=5e-5)
-    assert found["accuracy"] == pytest.approx(float(last_epoch[4]), abs=5e-5)
+def test_the_validation_split_matches_the_last_epoch(run: Path) -> None:
+    result, last_epoch = last(succeeds("evaluate", str(run), "--split", "validation")), history(run)[-1]
+    assert result["n"] == 200
+    assert result["loss"] == pytest.approx(float(last_epoch[3]), abs=5e-5)
+    assert result["accuracy"] == pytest.approx(float(last_epoch[4]), abs=5e-5)
 
 
-def test_the_train_split_is_what_it_learnt_from(run: Path) -> None:
+def test_the_train_split_is_the_part_used_in_training(run: Path) -> None:
     assert last(succeeds("evaluate", str(run), "--split", "train"))["n"] == 800
 
 
@@ -70,16 +70,16 @@ def test_the_classes_add_up(run: Path) -> None:
         assert float(row[3]) == pytest.approx(right / images, abs=5e-5)
 
 
-def test_classes_without_images_are_left_out(run: Path) -> None:
+def test_classes_without_images_are_omitted(run: Path) -> None:
     network = trained(run, announce=lambda _: None)
     test = load("fashion_mnist", TINY).test
     few = test.labels <= 1
-    found = scores(network, test._replace(images=test.images[few], labels=test.labels[few]))
-    assert set(found.classes) == {0, 1}
-    assert found.total.n == few.sum() == sum(part.n for part in found.classes.values())
+    result = scores(network, test._replace(images=test.images[few], labels=test.labels[few]))
+    assert set(result.classes) == {0, 1}
+    assert result.total.n == few.sum() == sum(part.n for part in result.classes.values())
 
 
-def test_a_run_without_a_validation_split_says_so(run: Path, tmp_path: Path) -> None:
+def test_a_run_without_a_validation_split(run: Path, tmp_path: Path) -> None:
     shutil.copytree(run, tmp_path / "run")
     config = json.loads((run / "config.json").read_text())
     (tmp_path / "run" / "config.json").write_text(json.dumps(config | {"train_split": "all"}))
@@ -87,31 +87,32 @@ def test_a_run_without_a_validation_split_says_so(run: Path, tmp_path: Path) -> 
     assert last(succeeds("evaluate", str(tmp_path / "run"), "--split", "train"))["n"] == 1000
 
 
-def test_a_wrong_argument_is_one_line(run: Path, tmp_path: Path) -> None:
+def test_a_wrong_argument_is_a_one_line_error(run: Path, tmp_path: Path) -> None:
     assert "split" in fails(2, "evaluate", str(run), "--split", "all")
     assert "holds no run" in fails(2, "evaluate", str(tmp_path))
     assert "--data-dir" in fails(1, "evaluate", str(run), "--data-dir", str(tmp_path / "none"))
 
 
 @given(st.integers(1, 100_000), st.data())
-def test_the_interval_is_where_the_score_test_accepts(n: int, data: st.DataObject) -> None:
-    """Wilson: those p for which right / n lies within 1.96 standard errors sqrt(p (1 - p) / n) of p."""
+def test_the_interval_inverts_the_score_test(n: int, data: st.DataObject) -> None:
+    """Wilson: all p for which right / n is within 1.96 standard errors sqrt(p (1 - p) / n) of p."""
     right = data.draw(st.integers(0, n))
-    found, z = share(right, n), 1.959963984540054
-    assert 0 <= found.low <= found.accuracy <= found.high <= 1
-    for end in {found.low, found.high} - {0.0, 1.0}:
-        assert abs(found.accuracy - end) == pytest.approx(
+    result, z = share(right, n), 1.959963984540054
+    assert 0 <= result.low <= result.accuracy <= result.high <= 1
+    for end in {result.low, result.high} - {0.0, 1.0}:
+        assert abs(result.accuracy - end) == pytest.approx(
             z * np.sqrt(end * (1 - end) / n), rel=1e-4, abs=1e-7
         )
     mirrored = share(n - right, n)
-    assert (mirrored.low, mirrored.high) == pytest.approx((1 - found.high, 1 - found.low), abs=1e-9)
+    assert (mirrored.low, mirrored.high) == pytest.approx((1 - result.high, 1 - result.low), abs=1e-9)
 
 
-def test_the_interval_holds_the_truth_as_often_as_it_says() -> None:
+def test_the_interval_has_its_nominal_coverage() -> None:
     rng = np.random.default_rng(0)
     for p in (0.02, 0.5, 0.985):
         held = [
-            found.low <= p <= found.high for found in (share(int(k), 500) for k in rng.binomial(500, p, 600))
+            result.low <= p <= result.high
+            for result in (share(int(k), 500) for k in rng.binomial(500, p, 600))
         ]
-        # Coverage lies near 95%, a little off for so discrete a count; 600 trials have a deviation of 0.9%.
+        # Counts are discrete, so coverage is only near 95%; 600 trials have a standard error of 0.9%.
         assert 0.92 < np.mean(held) < 0.985

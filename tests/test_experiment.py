@@ -1,4 +1,4 @@
-"""Experiments: what is on disk is not computed again, and what is computed is what a fresh start gives."""
+"""Experiments do not recompute results on disk, and resuming gives the results of an uninterrupted run."""
 
 import contextlib
 import json
@@ -39,7 +39,7 @@ SPLITS = Splits(dataset(24), dataset(8), dataset(9), {"file": "sum"})
 
 
 class Stop(Exception):
-    """As if the process were killed."""
+    """Stands for a kill of the process."""
 
 
 def run(
@@ -78,7 +78,7 @@ def test_results_hold_every_arm_seed_and_epoch(whole: Path) -> None:
 
 
 @pytest.mark.parametrize("stop_after", [*(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2)), 3])
-def test_an_interrupted_experiment_ends_like_the_uninterrupted_one(
+def test_an_interrupted_experiment_ends_with_the_same_results(
     stop_after: int, whole: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(Stop):
@@ -92,13 +92,13 @@ def test_a_finished_experiment_trains_nothing(whole: Path, monkeypatch: pytest.M
     run(whole)
 
 
-def test_two_at_once_in_one_directory_are_refused(tmp_path: Path) -> None:
+def test_a_directory_in_use_is_refused(tmp_path: Path) -> None:
     with claimed(tmp_path), pytest.raises(UserError, match="another process is at work"):
         run(tmp_path)
     assert not list(tmp_path.iterdir())
 
 
-def test_more_seeds_compute_the_new_ones_alone(whole: Path, tmp_path: Path) -> None:
+def test_only_new_seeds_are_computed(whole: Path, tmp_path: Path) -> None:
     run(tmp_path, Protocol(epochs=2, seeds=1, batch_size=8))
     first = set((tmp_path / "results.csv").read_text().splitlines())
     marked = (tmp_path / "results.csv").read_text().replace("rate 0,0,1,", "rate 0,0,1,9", 1)
@@ -110,7 +110,7 @@ def test_more_seeds_compute_the_new_ones_alone(whole: Path, tmp_path: Path) -> N
 
 @pytest.mark.slow
 def test_kills_at_random_times(tmp_path: Path) -> None:
-    """SIGKILL, again and again: what is there at the end is what an uninterrupted experiment leaves."""
+    """After repeated SIGKILLs the files are those of an uninterrupted experiment."""
     script = TINY.parents[1] / "experiments" / "dropout_ablation.py"
     sizes = ("--rates", "0", "0.5", "--seeds", "3", "--epochs", "3", "--dataset", "fashion_mnist")
     command = [sys.executable, str(script), *sizes, "--data-dir", str(TINY), "--out"]
@@ -119,20 +119,20 @@ def test_kills_at_random_times(tmp_path: Path) -> None:
     def start(out: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen([*command, str(tmp_path / out)], env=env, stdout=subprocess.DEVNULL)
 
-    def seen(out: str) -> set[tuple[Path, int, int]]:
+    def snapshot(out: str) -> set[tuple[Path, int, int]]:
         with contextlib.suppress(FileNotFoundError):  # renamed between its listing and here
-            found = [(path, path.stat()) for path in (tmp_path / out).rglob("*")]
-            return {(path, status.st_size, status.st_mtime_ns) for path, status in found}
+            files = [(path, path.stat()) for path in (tmp_path / out).rglob("*")]
+            return {(path, status.st_size, status.st_mtime_ns) for path, status in files}
         return set()
 
     assert start("whole").wait() == 0
     draw, killed = random.Random(0), 0
     for _ in range(10):
         with start("killed") as process:
-            # Some changes of its files later, so that neither a slow nor a fast machine misses it.
+            # Kill after a number of file changes, which works on slow and fast machines.
             for _ in range(draw.randint(1, 12)):
-                before = seen("killed")
-                while process.poll() is None and seen("killed") == before:
+                before = snapshot("killed")
+                while process.poll() is None and snapshot("killed") == before:
                     time.sleep(0.001)
             time.sleep(draw.uniform(0, 0.02))
             process.kill()
@@ -190,7 +190,7 @@ def test_arms_may_differ_in_momentum_if_their_optimizer_reads_it(tmp_path: Path)
     assert "momentum=0.9" in engine.arm_identity(arms[1]) and "momentum" not in engine.arm_identity(arms[0])
 
 
-def test_damage_is_named(whole: Path, tmp_path: Path) -> None:
+def test_damaged_files_are_reported_or_ignored(whole: Path, tmp_path: Path) -> None:
     run(tmp_path)
     (tmp_path / "state.npz").write_bytes(b"PK damaged")
     run(tmp_path, Protocol(epochs=2, seeds=6, batch_size=8))
@@ -234,8 +234,8 @@ def test_the_train_size_is_stratified_and_fixed() -> None:
         experiment.prepare(Protocol(dataset="fashion_mnist", train_size=100, batch_size=101), data)
 
 
-def test_the_identity_of_an_arm_is_the_text_that_existing_directories_hold() -> None:
-    """Written out, so that no release of Flax and no field of a model changes it."""
+def test_arm_identity_matches_existing_directories() -> None:
+    """The text is pinned because existing results are recognised by it."""
     first_tutorial = """ConvNet(
     # attributes
     features = (10,)

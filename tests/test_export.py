@@ -1,4 +1,4 @@
-"""`export`: a file that computes the network's logits on any number of images, or one line and no file."""
+"""`export` writes a file that computes the network's logits for any batch size, or nothing."""
 
 import importlib.util
 import shutil
@@ -37,7 +37,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def fast_logits(network: Trained, images: np.ndarray) -> np.ndarray:
-    """As training and evaluation compute them, not as they are exported."""
+    """The logits as training and evaluation compute them."""
     model = programs.network(network.config)
     return np.asarray(model.apply({"params": network.params}, jnp.asarray(images)))
 
@@ -56,18 +56,18 @@ def test_stablehlo_gives_the_logits_of_any_number_of_images(model: str, pixel_sc
     assert 0 <= exported.difference <= export.TOLERANCE
     again = jax.export.deserialize(bytearray(exported.content))
     assert set(again.platforms) == {"cpu", "cuda", "tpu"}
-    assert b".py" not in exported.content, "it tells where the source files lay"
+    assert b".py" not in exported.content, "it contains paths of source files"
     for count in (1, 2, 5):
         expected = fast_logits(network, IMAGES[:count])
         scale = max(1.0, np.abs(expected).max())
         np.testing.assert_allclose(again.call(IMAGES[:count]), expected, atol=1e-5 * scale)
 
 
-def test_a_network_that_computed_in_bfloat16_is_exported_in_float32() -> None:
+def test_a_bfloat16_network_is_exported_in_float32() -> None:
     network = untrained("lenet-swish", 1.0)
     halved = network._replace(config=replace(network.config, compute_dtype="bfloat16"))
-    found = export.run_stablehlo(export.export(halved, "stablehlo").content, IMAGES)
-    np.testing.assert_allclose(found, fast_logits(network, IMAGES), atol=1e-5)
+    logits = export.run_stablehlo(export.export(halved, "stablehlo").content, IMAGES)
+    np.testing.assert_allclose(logits, fast_logits(network, IMAGES), atol=1e-5)
 
 
 def test_the_file_needs_no_cnnjax(run: Path, tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_exporting_twice_gives_the_same_file(run: Path, tmp_path: Path) -> None:
     assert (tmp_path / "one").read_bytes() == (tmp_path / "other").read_bytes()
 
 
-def test_a_file_that_computes_something_else_is_not_written(
+def test_a_file_with_other_logits_is_not_written(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = export.FORMATS["stablehlo"]
@@ -105,7 +105,7 @@ def test_a_file_that_computes_something_else_is_not_written(
     assert not list(tmp_path.iterdir())
 
 
-def test_what_cannot_be_written_is_one_line(run: Path, tmp_path: Path) -> None:
+def test_a_failed_export_is_a_one_line_error(run: Path, tmp_path: Path) -> None:
     assert "--out" in fails(1, "export", str(run), "--out", str(tmp_path))
     assert "--out" in fails(1, "export", str(run), "--out", str(tmp_path / "no" / "file"))
     assert "format" in fails(2, "export", str(run), "--format", "pickle")
@@ -113,7 +113,7 @@ def test_what_cannot_be_written_is_one_line(run: Path, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_a_run_that_is_replaced_leaves_no_file_of_the_old_one(run: Path, tmp_path: Path) -> None:
+def test_overwriting_a_run_removes_its_exports(run: Path, tmp_path: Path) -> None:
     shutil.copytree(run, tmp_path / "run")
     succeeds("export", str(tmp_path / "run"))
     succeeds(*train(tmp_path / "run", "--epochs", "1", "--overwrite"))
@@ -121,7 +121,7 @@ def test_a_run_that_is_replaced_leaves_no_file_of_the_old_one(run: Path, tmp_pat
 
 
 @pytest.mark.parametrize("missing", ["onnx", "onnxruntime"])
-def test_without_the_extra_onnx_says_what_to_install(
+def test_a_missing_onnx_package_is_reported(
     missing: str, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if missing == "onnxruntime":
@@ -141,13 +141,13 @@ def test_onnxruntime_gives_the_logits_of_any_number_of_images(model: str, pixel_
     assert 0 <= exported.difference <= 1e-5
     for count in (1, 2, 5):
         expected = fast_logits(network, IMAGES[:count])
-        found = export_onnx.run(exported.content, IMAGES[:count])
-        np.testing.assert_allclose(found, expected, atol=1e-5 * max(1.0, np.abs(expected).max()))
+        logits = export_onnx.run(exported.content, IMAGES[:count])
+        np.testing.assert_allclose(logits, expected, atol=1e-5 * max(1.0, np.abs(expected).max()))
 
 
 @needs_onnx
 @pytest.mark.parametrize("change", [{"pooling": "median"}, {"activation": jnp.tanh}])
-def test_networks_that_cannot_be_written_are_refused(change: dict[str, Any]) -> None:
+def test_unsupported_networks_are_refused(change: dict[str, Any]) -> None:
     model = MODELS["keras-cnn"].clone(**change)
     with pytest.raises(UserError, match="only networks"):
         export_onnx.encode(model, {}, (28, 28, 1))

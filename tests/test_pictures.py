@@ -1,4 +1,4 @@
-"""Picture files: every mode and format is read or refused in one line, whatever is in the file."""
+"""Picture files of every mode and format are read, or refused with a one-line message."""
 
 import io
 import os
@@ -23,7 +23,7 @@ from cnnjax.errors import UserError
 
 DIGIT = load("fashion_mnist", TINY).test.images[0, ..., 0]
 DRAWN = np.pad(np.kron(255 - DIGIT, np.ones((4, 4), np.uint8)), 20, constant_values=255)
-"""Dark on white, four times as large, on a larger sheet."""
+"""Dark on white, enlarged four times, on a larger canvas."""
 
 
 def saved(image: Image.Image, kind: str, **options: object) -> bytes:
@@ -33,7 +33,7 @@ def saved(image: Image.Image, kind: str, **options: object) -> bytes:
 
 
 def rgba(drawn: np.ndarray, colour: tuple[int, int, int]) -> Image.Image:
-    """Ink of a colour on nothing."""
+    """Coloured ink on a transparent background."""
     values = np.zeros((*drawn.shape, 4), np.uint8)
     values[..., :3] = colour
     values[..., 3] = 255 - drawn
@@ -45,7 +45,7 @@ def tinted(drawn: np.ndarray) -> Image.Image:
 
 
 def palette_with_a_hole(drawn: np.ndarray) -> bytes:
-    """Index 0, black, is transparent; 1, black too, is drawn."""
+    """Index 0 is transparent black, index 1 is the black ink."""
     image = Image.fromarray((drawn < 128).astype(np.uint8)).convert("P")
     image.putpalette([0, 0, 0, 0, 0, 0])
     return saved(image, "PNG", transparency=0)
@@ -96,7 +96,7 @@ def refused(content: bytes, directory: Path) -> str:
 
 
 @pytest.mark.parametrize("name", WHOLE)
-def test_a_digit_is_the_same_in_every_kind_of_file(name: str, tmp_path: Path) -> None:
+def test_a_digit_is_the_same_in_every_file_format(name: str, tmp_path: Path) -> None:
     picture = read(WHOLE[name](), tmp_path)
     assert not picture.animated
     assert picture.pixels.min() >= 0 and picture.pixels.max() <= 1
@@ -104,7 +104,7 @@ def test_a_digit_is_the_same_in_every_kind_of_file(name: str, tmp_path: Path) ->
     assert apart.mean() < 12 if name in COARSE else apart.max() <= 3
 
 
-def test_the_first_frame_of_several(tmp_path: Path) -> None:
+def test_the_first_of_several_frames_is_read(tmp_path: Path) -> None:
     blank = Image.new("L", GREY.size)
     for kind in ("GIF", "PNG", "WEBP", "TIFF"):
         options = {} if kind == "TIFF" else {"lossless": True} if kind == "WEBP" else {"duration": 50}
@@ -117,7 +117,7 @@ def test_the_first_frame_of_several(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF"])
-def test_the_way_up_that_a_camera_noted(kind: str, tmp_path: Path) -> None:
+def test_exif_orientation_is_applied(kind: str, tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned right by 90 degrees
     turned = read(saved(GREY.transpose(Image.Transpose.ROTATE_90), kind, exif=exif), tmp_path)
@@ -125,8 +125,8 @@ def test_the_way_up_that_a_camera_noted(kind: str, tmp_path: Path) -> None:
     assert np.abs(digit(turned.pixels).astype(int) - digit(plain.pixels)).mean() < 6
 
 
-def test_a_large_picture_is_averaged_down(tmp_path: Path) -> None:
-    """2,304 pixels wide, drawn with one pixel in nine: what is read is grey, and no larger than needed."""
+def test_a_large_picture_is_downsampled(tmp_path: Path) -> None:
+    """2,304 pixels wide with ink in one of nine pixels: averaging gives grey, at a limited size."""
     dotted = np.full((2304, 2304), 255, np.uint8)
     drawn = np.kron(255 - DIGIT, np.ones((72, 72), np.uint8))
     dotted[144:2160:3, 144:2160:3] = drawn[::3, ::3]
@@ -135,22 +135,22 @@ def test_a_large_picture_is_averaged_down(tmp_path: Path) -> None:
     assert np.abs(digit(picture.pixels).astype(int) - DIGIT).mean() < 12
 
 
-def test_what_cannot_be_opened(tmp_path: Path) -> None:
+def test_files_that_cannot_be_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    for name, told in (("none.png", "no such file"), ("", "not a file"), ("pipe", "not a file")):
-        with pytest.raises(UserError, match=told):
+    for name, message in (("none.png", "no such file"), ("", "not a file"), ("pipe", "not a file")):
+        with pytest.raises(UserError, match=message):
             pictures.read(tmp_path / name)
 
 
 @pytest.mark.parametrize(
     "content", [b"", b"\0" * 100, b"PK\x03\x04", b"%!PS-Adobe-3.0 EPSF-3.0\n", b"<svg/>"]
 )
-def test_what_is_no_picture(content: bytes, tmp_path: Path) -> None:
+def test_files_that_are_not_pictures(content: bytes, tmp_path: Path) -> None:
     assert "not a picture" in refused(content, tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "AVIF", "PPM"])
-def test_a_file_cut_short(kind: str, tmp_path: Path) -> None:
+def test_truncated_files(kind: str, tmp_path: Path) -> None:
     content = saved(tinted(DRAWN), kind)
     for share in (0.4, 0.7, 0.9):
         line = refused(content[: int(share * len(content))], tmp_path)
@@ -158,11 +158,11 @@ def test_a_file_cut_short(kind: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "I;16", "F"])
-def test_a_blank_sheet(mode: str, tmp_path: Path) -> None:
+def test_blank_pictures(mode: str, tmp_path: Path) -> None:
     assert "blank" in refused(saved(Image.new(mode, (40, 30)), "TIFF"), tmp_path)
 
 
-def test_pixels_that_are_no_numbers(tmp_path: Path) -> None:
+def test_pixels_that_are_not_numbers(tmp_path: Path) -> None:
     values = DRAWN.astype(np.float32)
     for odd in (np.nan, np.inf):
         values[3, 3] = odd
@@ -170,7 +170,7 @@ def test_pixels_that_are_no_numbers(tmp_path: Path) -> None:
 
 
 def png(width: int, height: int) -> bytes:
-    """A PNG of nothing but zeros, which a thousandth of its size promises."""
+    """A black PNG, a thousand times smaller than its pixels."""
 
     def chunk(name: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
@@ -201,15 +201,15 @@ HUGE = {
 
 
 @pytest.mark.parametrize(
-    ("content", "told", "most"),
+    ("content", "message", "most"),
     [
         *((content, "50,000,000 pixels", 30 * 2**20) for content in HUGE.values()),
         (png(7000, 7000), "blank", 300 * 2**20),
     ],
     ids=[*HUGE, "the largest that is read"],
 )
-def test_memory_is_bounded(content: bytes, told: str, most: int, tmp_path: Path) -> None:
-    """A bomb is refused before it is decoded."""
+def test_memory_is_bounded(content: bytes, message: str, most: int, tmp_path: Path) -> None:
+    """Decompression bombs are refused before they are decoded."""
     (tmp_path / "bomb").write_bytes(content)
     code = (
         "import resource, sys; from pathlib import Path; from PIL import Image\n"
@@ -223,17 +223,17 @@ def test_memory_is_bounded(content: bytes, told: str, most: int, tmp_path: Path)
     command = [sys.executable, "-c", code, str(tmp_path / "bomb")]
     done = subprocess.run(command, capture_output=True, text=True, cwd=root, timeout=60, check=True)
     line, grown = done.stdout.splitlines()
-    assert told in line, line
+    assert message in line, line
     assert int(grown) * (1 if sys.platform == "darwin" else 1024) < most
 
 
 @pytest.mark.parametrize("size", [(0, 5), (5, 0), (0, 0)])
-def test_no_pixels_at_all(size: tuple[int, int], tmp_path: Path) -> None:
+def test_pictures_without_pixels(size: tuple[int, int], tmp_path: Path) -> None:
     for content in (png(*size), bmp(*size), b"P5 %d %d 255\n" % size):
         refused(content, tmp_path)
 
 
-# A fuzz: whatever the file holds, a picture or one line, in little time and memory
+# Fuzzing: any file gives a picture or a one-line message
 
 SMALL = Image.fromarray(np.kron(255 - DIGIT[::2, ::2], np.ones((2, 2), np.uint8)))
 SEEDS = [
@@ -294,16 +294,14 @@ def one_line_or_a_picture(content: bytes, path: Path) -> None:
 
 @settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sampled_from(SEEDS), EDITS)
-def test_whatever_became_of_a_picture(
-    tmp_path: Path, content: bytes, edits: list[tuple[str, int, int]]
-) -> None:
+def test_corrupted_pictures(tmp_path: Path, content: bytes, edits: list[tuple[str, int, int]]) -> None:
     one_line_or_a_picture(edited(content, edits), tmp_path / "picture")
 
 
 @settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sampled_from([b"", *(content[:8] for content in SEEDS)]), st.binary(max_size=300))
 @example(b"", b"BM")
-def test_whatever_bytes(tmp_path: Path, start: bytes, rest: bytes) -> None:
+def test_random_bytes(tmp_path: Path, start: bytes, rest: bytes) -> None:
     one_line_or_a_picture(start + rest, tmp_path / "picture")
 
 
@@ -312,7 +310,7 @@ MODES = ["1", "L", "P", "LA", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB
 
 @given(st.sampled_from(MODES), st.integers(1, 60), st.integers(1, 60), st.randoms(use_true_random=False))
 def test_every_mode_and_size(mode: str, width: int, height: int, rng: object) -> None:
-    """Modes that no format stores here are what a plugin may hand over none the less."""
+    """Covers modes that no listed format stores but that a Pillow plugin may return."""
     image = Image.new(mode, (width, height))
     size = len(image.tobytes())
     image.frombytes(np.random.default_rng(width * height).integers(0, 64, size, np.uint8).tobytes())

@@ -1,4 +1,4 @@
-"""`predict` shows what the trained network says, with the labels beside."""
+"""`predict` prints class probabilities beside the labels."""
 
 import io
 import json
@@ -23,7 +23,7 @@ from cnnjax.cli.predict import Predict
 from cnnjax.data import Dataset, load
 from cnnjax.deploy.predict import probabilities, sampled, trained
 from cnnjax.errors import ArgumentError
-from cnnjax.keys import streams
+from cnnjax.keys import Masks, streams
 from cnnjax.runs import programs
 
 pytestmark = pytest.mark.usefixtures("shared_programs")
@@ -44,7 +44,7 @@ def main(*arguments: str) -> Ended:
 
 
 def rows(printed: str, width: int = 13) -> list[list[str]]:
-    """The cells of the rows that have so many."""
+    """The cells of the rows with this many."""
     cells = ([cell.strip() for cell in line.split("│")[1:-1]] for line in printed.splitlines() if "│" in line)
     return [row for row in cells if len(row) == width]
 
@@ -63,18 +63,18 @@ def test_the_table_has_the_first_training_images(run: Path) -> None:
         assert share[int(row[12])] == share.max()
 
 
-def test_the_probabilities_are_those_that_the_run_ended_with(run: Path) -> None:
+def test_the_probabilities_match_the_results_of_the_run(run: Path) -> None:
     network = trained(run, announce=lambda _: None)
     test = load("fashion_mnist", TINY, announce=lambda _: None).test
-    said = probabilities(network, test)
+    predicted = probabilities(network, test)
     assert network.epochs == 2
     recorded = json.loads((run / "result.json").read_text())["test"]
-    assert np.mean(said.argmax(axis=1) == test.labels) == pytest.approx(recorded["accuracy"])
-    loss = -np.log(said[np.arange(len(test.labels)), test.labels]).mean()
+    assert np.mean(predicted.argmax(axis=1) == test.labels) == pytest.approx(recorded["accuracy"])
+    loss = -np.log(predicted[np.arange(len(test.labels)), test.labels]).mean()
     assert loss == pytest.approx(recorded["loss"], rel=1e-4)
 
 
-def test_mistakes_are_named_and_drawn(run: Path) -> None:
+def test_mistakes_are_listed_and_drawn(run: Path) -> None:
     ended = main(str(run), "--mistakes", "--first", "2", "--split", "test")
     assert ended.code == 0, ended
     assert "This network confuses 3 and 5 on" in ended.out
@@ -96,7 +96,7 @@ def test_mistakes_are_named_and_drawn(run: Path) -> None:
         (("x.png", "--mistakes"), "--mistakes"),
     ],
 )
-def test_a_wrong_argument_is_one_line(flags: tuple[str, ...], word: str, run: Path) -> None:
+def test_a_wrong_argument_is_a_one_line_error(flags: tuple[str, ...], word: str, run: Path) -> None:
     ended = main(str(run), *flags)
     assert ended.code == 2 and word in ended.err and ended.err.count("\n") == 1, ended
 
@@ -124,7 +124,7 @@ def drawn(made: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Ten digits of the test split as dark pictures on light sheets, 0.png to 9.png, and what is none."""
+    """Ten test digits, dark on light, as 0.png to 9.png, and files that show no digit."""
     directory = tmp_path_factory.mktemp("pictures")
     images = load("fashion_mnist", TINY).test.images
     for i, image in enumerate(images[:10, ..., 0]):
@@ -141,7 +141,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def as_mnist(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same run under the name mnist, whose digits are 20 pixels high; the tiny set is not all of it."""
+    """The same run, renamed to mnist, whose digits are 20 pixels high; the tiny data set is not all of it."""
     out = tmp_path_factory.mktemp("renamed") / "run"
     shutil.copytree(run, out)
     config = json.loads((out / "config.json").read_text())
@@ -149,18 +149,18 @@ def as_mnist(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_pictures_are_predicted_as_the_images_they_were_made_of(as_mnist: Path, drawn: Path) -> None:
+def test_pictures_are_predicted_like_the_images_they_show(as_mnist: Path, drawn: Path) -> None:
     files = [f"{i}.png" for i in range(10)]
     table = rows(main(str(as_mnist), *files).out, width=12)
     network = trained(as_mnist, announce=lambda _: None)
     test = load("fashion_mnist", TINY).test
-    said = probabilities(network, Dataset(test.images[:10], test.labels[:10]))
-    assert [int(row[-1]) for row in table] == said.argmax(axis=1).tolist()
+    predicted = probabilities(network, Dataset(test.images[:10], test.labels[:10]))
+    assert [int(row[-1]) for row in table] == predicted.argmax(axis=1).tolist()
     shares = np.array([[float(cell) for cell in row[1:11]] for row in table])
-    np.testing.assert_allclose(shares, said, atol=0.02)
+    np.testing.assert_allclose(shares, predicted, atol=0.02)
 
 
-def test_what_is_unlike_the_data_is_named(run: Path, drawn: Path) -> None:
+def test_pictures_unlike_the_data_are_reported(run: Path, drawn: Path) -> None:
     names = [f"{i}.png" for i in range(10)]
     ended = main(str(run), *names, "square.png", "two.gif")
     assert (ended.code, ended.err) == (0, "")
@@ -169,7 +169,7 @@ def test_what_is_unlike_the_data_is_named(run: Path, drawn: Path) -> None:
     assert any(line.startswith("two.gif: the first of its frames") for line in lines)
 
 
-def test_without_the_data_likeness_is_not_known(as_mnist: Path, drawn: Path) -> None:
+def test_likeness_needs_the_data(as_mnist: Path, drawn: Path) -> None:
     ended = main(str(as_mnist), "0.png")
     assert ended.code == 0 and len(rows(ended.out, width=12)) == 1
     assert "is not known" in ended.out and "not the canonical MNIST" in ended.out
@@ -184,14 +184,14 @@ def test_without_the_data_likeness_is_not_known(as_mnist: Path, drawn: Path) -> 
         (".", "not a file"),
     ],
 )
-def test_a_file_that_will_not_do_is_one_line(name: str, word: str, run: Path, drawn: Path) -> None:
+def test_an_unusable_file_is_a_one_line_error(name: str, word: str, run: Path, drawn: Path) -> None:
     ended = main(str(run), "0.png", name)
     assert ended.code == 1 and word in ended.err and ended.err.startswith(f"cnnjax: error: {name}")
     assert ended.err.count("\n") == 1 and not ended.out, ended
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="names of files are text there")
-def test_a_name_that_is_no_text(as_mnist: Path, drawn: Path, tmp_path: Path) -> None:
+def test_a_file_name_that_is_not_text(as_mnist: Path, drawn: Path, tmp_path: Path) -> None:
     odd = os.fsencode(tmp_path) + b"/\xff\x1b.png"
     Path(os.fsdecode(odd)).write_bytes((drawn / "0.png").read_bytes())
     ended = new_process("predict", str(as_mnist), os.fsdecode(odd), "0.png")
@@ -206,24 +206,23 @@ def test_a_mask_is_a_function_of_seed_number_and_row(run: Path) -> None:
     data = load("fashion_mnist", TINY).train
     model, rate = programs.network(network.config), network.config.dropout_rate
     images = jnp.asarray(data.images[:4].astype(np.float32) / 255)
-    key = jax.random.fold_in(streams(jax.random.key(3)).dropout, 0)
+    stream = streams(jax.random.key(3)).dropout
 
     def one(mask: int) -> np.ndarray:
-        masked = jax.random.fold_in(key, mask)
-        logits: Any = model.apply({"params": network.params}, images, True, rate, masked)
+        logits: Any = model.apply({"params": network.params}, images, True, rate, Masks(stream, step=mask))
         return np.asarray(jax.nn.softmax(logits))
 
     drawn = np.stack([one(mask) for mask in range(7)])
-    found = sampled(network, Dataset(data.images[:4], data.labels[:4]), 7, seed=3)
-    np.testing.assert_allclose(found.mean, drawn.mean(axis=0), atol=1e-5)
-    np.testing.assert_allclose(found.spread, drawn.std(axis=0, ddof=1), atol=1e-5)
+    result = sampled(network, Dataset(data.images[:4], data.labels[:4]), 7, seed=3)
+    np.testing.assert_allclose(result.mean, drawn.mean(axis=0), atol=1e-5)
+    np.testing.assert_allclose(result.spread, drawn.std(axis=0, ddof=1), atol=1e-5)
     # More images than are drawn at a time change nothing for the first ones.
     more = sampled(network, Dataset(data.images[:503], data.labels[:503]), 7, seed=3)
     assert more.mean.shape == more.spread.shape == (503, 10)
-    np.testing.assert_allclose(more.mean[:4], found.mean, atol=1e-5)
+    np.testing.assert_allclose(more.mean[:4], result.mean, atol=1e-5)
 
 
-def test_two_seeds_agree_as_well_as_their_spread_says(run: Path) -> None:
+def test_two_seeds_agree_within_their_spread(run: Path) -> None:
     network = trained(run, announce=lambda _: None)
     data = load("fashion_mnist", TINY).test
     one, other = (sampled(network, data, 400, seed) for seed in (0, 1))
@@ -246,7 +245,7 @@ def test_the_spread_is_below_the_mean(run: Path, drawn: Path) -> None:
 
 
 @pytest.mark.parametrize("rate", [0.0, 1.0])
-def test_no_masks_to_draw_is_said(rate: float, run: Path) -> None:
+def test_mc_without_masks_is_refused(rate: float, run: Path) -> None:
     network = trained(run, announce=lambda _: None)
     network = network._replace(config=replace(network.config, dropout_rate=rate))
     with pytest.raises(ArgumentError, match="--mc"):

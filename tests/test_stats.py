@@ -1,4 +1,4 @@
-"""The statistics keep their promises on data whose truth is known."""
+"""Coverage, error rates and power of the statistics on simulated data with a known truth."""
 
 import itertools
 import json
@@ -12,7 +12,7 @@ from scipy.stats import binom, t
 
 from cnnjax.stats import conclusion, intervals, paired, summarise
 
-SURE = 1e-5  # a correct implementation fails a bound of this kind once in 100,000 draws of the seed
+SURE = 1e-5  # a correct implementation fails such a bound for one seed in 100,000
 
 differences = st.lists(
     st.floats(-1, 1).map(lambda x: round(x, 4)) | st.sampled_from([0.0, 0.25]),
@@ -30,13 +30,13 @@ def within_binomial(hits: int, trials: int, rate: float) -> bool:
     return bool(binom.ppf(SURE, trials, rate) <= hits <= binom.isf(SURE, trials, rate))
 
 
-# What BCa gives for normal data at this n, measured over 20,000 simulations: 95% in the limit only.
+# Coverage of BCa on normal data at this n, from 20,000 simulations; it reaches 95% only in the limit.
 @pytest.mark.parametrize(("n", "rate"), [(6, 0.855), (30, 0.931), (200, 0.946)])
 def test_bca_interval_covers_at_the_rate_known_for_this_n(n, rate, monkeypatch):
     monkeypatch.setattr(intervals, "RESAMPLES", 999)
     draw, trials, truth = np.random.default_rng(n), 1000, 0.3
-    found = [intervals.bca_interval(draw.normal(truth, 1, n), draw) for _ in range(trials)]
-    assert within_binomial(sum(low <= truth <= high for low, high in found), trials, rate)
+    bounds = [intervals.bca_interval(draw.normal(truth, 1, n), draw) for _ in range(trials)]
+    assert within_binomial(sum(low <= truth <= high for low, high in bounds), trials, rate)
 
 
 @settings(deadline=None, max_examples=60)
@@ -52,7 +52,7 @@ def test_bca_interval_is_defined_and_lies_within_the_data(d):
         assert (low == high) == (np.ptp(d) <= 1e-9)
 
 
-# 8 pairs are enumerated, 25 sampled; t noise has heavy tails, but the null asks for symmetry only.
+# 8 pairs are enumerated, 25 sampled. Heavy-tailed t noise is symmetric, which is all the null assumes.
 @pytest.mark.parametrize(("n", "trials"), [(8, 2000), (25, 500)])
 def test_sign_flip_gives_at_most_5_percent_false_positives(n, trials, monkeypatch):
     monkeypatch.setattr(paired, "FLIPS", 1999)
@@ -81,7 +81,7 @@ def test_sign_flip_p_is_the_share_of_all_patterns(d):
 
 
 @given(differences)
-def test_sign_flip_p_knows_no_direction_no_order_and_no_unit(d):
+def test_sign_flip_p_is_invariant_to_sign_order_and_scale(d):
     p = paired.sign_flip_p(d, rng())
     assert p == paired.sign_flip_p(-d, rng()) == paired.sign_flip_p(100 * np.sort(d), rng())
     assert paired.smallest_p(len(d)) <= p <= 1
@@ -113,13 +113,13 @@ def test_holm_keeps_the_order_and_lies_between_no_correction_and_bonferroni(p, r
 
 
 @pytest.mark.parametrize("n", [2, 3, 6, 30])
-def test_detectable_difference_is_found_by_80_percent_of_t_tests(n):
+def test_80_percent_of_t_tests_detect_the_detectable_difference(n):
     trials, sd = 4000, 0.7
     shift = paired.detectable_difference(sd, n)
     data = np.random.default_rng(n).normal(shift, sd, (trials, n))
     statistic = data.mean(axis=1) / data.std(axis=1, ddof=1) * math.sqrt(n)
-    found = np.abs(statistic) >= t.ppf(0.975, n - 1)
-    assert within_binomial(int(found.sum()), trials, 0.8)
+    detected = np.abs(statistic) >= t.ppf(0.975, n - 1)
+    assert within_binomial(int(detected.sum()), trials, 0.8)
 
 
 def test_detectable_difference_shrinks_with_seeds_and_scales_with_noise():
@@ -136,7 +136,7 @@ def test_probabilities_of_improvement_in_both_directions_sum_to_one(d):
     assert forth == pytest.approx(((d > 0).sum() + 0.5 * (d == 0).sum()) / len(d))
 
 
-def test_no_claim_below_six_pairs_whatever_the_numbers():
+def test_nothing_is_significant_below_six_pairs():
     for n in range(12):
         huge = np.stack([np.zeros(n), np.full(n, 1e6)])
         (contrast,) = summarise(huge, ["a", "b"]).contrasts
@@ -145,7 +145,7 @@ def test_no_claim_below_six_pairs_whatever_the_numbers():
 
 
 @pytest.mark.parametrize("contrasts", [1, 2, 3, 5, 9])
-def test_seeds_needed_is_where_claims_begin(contrasts):
+def test_seeds_needed_is_the_first_n_that_can_be_significant(contrasts):
     needed = paired.seeds_needed(contrasts)
     for n in (needed - 1, needed):
         values = np.concatenate([np.zeros((1, n)), np.ones((contrasts, n))])
@@ -159,7 +159,7 @@ def accuracies(effects: list[float], seeds: int) -> np.ndarray:
     return common + np.array(effects)[:, None] + draw.normal(0, 2e-4, (len(effects), seeds))
 
 
-def test_summary_pairs_by_seed_and_leaves_diverged_members_out():
+def test_summary_pairs_by_seed_and_excludes_diverged_runs():
     values = accuracies([0, 0.005, 0.001], 9)
     broken = values.copy()
     broken[0, 2], broken[1, 4] = np.nan, np.inf
@@ -176,7 +176,7 @@ def test_summary_pairs_by_seed_and_leaves_diverged_members_out():
     assert worse.contrasts[0].improvement == 0.0
 
 
-def test_an_arm_more_changes_no_contrast_but_its_correction():
+def test_another_arm_changes_only_the_correction_of_a_contrast():
     values = accuracies([0, 0.005, 0.001], 8)
     (alone,) = summarise(values[:2], ["none", "half"]).contrasts
     first, _ = summarise(values, ["none", "half", "most"]).contrasts
@@ -196,13 +196,13 @@ def test_summary_is_strict_json_for_degenerate_data(seeds, fill):
     assert conclusion(summary, "accuracy").count(".") >= 1
 
 
-def test_summary_refuses_a_shape_that_does_not_fit():
+def test_summary_rejects_a_shape_that_does_not_match_the_names():
     for values in (np.zeros(3), np.zeros((3, 2)), np.zeros((0, 2))):
         with pytest.raises(ValueError, match="arms, seeds"):
             summarise(values, ["none", "half"])
 
 
-def test_conclusion_says_what_is_shown_and_what_is_not():
+def test_conclusion_reports_significant_and_non_significant_contrasts():
     names = ["no dropout", "dropout 0.5", "dropout 0.75", "dropout 0.9"]
     values = accuracies([0, 0.005, 0.0, -0.003], 10)
     shown = conclusion(summarise(values, names), "validation accuracy", accuracy=True)
@@ -216,15 +216,15 @@ def test_conclusion_says_what_is_shown_and_what_is_not():
     assert "raises" not in few and "percentage" not in few
 
 
-def test_conclusion_counts_diverged_runs_and_knows_a_single_arm():
+def test_conclusion_counts_diverged_runs_and_handles_a_single_arm():
     values = accuracies([0, 0.005], 8)
     values[1, 0] = np.nan
     assert "1 diverged run is excluded" in conclusion(summarise(values, "ab"), "loss")
     assert "nothing to compare" in conclusion(summarise([[1.0]], "a"), "loss")
 
 
-def test_a_primary_contrast_is_tested_alone_and_guards_the_others():
-    """Serial gatekeeping: the primary's p is its own; the others are corrected among themselves, above it."""
+def test_a_primary_contrast_is_tested_alone_and_gates_the_others():
+    """Serial gatekeeping: the primary's p is its own; the others are corrected among themselves."""
     rng = np.random.default_rng(3)
     base = rng.normal(size=8)
     values = np.stack([base, base + 1 + 0.1 * rng.normal(size=8), base + rng.normal(size=8), base + 2])
@@ -236,7 +236,7 @@ def test_a_primary_contrast_is_tested_alone_and_guards_the_others():
     assert [guarded.contrasts[0].p_holm, guarded.contrasts[2].p_holm] == pytest.approx(list(others))
 
 
-def test_six_seeds_can_claim_the_primary_contrast_alone():
+def test_with_six_seeds_only_the_primary_contrast_can_be_significant():
     values = np.zeros((4, 6)) + np.arange(4)[:, None]
     summary = summarise(values, ["none", "a", "b", "c"], primary="b")
     assert [c.can_claim for c in summary.contrasts] == [False, True, False]

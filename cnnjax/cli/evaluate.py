@@ -27,7 +27,7 @@ class Evaluate:
     def __call__(self) -> None:
         """Print a row for each class and one for all images."""
         from cnnjax.deploy.evaluation import part, scores
-        from cnnjax.deploy.predict import told, trained
+        from cnnjax.deploy.predict import description, trained
         from cnnjax.report import console
 
         network = trained(self.run)
@@ -36,7 +36,7 @@ class Evaluate:
         result = scores(network, part(loaded, network.config, self.split))
         table = Table(
             *("class", "images", "right", "accuracy", "95% interval"),
-            title=f"{told(network)}, {self.split} images of {dataset}",
+            title=f"{description(network)}, {self.split} images of {dataset}",
         )
         for column in table.columns[1:]:
             column.justify = "right"

@@ -29,7 +29,7 @@ class Export:
         """Write the file and print how closely its logits agree."""
         from cnnjax import files
         from cnnjax.deploy import export
-        from cnnjax.deploy.predict import told, trained
+        from cnnjax.deploy.predict import description, trained
 
         network = trained(self.run)
         exported = export.export(network, self.format)
@@ -37,4 +37,4 @@ class Export:
         files.write_bytes(out, exported.content)
         apart = f"differ from the network's by at most {exported.difference:.0e} of the largest"
         agreement = apart if exported.difference else "equal the network's"
-        print(f"{told(network)}: {out}, {len(exported.content):,} bytes; its logits {agreement}")
+        print(f"{description(network)}: {out}, {len(exported.content):,} bytes; its logits {agreement}")

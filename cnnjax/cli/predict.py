@@ -112,7 +112,7 @@ class Predict:
 
     def _predict_dataset(self, network: "Trained") -> None:
         from cnnjax import report
-        from cnnjax.deploy.predict import probabilities, told
+        from cnnjax.deploy.predict import description, probabilities
         from cnnjax.experiment.results import Predictions
 
         config, first, split = network.config, self.first or 5, self.split or "train"
@@ -129,7 +129,7 @@ class Predict:
             p = probabilities(network, loaded.test)
             predictions = {"this run": Predictions(np.argmax(p, axis=1)[None], np.max(p, axis=1)[None])}
             report.print_confusions(predictions, loaded.test)
-            caption = f"{told(network)}, seed {config.seed}"
+            caption = f"{description(network)}, seed {config.seed}"
             report.draw(self.run, report.confusion_figure(predictions, loaded.test, caption))
             print(f"the images are in {self.run / 'confused.png'}")
 
@@ -137,7 +137,7 @@ class Predict:
         self, network: "Trained", names: Sequence[str], images: Dataset, title: str, labels: bool = False
     ) -> np.ndarray:
         """Print the probabilities, or their means over masks; return the predicted classes."""
-        from cnnjax.deploy.predict import probabilities, sampled, told
+        from cnnjax.deploy.predict import description, probabilities, sampled
         from cnnjax.report import console
 
         if self.mc is None:
@@ -148,7 +148,7 @@ class Predict:
         predicted = np.argmax(mean, axis=1)
         classes = map(str, range(mean.shape[1]))
         columns = [Column("image", overflow="fold"), *classes, *["label"] * labels, "predicted"]
-        table = Table(*columns, title=told(network) + title)
+        table = Table(*columns, title=description(network) + title)
         for i, name in enumerate(names):
             cells = [f"{p:.2f}" for p in mean[i]]
             if spread is not None:

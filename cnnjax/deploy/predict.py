@@ -115,6 +115,3 @@ def _like(config: TrainConfig) -> TrainState:
     opt_state = jax.eval_shape(programs.task(config, total_steps=1).optimizer(config.hparams).init, params)
     step: Any = jax.ShapeDtypeStruct((), jnp.int32)
     return TrainState(step, params, opt_state, jax.random.key(0))
-
-
-told = description  # TODO: cli/ still imports this name

@@ -27,7 +27,7 @@ SEGMENTS = 20
 
 
 class Progress(Protocol):
-    """Told how many of an epoch's parts the device has finished."""
+    """A function that is called as the device finishes the parts of an epoch."""
 
     def __call__(self, epoch: int, done: int, parts: int) -> None:
         """Epochs and parts count from 1."""
@@ -124,7 +124,7 @@ def epochs(
         program: compiled for the run.
         state: where the first of these epochs begins; donated.
         numbers: consecutive.
-        progress: told as the device gets on within an epoch.
+        progress: called as the device gets on within an epoch.
     """
     for number in numbers:
         began = time.perf_counter()

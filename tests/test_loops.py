@@ -1,0 +1,89 @@
+"""The convolution that is fast in loops is `jax.lax.conv_general_dilated`, in value and gradient."""
+
+from functools import partial
+from typing import Any
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cnnjax.kernels.loops import LAYOUT, conv_general_dilated, fast_in_loops
+
+SMALL = st.integers(1, 3)
+PADDINGS = st.sampled_from(["SAME", "VALID", ((1, 2), (0, 3)), ((0, 0), (2, 1)), ((-1, 1), (0, -1))])
+
+
+@given(
+    groups=st.sampled_from([1, 2, 4]),
+    channels=st.tuples(st.integers(1, 2), st.integers(1, 2)),
+    kernel=st.tuples(SMALL, SMALL),
+    strides=st.tuples(SMALL, SMALL),
+    dilation=st.tuples(st.integers(1, 2), st.integers(1, 2)),
+    size=st.tuples(st.integers(6, 9), st.integers(6, 9)),
+    padding=PADDINGS,
+)
+def test_equals_lax(
+    groups: int,
+    channels: tuple[int, int],
+    kernel: tuple[int, int],
+    strides: tuple[int, int],
+    dilation: tuple[int, int],
+    size: tuple[int, int],
+    padding: Any,
+) -> None:
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(size=(2, *size, groups * channels[0])), jnp.float32)
+    weights = jnp.asarray(rng.normal(size=(*kernel, channels[0], groups * channels[1])), jnp.float32)
+
+    @jax.jit
+    def results(x: jax.Array, weights: jax.Array) -> list[Any]:
+        pairs = []
+        for convolve in (conv_general_dilated, jax.lax.conv_general_dilated):
+            layer = partial(
+                convolve,
+                window_strides=strides,
+                padding=padding,
+                rhs_dilation=dilation,
+                dimension_numbers=LAYOUT,
+                feature_group_count=groups,
+            )
+            y, back = jax.vjp(layer, x, weights)
+            pairs.append((y, back(jnp.cos(jnp.arange(y.size, dtype=jnp.float32)).reshape(y.shape))))
+        return pairs
+
+    ours, lax = results(x, weights)
+    chex.assert_trees_all_close(ours, lax, rtol=1e-4, atol=1e-4)
+
+
+def test_others_are_passed_on() -> None:
+    x, weights = jnp.ones((1, 6, 5)), jnp.ones((3, 5, 2))
+    numbers = ("NWC", "WIO", "NWC")
+    ours, lax = (
+        convolve(x, weights, (1,), "SAME", dimension_numbers=numbers)
+        for convolve in (conv_general_dilated, jax.lax.conv_general_dilated)
+    )
+    chex.assert_trees_all_equal(ours, lax)
+
+
+class Net(nn.Module):
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = nn.relu(nn.Conv(4, (3, 3))(x))
+        return nn.Conv(2, (1, 1), strides=2, conv_general_dilated=jax.lax.conv_general_dilated)(x)
+
+
+def test_modules_use_it_without_being_changed() -> None:
+    """Layers with a convolution of their own keep it; the compiled gradient has no slow form left."""
+    net, x = Net(), jax.random.normal(jax.random.key(0), (3, 8, 8, 2))
+    params = net.init(jax.random.key(1), x)
+
+    def loss(apply: Any, params: Any) -> jax.Array:
+        return jnp.sum(apply(params, x) ** 2)
+
+    plain, fast = (partial(loss, apply) for apply in (net.apply, fast_in_loops(net)))
+    chex.assert_trees_all_close(jax.grad(fast)(params), jax.grad(plain)(params), rtol=1e-4, atol=1e-4)
+    assert [str(jax.make_jaxpr(f)(params)).count("custom_vjp_call") for f in (plain, fast)] == [0, 1]
