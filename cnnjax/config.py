@@ -1,17 +1,33 @@
 """What a run is: the static part as a frozen dataclass, the traced part as a NamedTuple."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import jax
 
 from cnnjax.errors import ArgumentError
 
-OPTIMIZER_NAMES = ("adam", "rmsprop")
+OPTIMIZER_NAMES = ("adam", "rmsprop", "sgd", "adamw")
+SCHEDULE_NAMES = ("constant", "cosine", "one-cycle")
+READ_BY = MappingProxyType({"weight_decay": ("adamw", "sgd"), "momentum": ("sgd",)})
+"""The optimizers that read a hyperparameter; `learning_rate` is read by all."""
 TRAIN_SPLITS = ("part", "all")
 COMPUTE_DTYPES = ("float32", "bfloat16")
 LARGEST = 3.4e38
 """Above it float32 has nothing finite."""
+LATER: Mapping[str, Any] = MappingProxyType(
+    {
+        "schedule": "constant",
+        "weight_decay": 0.0,
+        "momentum": 0.0,
+        "init_seed": None,
+        "order_seed": None,
+        "mask_seed": None,
+    }
+)
+"""Entries that the config.json or protocol.json of an earlier version lacks, and the values it means."""
 
 
 class HParams(NamedTuple):
@@ -22,6 +38,8 @@ class HParams(NamedTuple):
 
     learning_rate: jax.Array | float = 1e-3
     dropout_rate: jax.Array | float = 0.5
+    weight_decay: jax.Array | float = 0.0
+    momentum: jax.Array | float = 0.0
 
 
 @dataclass(frozen=True)
@@ -43,6 +61,12 @@ class TrainConfig:
     train_split: str = "part"
     pixel_scale: float = 1.0
     compute_dtype: str = "float32"
+    schedule: str = LATER["schedule"]
+    weight_decay: float = LATER["weight_decay"]
+    momentum: float = LATER["momentum"]
+    init_seed: int | None = None  # default: `seed`, as for the next two
+    order_seed: int | None = None
+    mask_seed: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse values outside their domain, before any work is done."""
@@ -58,15 +82,59 @@ class TrainConfig:
             raise ArgumentError(f"--pixel-scale {self.pixel_scale} must lie between 0 and {LARGEST}")
         for flag, value, choices in (
             ("--optimizer", self.optimizer, OPTIMIZER_NAMES),
+            ("--schedule", self.schedule, SCHEDULE_NAMES),
             ("--train-split", self.train_split, TRAIN_SPLITS),
             ("--compute-dtype", self.compute_dtype, COMPUTE_DTYPES),
         ):
             if value not in choices:
                 raise ArgumentError(f"{flag} {value} is none of {', '.join(choices)}")
-        if not 0 <= self.seed < 2**32:
-            raise ArgumentError(f"--seed {self.seed} must lie between 0 and 4294967295")
+        if not 0.0 <= self.weight_decay < LARGEST:
+            raise ArgumentError(f"--weight-decay {self.weight_decay} must lie between 0 and {LARGEST}")
+        if not 0.0 <= self.momentum < 1.0:
+            raise ArgumentError(f"--momentum {self.momentum} must be at least 0 and below 1")
+        require_read(self.hparams, self.optimizer)
+        require_seeds(**{name: getattr(self, name) for name in SEED_NAMES})
 
     @property
     def hparams(self) -> HParams:
         """The traced part of this configuration."""
-        return HParams(learning_rate=self.learning_rate, dropout_rate=self.dropout_rate)
+        return HParams(**{name: getattr(self, name) for name in HParams._fields})
+
+    @property
+    def optimization(self) -> str:
+        """Describe the optimizer, and what is not the default: "sgd 0.1, cosine schedule, momentum 0.9"."""
+        later = without_defaults({name: getattr(self, name) for name in LATER})
+        texts = (
+            f"{value} schedule" if name == "schedule" else f"{name.replace('_', ' ')} {value}"
+            for name, value in later.items()
+        )
+        return ", ".join([f"{self.optimizer} {self.learning_rate:g}", *texts])
+
+
+SEED_NAMES = ("seed", "init_seed", "order_seed", "mask_seed")
+
+
+def require_read(hparams: Any, optimizer: str, subject: str = "") -> None:
+    """Raise `ArgumentError` if a value in `HParams` is set that this optimizer does not read.
+
+    A NamedTuple of the user's own is not checked, because a model may read what the optimizer does not.
+    """
+    for name, optimizers in READ_BY.items():
+        value = getattr(hparams, name) if isinstance(hparams, HParams) else 0
+        if value and optimizer not in optimizers:
+            raise ArgumentError(
+                f"{subject}--{name.replace('_', '-')} {value} does nothing with --optimizer {optimizer}; "
+                f"omit it, or use --optimizer {' or '.join(optimizers)}"
+            )
+
+
+def require_seeds(**seeds: int | None) -> None:
+    """Raise `ArgumentError` if a seed, given by the name of its flag, is not a 32-bit number."""
+    for name, seed in seeds.items():
+        if seed is not None and not 0 <= seed < 2**32:
+            raise ArgumentError(f"--{name.replace('_', '-')} {seed} must lie between 0 and 4294967295")
+
+
+def without_defaults(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the entries of a record without those of `LATER` that have their default."""
+    return {name: value for name, value in record.items() if name not in LATER or value != LATER[name]}

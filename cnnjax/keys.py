@@ -64,6 +64,26 @@ def streams(root: Key[Array, ""]) -> Streams:
     return Streams(*jax.random.split(root, 3))
 
 
+class StreamSeeds(NamedTuple):
+    """Seeds of single streams, to vary one source of randomness at a time; None: the run's own seed."""
+
+    init: int | None = None
+    order: int | None = None
+    masks: int | None = None
+
+
+FROM_RUN = StreamSeeds()
+
+
+def run_streams(seed: Index, own: StreamSeeds = FROM_RUN) -> Streams:
+    """Return the streams of a run: `streams(jax.random.key(seed))`, but for those with a seed of their own.
+
+    A stream with a seed of its own comes from the root `jax.random.key(own seed)`.
+    """
+    roots = [jax.random.key(seed if given is None else given) for given in own]
+    return Streams(*(streams(root)[place] for place, root in enumerate(roots)))
+
+
 class Masks(NamedTuple):
     """What a network needs to know to draw the masks of one batch."""
 

@@ -17,7 +17,7 @@ from jax.sharding import PartitionSpec as P
 
 from cnnjax.config import HParams
 from cnnjax.devices.layouts import place
-from cnnjax.keys import streams
+from cnnjax.keys import FROM_RUN, StreamSeeds, run_streams
 from cnnjax.metrics import MetricSums
 from cnnjax.shapes import Array, Key
 from cnnjax.state import TrainState
@@ -65,6 +65,7 @@ def make_population(
     *,
     batch_size: int,
     chunk: int | None = None,
+    own: StreamSeeds = FROM_RUN,
 ) -> PopulationProgram:
     """The programs of a population, its members spread over all devices.
 
@@ -78,6 +79,7 @@ def make_population(
         batch_size: examples a step, of every member.
         chunk: members to `vmap` at a time; `default_chunk` of the backend unless given. Memory for
             activations grows with it, and not with the population.
+        own: seeds of streams that are the same in all members.
     """
     chunk = chunk or default_chunk(jax.default_backend())
     run = make_training(task, train.images.shape[1:], train.labels.shape[0], batch_size)
@@ -99,7 +101,7 @@ def make_population(
         return whole
 
     def start_one(member: tuple[jax.Array, HParams]) -> Population:
-        keys = streams(jax.random.key(member[0]))
+        keys = run_streams(member[0], own)
         return Population(run.init(keys, member[1]), keys.shuffle, member[1])
 
     def epoch_one(

@@ -70,7 +70,7 @@ class DropoutAblation(Flags):
         results = train(self, arms, protocol, splits, out)
         caption = (
             f"{self.model} on {self.dataset}, {self.kind} dropout, {len(splits.train.labels):,} training "
-            f"images, batch {self.batch_size}, Adam 0.001, {self.epochs} epochs, {self.seeds} paired seeds"
+            f"images, batch {self.batch_size}, Adam 0.001, {self.epochs} epochs, {self.paired_seeds}"
         )
         primary = f"rate {PRIMARY:g}" if PRIMARY in self.rates[1:] else None
         record = report.print_ablation(results, caption, primary)

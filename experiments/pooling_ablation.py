@@ -106,8 +106,8 @@ class PoolingAblation(Flags):
         for name, models in networks.items():
             caption = (
                 f"{name} on {self.dataset}, {len(splits.train.labels):,} training images, batch "
-                f"{self.batch_size}, {OPTIMIZER[name]} 0.001, no dropout, {self.epochs} epochs, {self.seeds} "
-                "paired seeds"
+                f"{self.batch_size}, {OPTIMIZER[name]} 0.001, no dropout, {self.epochs} epochs, "
+                f"{self.paired_seeds}"
             )
             milliseconds = milliseconds_per_step(
                 [(model, HPARAMS) for model in models.values()],

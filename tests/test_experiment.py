@@ -1,11 +1,13 @@
 """Experiments do not recompute results on disk, and resuming gives the results of an uninterrupted run."""
 
 import contextlib
+import json
 import random
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -157,6 +159,35 @@ def test_another_protocol_is_refused(whole: Path) -> None:
     with pytest.raises(ArgumentError, match="arm rate 0"):
         run(whole, arms=[Arm("rate 0", MODEL, HParams(1e-3, 0.0))])
     assert (whole / "results.csv").read_bytes() == before
+
+
+def test_entries_that_earlier_directories_lack_mean_the_defaults(whole: Path) -> None:
+    assert not {"schedule", "mask_seed"} & json.loads((whole / "protocol.json").read_text()).keys()
+    with pytest.raises(ArgumentError, match="schedule"):
+        run(whole, replace(PROTOCOL, schedule="cosine"))
+    with pytest.raises(ArgumentError, match="mask_seed"):
+        run(whole, replace(PROTOCOL, mask_seed=0))
+
+
+def test_a_state_with_fewer_hyperparameters_starts_its_members_again(whole: Path, tmp_path: Path) -> None:
+    with pytest.raises(Stop):
+        run(tmp_path, stop_after=3)
+    with np.load(tmp_path / "state.npz") as file:
+        leaves = [file[name] for name in file.files]
+    np.savez(tmp_path / "state.npz", *leaves[:-2])
+    run(tmp_path)
+    assert (tmp_path / "results.csv").read_bytes() == (whole / "results.csv").read_bytes()
+
+
+def test_arms_may_differ_in_momentum_if_their_optimizer_reads_it(tmp_path: Path) -> None:
+    arms = [Arm(f"momentum {m:g}", MODEL, HParams(1e-2, 0.0, momentum=m)) for m in (0.0, 0.9)]
+    with pytest.raises(ArgumentError, match=r"arm momentum 0.9: --momentum 0.9 .* --optimizer sgd"):
+        run(tmp_path, arms=arms)
+    assert not list(tmp_path.iterdir())
+    protocol = replace(PROTOCOL, seeds=4, optimizer="sgd", schedule="cosine", init_seed=7)
+    loss = run(tmp_path, protocol, arms).values["val_loss"]
+    assert np.all(loss[0] != loss[1]), "both train, in different ways"
+    assert "momentum=0.9" in engine.arm_identity(arms[1]) and "momentum" not in engine.arm_identity(arms[0])
 
 
 def test_damaged_files_are_reported_or_ignored(whole: Path, tmp_path: Path) -> None:

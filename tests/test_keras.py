@@ -37,7 +37,7 @@ def test_keras_weights_give_keras_logits(name: str, plain: bool, reference: Refe
     chex.assert_trees_all_close(np.asarray(logits), reference[f"{name}/logits"], rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", ["adam", "rmsprop"])
 def test_optimizers_take_keras_steps(name: str, reference: Reference) -> None:
     """Ten steps with gradients from 1 down to 1e-8 and 0, so that the place of epsilon shows."""
     optimizer = OPTIMIZERS[name](HParams(jnp.float32(1e-3)))

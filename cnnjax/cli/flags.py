@@ -25,11 +25,24 @@ class Flags:
     dataset: str = "mnist"
     """mnist, fashion_mnist or kmnist."""
     data_dir: DataDirectory = None
+    init_seed: Annotated[int | None, shown("INT", "each network's own seed")] = None
+    """Seed of the initial weights of all networks."""
+    order_seed: Annotated[int | None, shown("INT", "each network's own seed")] = None
+    """Seed of the shuffling of all networks."""
+    mask_seed: Annotated[int | None, shown("INT", "each network's own seed")] = None
+    """Seed of the dropout masks of all networks."""
     chunk: Annotated[int | None, shown("INT", "chosen for the backend")] = None
     """Networks to vmap at a time."""
     on_nan: OnNan = "stop"
     """If a loss is not finite: stop, or continue and count the network as diverged."""
     processes: Annotated[Processes, tyro.conf.arg(name="")] = ALONE
+
+    @property
+    def paired_seeds(self) -> str:
+        """Describe the seeds in a caption: "6 paired seeds, init seed 3 in all"."""
+        shared = {"init": self.init_seed, "order": self.order_seed, "mask": self.mask_seed}
+        texts = (f", {name} seed {seed} in all" for name, seed in shared.items() if seed is not None)
+        return f"{self.seeds} paired seeds{''.join(texts)}"
 
     def protocol(self, optimizer: str = "adam") -> Protocol:
         """Return the protocol that all arms share."""
@@ -40,4 +53,7 @@ class Flags:
             dataset=self.dataset,
             optimizer=optimizer,
             train_size=self.train_size,
+            init_seed=self.init_seed,
+            order_seed=self.order_seed,
+            mask_seed=self.mask_seed,
         )

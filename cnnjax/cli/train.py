@@ -14,7 +14,7 @@ from cnnjax.devices.processes import ALONE, Processes, leads
 def _config(name: str) -> Any:
     """A flag of `TrainConfig`: None means its default there or, with --resume, the run's own value."""
     value = getattr(TrainConfig, name)
-    return shown(type(value).__name__.upper(), value)
+    return shown("INT", "that of --seed") if value is None else shown(type(value).__name__.upper(), value)
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,20 @@ class Train:
     """Step size of the optimizer."""
     seed: Annotated[int | None, _config("seed")] = None
     """Seed of the initial weights, the shuffling and the dropout masks."""
+    init_seed: Annotated[int | None, _config("init_seed")] = None
+    """Seed of the initial weights alone."""
+    order_seed: Annotated[int | None, _config("order_seed")] = None
+    """Seed of the shuffling alone."""
+    mask_seed: Annotated[int | None, _config("mask_seed")] = None
+    """Seed of the dropout masks alone."""
     optimizer: Annotated[str | None, _config("optimizer")] = None
-    """adam or rmsprop, as in Keras."""
+    """adam, rmsprop, sgd or adamw, as in Keras."""
+    schedule: Annotated[str | None, _config("schedule")] = None
+    """Learning rate over the run: constant; cosine: falls to 0; one-cycle: rises for 30%, then falls."""
+    weight_decay: Annotated[float | None, _config("weight_decay")] = None
+    """adamw, sgd: each step shrinks all parameters by learning rate x weight decay."""
+    momentum: Annotated[float | None, _config("momentum")] = None
+    """sgd: share of the last step that is added to the next, from 0 to below 1."""
     train_split: Annotated[str | None, _config("train_split")] = None
     """part: train on 80% of the images, validate on 20%; all: train on all, validate on the test images."""
     pixel_scale: Annotated[float | None, _config("pixel_scale")] = None

@@ -15,7 +15,6 @@ from cnnjax.config import TrainConfig
 from cnnjax.data import Dataset
 from cnnjax.errors import ArgumentError, UserError
 from cnnjax.keys import Masks, streams
-from cnnjax.optimizers import OPTIMIZERS
 from cnnjax.runs import checkpoints, programs, resumption
 from cnnjax.runs.run_directory import CHECKPOINTS
 from cnnjax.state import TrainState
@@ -113,6 +112,6 @@ def _like(config: TrainConfig) -> TrainState:
     """Return the structure, shapes and dtypes of the state of such a run; only the key is an array."""
     model, image = programs.network(config), jax.ShapeDtypeStruct((1, 28, 28, 1), jnp.float32)
     params = jax.eval_shape(model.init, jax.random.key(0), image)["params"]
-    opt_state = jax.eval_shape(OPTIMIZERS[config.optimizer](config.hparams).init, params)
+    opt_state = jax.eval_shape(programs.task(config, total_steps=1).optimizer(config.hparams).init, params)
     step: Any = jax.ShapeDtypeStruct((), jnp.int32)
     return TrainState(step, params, opt_state, jax.random.key(0))

@@ -16,16 +16,17 @@ import jax
 import numpy as np
 
 from cnnjax import files
-from cnnjax.config import HParams
+from cnnjax.config import SCHEDULE_NAMES, HParams, require_read, require_seeds, without_defaults
 from cnnjax.data import Dataset, load, split, training_split
 from cnnjax.devices.layouts import cores
 from cnnjax.devices.processes import fetch, silence_followers
 from cnnjax.dropout import MASK_SCHEME
 from cnnjax.errors import ArgumentError, UserError
 from cnnjax.experiment.results import Predictions, Results, Store
+from cnnjax.keys import StreamSeeds
 from cnnjax.metrics import means
 from cnnjax.models import ConvNet
-from cnnjax.optimizers import OPTIMIZERS
+from cnnjax.optimizers import make_optimizer
 from cnnjax.population import PopulationProgram, default_chunk, make_population, stack
 from cnnjax.task import Task
 from cnnjax.train import Arrays, to_device
@@ -59,6 +60,11 @@ class Protocol:
     optimizer: str = "adam"
     train_size: int | None = None  # training images to use; default: all
     train_split: Literal["part", "all"] = "part"  # "all" trains on the validation images too
+    schedule: str = "constant"
+    # Every network then has the initial weights, order or masks of this seed, whatever its own seed.
+    init_seed: int | None = None
+    order_seed: int | None = None
+    mask_seed: int | None = None
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -66,6 +72,9 @@ class Protocol:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ArgumentError(f"--{name.replace('_', '-')} {value} must be at least 1")
+        if self.schedule not in SCHEDULE_NAMES:
+            raise ArgumentError(f"the schedule {self.schedule} is none of {', '.join(SCHEDULE_NAMES)}")
+        require_seeds(init_seed=self.init_seed, order_seed=self.order_seed, mask_seed=self.mask_seed)
 
 
 @dataclass(frozen=True)
@@ -139,10 +148,13 @@ def run(
         report: called with the network-epochs done and their total.
 
     Raises:
-        ArgumentError: `out` is a file, or holds results of another protocol.
+        ArgumentError: `out` is a file, or holds results of another protocol, or an arm has a hyperparameter
+            that its optimizer does not read.
         UserError: `out` cannot be written or is in use by another process, or a network diverged and
             `on_nan` is "stop".
     """
+    for arm in arms:
+        require_read(arm.hparams, arm.optimizer or protocol.optimizer, f"arm {arm.name}: ")
     with files.claimed(out):
         store = Store(out, _identity(arms, protocol, splits))
         train, val, test = (to_device(part) for part in (splits.train, splits.val, splits.test))
@@ -156,13 +168,16 @@ def run(
 
         report_progress()
         for group in _groups(arms):
-            optimizer = OPTIMIZERS[group[0].optimizer or protocol.optimizer]
+            steps = -(-len(splits.train.labels) // protocol.batch_size)
+            name = group[0].optimizer or protocol.optimizer
+            optimizer = make_optimizer(name, protocol.schedule, protocol.epochs * steps)
             program = make_population(
                 Task(group[0].model, optimizer),
                 train,
                 val,
                 batch_size=protocol.batch_size,
                 chunk=chunk,
+                own=StreamSeeds(protocol.init_seed, protocol.order_seed, protocol.mask_seed),
             )
             for block in _blocks(group, seeds, protocol.epochs, width, store):
                 for _ in _train_block(program, block, width, protocol.epochs, final_data, store, on_nan):
@@ -250,14 +265,15 @@ def _identity(arms: Sequence[Arm], protocol: Protocol, splits: Splits) -> dict[s
     """Return the settings that all rows of a directory must share; arms and seeds may be added later."""
     shared = {name: value for name, value in asdict(protocol).items() if name != "seeds"}
     identities = {f"arm {arm.name}": arm_identity(arm) for arm in arms}
-    return {**shared, "data": splits.sha256, "mask_scheme": MASK_SCHEME, **identities}
+    return {**without_defaults(shared), "data": splits.sha256, "mask_scheme": MASK_SCHEME, **identities}
 
 
 def arm_identity(arm: Arm) -> str:
     """Describe an arm by its values; protocol.json stores this text to recognise the arm.
 
-    The text is an on-disk format: change it, and existing directories no longer resume. `dtype` is younger
-    than the first of them and appears only if it is not float32.
+    The text is an on-disk format: change it, and existing directories no longer resume. `dtype`,
+    `weight_decay` and `momentum` are younger than the first of them and appear only if they are not float32
+    and 0.
     """
     lines = ["# attributes"]
     for field in fields(arm.model):
@@ -266,5 +282,7 @@ def arm_identity(arm: Arm) -> str:
             lines.append(f"{field.name} = {getattr(value, '__name__', None) or repr(value)}")
     model = "".join(f"    {line}\n" for line in lines)
     dtype = "" if arm.model.dtype == "float32" else arm.model.dtype
-    parts = f"{type(arm.model).__name__}(\n{model})", dtype, repr(arm.hparams), arm.optimizer
+    values = ", ".join(f"{name}={value!r}" for name, value in without_defaults(arm.hparams._asdict()).items())
+    hparams = f"{type(arm.hparams).__name__}({values})"
+    parts = f"{type(arm.model).__name__}(\n{model})", dtype, hparams, arm.optimizer
     return " ".join(filter(None, parts))

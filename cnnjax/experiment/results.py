@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cnnjax.config import LATER
 from cnnjax.devices.layouts import place
 from cnnjax.devices.processes import fetch, from_leader, leads
 from cnnjax.errors import ArgumentError, UserError
@@ -80,7 +81,8 @@ class Store:
             return
         except ValueError as error:
             raise UserError(f"{out / 'protocol.json'} is damaged: {error}; choose another --out") from None
-        names = [name for name in stored if name in wanted and stored[name] != wanted[name]]
+        was, now = LATER | stored, LATER | wanted
+        names = [name for name in was if name in now and was[name] != now[name]]
         if names:
             raise ArgumentError(
                 f"{out} holds results of another protocol (different: {', '.join(sorted(names))}); "
@@ -127,9 +129,10 @@ class Store:
     def restore(self, like: Any, members: Sequence[tuple[str, int]]) -> tuple[Any, int]:
         """Return the saved state and its epoch if it belongs to these members; otherwise `like` and 0."""
         members_saved, epoch, arrays = self._state()
-        if members_saved != list(members):
-            return like, 0
         leaves, structure = jax.tree.flatten(like)
+        # Another version may save more hyperparameters; its members start again, too.
+        if members_saved != list(members) or len(arrays) != len(leaves):
+            return like, 0
         restored = [
             jax.random.wrap_key_data(place(old.sharding, new)) if _is_key(old) else place(old.sharding, new)
             for old, new in zip(leaves, arrays, strict=True)

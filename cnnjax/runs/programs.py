@@ -14,10 +14,10 @@ import numpy as np
 from cnnjax.config import TrainConfig
 from cnnjax.data import Dataset
 from cnnjax.devices.layouts import Layout, one_device
-from cnnjax.keys import streams
+from cnnjax.keys import StreamSeeds, run_streams
 from cnnjax.metrics import MetricSums, means
 from cnnjax.models import MODELS, ConvNet
-from cnnjax.optimizers import OPTIMIZERS
+from cnnjax.optimizers import make_optimizer
 from cnnjax.state import Params, TrainState, evaluation_state
 from cnnjax.task import Task
 from cnnjax.train import Arrays, evaluate, make_eval_step, make_training, to_device
@@ -68,9 +68,9 @@ def network(config: TrainConfig) -> ConvNet:
     return MODELS[config.model].clone(pixel_scale=config.pixel_scale, dtype=config.compute_dtype)
 
 
-def task(config: TrainConfig) -> Task:
-    """What a configuration trains."""
-    return Task(network(config), OPTIMIZERS[config.optimizer])
+def task(config: TrainConfig, total_steps: int) -> Task:
+    """What a configuration trains, in this number of steps; evaluation does not depend on it."""
+    return Task(network(config), make_optimizer(config.optimizer, config.schedule, total_steps))
 
 
 def build(config: TrainConfig, train: Dataset, val: Dataset, layout: Layout | None = None) -> Program:
@@ -81,12 +81,13 @@ def build(config: TrainConfig, train: Dataset, val: Dataset, layout: Layout | No
     began = time.perf_counter()
     layout = layout or one_device()
     hparams = jax.tree.map(jnp.float32, config.hparams)
-    keys = streams(jax.random.key(config.seed))
+    keys = run_streams(config.seed, StreamSeeds(config.init_seed, config.order_seed, config.mask_seed))
     examples, image_shape = len(train.labels), train.images.shape[1:]
-    run = make_training(task(config), image_shape, examples, config.batch_size, layout.axis_name)
+    steps = -(-examples // config.batch_size)
+    trained = task(config, total_steps=config.epochs * steps)
+    run = make_training(trained, image_shape, examples, config.batch_size, layout.axis_name)
     train_arrays, val_arrays = (Arrays(*layout.replicate(tuple(part))) for part in (train, val))
     shared = layout.replicate(hparams)
-    steps = -(-examples // config.batch_size)
     parts = max(n for n in range(1, SEGMENTS + 1) if steps % n == 0)
 
     @jax.jit
@@ -156,7 +157,7 @@ def finite(row: Mapping[str, float]) -> bool:
 
 def evaluate_on(config: TrainConfig, params: Params, dataset: Dataset) -> Evaluation:
     """Compute loss, accuracy and logits over a whole data set."""
-    eval_step = make_eval_step(task(config))
+    eval_step = make_eval_step(task(config, total_steps=1))
     sums, logits = jax.device_get(
         jax.jit(partial(evaluate, eval_step))(evaluation_state(params), to_device(dataset), config.hparams)
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from cnnjax import files
-from cnnjax.config import TrainConfig
+from cnnjax.config import LATER, TrainConfig
 from cnnjax.data import NAMES, Loaded
 from cnnjax.dropout import MASK_SCHEME
 from cnnjax.errors import ArgumentError, UserError
@@ -49,12 +49,24 @@ def recorded(run: Path, announce: Callable[[str], None]) -> tuple[TrainConfig, P
 
 
 def refuse_another_config(config: TrainConfig, recorded: TrainConfig, run: Path) -> None:
-    """Raise `ArgumentError`, naming the differences, unless the configurations agree in all but `epochs`."""
+    """Raise `ArgumentError`, naming the differences, unless the configurations agree in all but `epochs`.
+
+    The number of epochs must agree as well if the schedule depends on it.
+    """
     was, given = asdict(recorded), asdict(config)
-    differ = [name for name in was if name != "epochs" and was[name] != given[name]]
+    free = "epochs" if recorded.schedule == "constant" else None
+    differ = [name for name in was if name != free and was[name] != given[name]]
     if differ:
-        flags = ", ".join(f"--{name.replace('_', '-')} {was[name]} (not {given[name]})" for name in differ)
-        raise ArgumentError(f"{run} was started with {flags}; omit these flags, or choose another --out")
+        flags = ", ".join(_difference(name, was[name], given[name]) for name in differ)
+        reason = f": the {recorded.schedule} schedule depends on it" if differ == ["epochs"] else ""
+        raise ArgumentError(
+            f"{run} was started with {flags}{reason}; omit these flags, or choose another --out"
+        )
+
+
+def _difference(name: str, was: object, given: object) -> str:
+    flag = f"--{name.replace('_', '-')}"
+    return f"no {flag} (not {given})" if was is None else f"{flag} {was} (not {given})"
 
 
 def refuse_another_run(config: TrainConfig, start: Checkpoint) -> None:
@@ -103,12 +115,14 @@ def changed_environment(start: Checkpoint, now: Manifest) -> list[str]:
 def _parse(record: dict[str, Any], path: Path) -> tuple[TrainConfig, Path | None]:
     record = dict(record)
     data_dir = record.pop("data_dir", None)
-    types = {field.name: type(field.default) for field in fields(TrainConfig)}
+    types = {field.name: _types(field.default) for field in fields(TrainConfig)}
     try:
+        # A run of an earlier version lacks some entries.
+        record = dict(LATER) | record
         if types.keys() != record.keys() or not isinstance(data_dir, str | None):
             raise TypeError("its entries are not those of this version")
         for name, expected in types.items():
-            if type(record[name]) not in ((int, float) if expected is float else (expected,)):
+            if type(record[name]) not in expected:
                 raise TypeError(f"{name} is {record[name]!r}")
         for name, choices in (("model", MODELS), ("dataset", NAMES)):
             if record[name] not in choices:
@@ -118,3 +132,10 @@ def _parse(record: dict[str, Any], path: Path) -> tuple[TrainConfig, Path | None
         raise UserError(
             f"{path} is damaged: {error}; restore it from a copy, or start again with --overwrite"
         ) from error
+
+
+def _types(default: object) -> tuple[type, ...]:
+    """Return the types in config.json of an entry with this default; None is that of a seed."""
+    if default is None:
+        return int, type(None)
+    return (int, float) if isinstance(default, float) else (type(default),)

@@ -252,7 +252,7 @@ def _record(
 
 def _draw(config: TrainConfig, run: Path, rows: list[dict[str, float]], confusion: Any) -> None:
     title = f"{config.model} on {config.dataset}, dropout rate {config.dropout_rate:g}, seed {config.seed}"
-    caption = f"batch {config.batch_size}, {config.optimizer} {config.learning_rate:g}, one run"
+    caption = f"batch {config.batch_size}, {config.optimization}, one run"
     published = None
     if config == TrainConfig(dropout_rate=config.dropout_rate, epochs=config.epochs, seed=config.seed):
         published = published_history(config.model, config.dataset, config.dropout_rate)

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from cnnjax import plots
+from cnnjax.config import without_defaults
 from cnnjax.data.published import published_history
 from cnnjax.experiment.results import Predictions
 from cnnjax.models import parameter_count
@@ -88,13 +89,11 @@ def _shaded(counts: Int[np.ndarray, "classes classes"]) -> list[list[tuple[int, 
 
 def record(run: Run) -> list[dict[str, Any]]:
     """The configuration, and the lines of result.json that say where and how the run was done."""
+    config = without_defaults(asdict(run.config))
     if run.result is None:
-        return [asdict(run.config), {"result.json": "missing: the run is not finished"}]
+        return [config, {"result.json": "missing: the run is not finished"}]
     names = "device", "host", "python", "versions", "seconds", "data"
-    return [
-        asdict(run.config),
-        {name: run.result[name] for name in names if run.result.get(name) is not None},
-    ]
+    return [config, {name: run.result[name] for name in names if run.result.get(name) is not None}]
 
 
 def compared(runs: Sequence[Run]) -> dict[str, Any]:
