@@ -6,6 +6,7 @@ from typing import Annotated
 import tyro
 
 from cnnjax.cli.runner import DataDirectory, shown
+from cnnjax.data import identity
 from cnnjax.devices.processes import ALONE, Processes
 from cnnjax.experiment import OnNan, Protocol
 
@@ -23,7 +24,7 @@ class Flags:
     train_size: Annotated[int | None, shown("INT", "the whole training split")] = None
     """Number of training images."""
     dataset: str = "mnist"
-    """mnist, fashion_mnist or kmnist."""
+    """mnist, fashion_mnist, kmnist, FILE.npz, FILE.csv, a directory of images or tfds:NAME."""
     data_dir: DataDirectory = None
     chunk: Annotated[int | None, shown("INT", "chosen for the backend")] = None
     """Networks to vmap at a time."""
@@ -37,7 +38,7 @@ class Flags:
             epochs=self.epochs,
             seeds=self.seeds,
             batch_size=self.batch_size,
-            dataset=self.dataset,
+            dataset=identity(self.dataset),
             optimizer=optimizer,
             train_size=self.train_size,
         )

@@ -143,6 +143,12 @@ def run(
         UserError: `out` cannot be written or is in use by another process, or a network diverged and
             `on_nan` is "stop".
     """
+    for arm in arms:
+        if arm.model.classes != splits.train.classes:
+            raise ArgumentError(
+                f"the network of {arm.name} has {arm.model.classes} classes, and the data have "
+                f"{splits.train.classes}; give the network classes={splits.train.classes}"
+            )
     with files.claimed(out):
         store = Store(out, _identity(arms, protocol, splits))
         train, val, test = (to_device(part) for part in (splits.train, splits.val, splits.test))

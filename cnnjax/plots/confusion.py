@@ -15,11 +15,12 @@ COLUMNS = 8
 def worst_images(
     images: np.ndarray,
     rows: Sequence[tuple[Pair, Sequence[Mistake]]],
+    names: Sequence[str] = tuple("0123456789"),
     *,
     title: str = "",
     caption: str = "",
 ) -> Figure:
-    """Draw a row of misclassified images for each pair, from `images` u8[n, height, width, 1].
+    """Draw a row of misclassified images for each pair, from `images` u8[n, height, width, channels].
 
     Below each image: true -> predicted class, the mean probability of the predicted class, and how many
     networks predict it.
@@ -32,16 +33,17 @@ def worst_images(
             axis.set(xticks=[], yticks=[])
             axis.spines[:].set_visible(False)
         for axis, mistake in zip(axes, mistakes, strict=False):
-            axis.imshow(images[mistake.image, ..., 0], cmap="gray_r", vmin=0, vmax=255)
+            axis.imshow(_drawable(images[mistake.image]), cmap="gray_r", vmin=0, vmax=255)
             agree = f"\n{mistake.seeds} of {seeds}" if seeds > 1 else ""
             axis.set_xlabel(
-                f"{mistake.true} → {mistake.predicted}   {mistake.probability:.2f}{agree}", fontsize=8.5
+                f"{names[mistake.true]} → {names[mistake.predicted]}   {mistake.probability:.2f}{agree}",
+                fontsize=8.5,
             )
             axis.spines[:].set_visible(True)
         count = f"{pair.per_seed.mean():.{seeds > 1:d}f}"
         if seeds > 1:
             count += f" ± {pair.per_seed.std(ddof=1):.1f}"
-        name = f"{pair.a} and {pair.b}\n{count} images"
+        name = f"{names[pair.a]} and {names[pair.b]}\n{count} images"
         axes[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9.5)
     if title:
         figure.suptitle(title, fontsize=12)
@@ -51,3 +53,8 @@ def worst_images(
     lines = (legend, textwrap.fill(caption, int(15 * figure.get_figwidth())))
     figure.supxlabel("\n".join(filter(None, lines)), fontsize=8.5, color="#444444")
     return figure
+
+
+def _drawable(image: np.ndarray) -> np.ndarray:
+    """Return RGB as it is, and of other images the first channel."""
+    return image if image.shape[2] == 3 else image[..., 0]

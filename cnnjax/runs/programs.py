@@ -63,14 +63,16 @@ class Program:
     compile_seconds: float
 
 
-def network(config: TrainConfig) -> ConvNet:
-    """The model of a configuration."""
-    return MODELS[config.model].clone(pixel_scale=config.pixel_scale, dtype=config.compute_dtype)
+def network(config: TrainConfig, classes: int = 10) -> ConvNet:
+    """The model of a configuration, with a logit for each class of its data."""
+    return MODELS[config.model].clone(
+        classes=classes, pixel_scale=config.pixel_scale, dtype=config.compute_dtype
+    )
 
 
-def task(config: TrainConfig) -> Task:
+def task(config: TrainConfig, classes: int = 10) -> Task:
     """What a configuration trains."""
-    return Task(network(config), OPTIMIZERS[config.optimizer])
+    return Task(network(config, classes), OPTIMIZERS[config.optimizer])
 
 
 def build(config: TrainConfig, train: Dataset, val: Dataset, layout: Layout | None = None) -> Program:
@@ -83,8 +85,11 @@ def build(config: TrainConfig, train: Dataset, val: Dataset, layout: Layout | No
     hparams = jax.tree.map(jnp.float32, config.hparams)
     keys = streams(jax.random.key(config.seed))
     examples, image_shape = len(train.labels), train.images.shape[1:]
-    run = make_training(task(config), image_shape, examples, config.batch_size, layout.axis_name)
-    train_arrays, val_arrays = (Arrays(*layout.replicate(tuple(part))) for part in (train, val))
+    run = make_training(
+        task(config, train.classes), image_shape, examples, config.batch_size, layout.axis_name
+    )
+    pairs = ((part.images, part.labels) for part in (train, val))
+    train_arrays, val_arrays = (Arrays(*layout.replicate(pair)) for pair in pairs)
     shared = layout.replicate(hparams)
     steps = -(-examples // config.batch_size)
     parts = max(n for n in range(1, SEGMENTS + 1) if steps % n == 0)
@@ -156,7 +161,7 @@ def finite(row: Mapping[str, float]) -> bool:
 
 def evaluate_on(config: TrainConfig, params: Params, dataset: Dataset) -> Evaluation:
     """Compute loss, accuracy and logits over a whole data set."""
-    eval_step = make_eval_step(task(config))
+    eval_step = make_eval_step(task(config, dataset.classes))
     sums, logits = jax.device_get(
         jax.jit(partial(evaluate, eval_step))(evaluation_state(params), to_device(dataset), config.hparams)
     )
