@@ -12,6 +12,7 @@ from PIL import Image
 from runs import contents, fails, succeeds
 
 from cnnjax import data
+from cnnjax.cli.predict import Predict
 from cnnjax.data import tfds_store
 from cnnjax.deploy import export
 from cnnjax.deploy.predict import probabilities, trained
@@ -31,14 +32,18 @@ def some(n: int, shape: tuple[int, ...] = SHAPE, classes: int = CLASSES) -> tupl
     return (bright + noise).astype(np.uint8), labels
 
 
-def arrays(train: int = 140, test: int = 35) -> dict[str, np.ndarray]:
+def arrays(train: int = 140, test: int = 35) -> dict[str, Any]:
     return dict(zip(NAMES, (*some(train), *some(test)), strict=True))
+
+
+def save(path: Path, named: dict[str, Any]) -> None:
+    np.savez(path, **named)
 
 
 @pytest.fixture(scope="module")
 def npz(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("npz") / "shades.npz"
-    np.savez(path, **arrays())  # pyright: ignore[reportArgumentType]
+    save(path, arrays())
     return path
 
 
@@ -95,12 +100,29 @@ def test_a_run_is_resumed_with_its_own_data_alone(npz: Path, tmp_path: Path, mon
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert "n = 35" in succeeds("evaluate", "../run")
     succeeds("train", "--resume", "--epochs", "2", "--out", "../run")
-    np.savez(tmp_path / "own.npz", **(arrays() | {"y_train": (arrays()["y_train"] + 1) % CLASSES}))
+    save(tmp_path / "own.npz", arrays() | {"y_train": (arrays()["y_train"] + 1) % CLASSES})
     assert "the data differ" in fails(1, "train", "--resume", "--epochs", "3", "--out", "../run")
-    np.savez(tmp_path / "own.npz", **dict(zip(NAMES, (*some(70, (9, 9)), *some(70, (9, 9))), strict=True)))
+    save(tmp_path / "own.npz", dict(zip(NAMES, (*some(70, (9, 9)), *some(70, (9, 9))), strict=True)))
     line = fails(1, "evaluate", "../run")
     assert "12 x 10 x 3" in line and "9 x 9 x 1" in line
     assert "9 x 9 x 1" in fails(1, "predict", "../run")
+
+
+def test_of_classes_with_names_the_likeliest_are_shown(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = tuple(f"[kind] {i}" for i in range(CLASSES))
+    network = trained(run, announce=lambda _: None)._replace(class_names=names)
+    test = data.from_arrays(*arrays().values(), classes=names).test
+    predicted = Predict(run)._print_table(network, list(map(str, range(35))), test, "", labels=True)
+    lines = [line.split("│")[1:-1] for line in capsys.readouterr().out.splitlines() if "│" in line]
+    shares = probabilities(network, test)
+    for cells, share, label, most in zip(lines, shares, test.labels, predicted, strict=True):
+        ranked = np.argsort(-share)[:3]
+        shown = [f"{names[k]} {share[k]:.2f}" for k in ranked]
+        assert [cell.strip() for cell in cells[1:]] == [*shown, names[label], names[most]]
+    with pytest.raises(
+        UserError, match=r"classes \[kind\] 0, .*and the data have the classes 0, 1, 2"
+    ):
+        probabilities(network, test._replace(class_names=data.DIGITS))
 
 
 def test_the_report_page_refuses_own_data(run: Path) -> None:
@@ -137,7 +159,7 @@ def test_many_classes_are_named_where_there_is_room(capsys: pytest.CaptureFixtur
 @pytest.mark.parametrize("names", [NAMES, ("train_images", "train_labels", "test_images", "test_labels")])
 def test_npz_has_the_names_of_keras_or_ours(names: tuple[str, ...], tmp_path: Path) -> None:
     given = arrays()
-    np.savez(tmp_path / "a.npz", **dict(zip(names, given.values(), strict=True)))  # pyright: ignore
+    save(tmp_path / "a.npz", dict(zip(names, given.values(), strict=True)))
     assert_same(data.load(str(tmp_path / "a.npz")), given)
 
 
@@ -157,7 +179,7 @@ def test_without_test_images_a_sixth_of_each_class_is_set_apart() -> None:
 
 
 def test_checksums_are_those_of_the_content() -> None:
-    given = list(arrays().values())
+    given: list[Any] = list(arrays().values())
     first = data.from_arrays(*given).sha256
     assert first == data.from_arrays(*[array.copy() for array in given]).sha256
     given[2] = given[2].copy()
@@ -199,8 +221,8 @@ def test_image_folders_with_and_without_test(tmp_path: Path) -> None:
     (tmp_path / "train" / "class 0" / "notes.txt").write_text("not an image")
     write_folders(tmp_path / "test", given["x_test"], given["y_test"])
     loaded = data.load(str(tmp_path))
-    sorted_by = dict(zip(NAMES, (order[0], order[0], order[1], order[1]), strict=True))
-    assert_same(loaded, {name: array[sorted_by[name]] for name, array in given.items()})
+    sorted_by = dict[str, Any](zip(NAMES, (order[0], order[0], order[1], order[1]), strict=True))
+    assert_same(loaded, {name: given[name][sorted_by[name]] for name in NAMES})
     assert loaded.class_names == tuple(f"class {i}" for i in range(CLASSES))
     alone = data.load(str(tmp_path / "train"))
     assert len(alone.test.labels) == round(140 / 6) and alone.classes == CLASSES
@@ -302,7 +324,7 @@ def bad_arrays() -> dict[str, tuple[dict[str, Any], str]]:
 def test_a_bad_array_is_one_line(what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     change, word = bad_arrays()[what]
     path = tmp_path / "bad.npz"
-    np.savez(path, **(arrays() | change))
+    save(path, arrays() | change)
     monkeypatch.setattr(jax, "jit", lambda *_, **__: pytest.fail("it compiles"))
     line = fails(1, "train", "--dataset", str(path), "--out", str(tmp_path / "run"))
     assert word in line and "bad.npz" in line, line

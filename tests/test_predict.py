@@ -23,7 +23,7 @@ from cnnjax.cli.predict import Predict
 from cnnjax.data import Dataset, load
 from cnnjax.deploy.predict import probabilities, sampled, trained
 from cnnjax.errors import ArgumentError
-from cnnjax.keys import streams
+from cnnjax.keys import Masks, streams
 from cnnjax.runs import programs
 
 pytestmark = pytest.mark.usefixtures("shared_programs")
@@ -206,11 +206,11 @@ def test_a_mask_is_a_function_of_seed_number_and_row(run: Path) -> None:
     data = load("fashion_mnist", TINY).train
     model, rate = programs.network(network.config), network.config.dropout_rate
     images = jnp.asarray(data.images[:4].astype(np.float32) / 255)
-    key = jax.random.fold_in(streams(jax.random.key(3)).dropout, 0)
+    stream = streams(jax.random.key(3)).dropout
 
     def one(mask: int) -> np.ndarray:
-        masked = jax.random.fold_in(key, mask)
-        logits: Any = model.apply({"params": network.params}, images, True, rate, masked)
+        masks = Masks(stream, jnp.uint32(mask))
+        logits: Any = model.apply({"params": network.params}, images, True, rate, masks)
         return np.asarray(jax.nn.softmax(logits))
 
     drawn = np.stack([one(mask) for mask in range(7)])

@@ -161,7 +161,11 @@ class Predict:
         shown = len(names_of) if every else min(LIKELIEST, len(names_of))
         ranked = np.argsort(-mean, axis=1, kind="stable")[:, :shown]
         heads = names_of if every else ("likeliest", "second", "third")[:shown]
-        columns = [Column("image", overflow="fold"), *heads, *["label"] * labels, "predicted"]
+        folded = ("image",) if every else ("image", *heads, "label", "predicted")
+        columns = [
+            Column(head, overflow="fold" if head in folded else "ellipsis")
+            for head in ("image", *heads, *["label"] * labels, "predicted")
+        ]
         table = Table(*columns, title=told(network) + title)
         for i, name in enumerate(names):
             order = range(shown) if every else ranked[i]
