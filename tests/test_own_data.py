@@ -1,5 +1,6 @@
 """Data sets of one's own: arrays, npz, CSV, image folders and TFDS, from the file to the exported network."""
 
+import importlib.util
 import io
 from collections.abc import Callable
 from pathlib import Path
@@ -73,6 +74,8 @@ def test_every_command_follows_the_shape_and_the_classes(run: Path, npz: Path, t
     assert "of 7 right" in printed and (run / "confused.png").exists()
     succeeds("export", str(run), "--out", str(tmp_path / "file"))
     network, test = trained(run, announce=lambda _: None), data.load(str(npz)).test
+    if all(map(importlib.util.find_spec, ("onnx", "onnxruntime"))):
+        assert export.export(network, "onnx").difference <= export.TOLERANCE
     logits = export.run_stablehlo((tmp_path / "file").read_bytes(), test.images.astype(np.float32) / 255)
     assert logits.shape == (35, CLASSES)
     shares = np.asarray(jax.nn.softmax(logits))
@@ -119,9 +122,7 @@ def test_of_classes_with_names_the_likeliest_are_shown(run: Path, capsys: pytest
         ranked = np.argsort(-share)[:3]
         shown = [f"{names[k]} {share[k]:.2f}" for k in ranked]
         assert [cell.strip() for cell in cells[1:]] == [*shown, names[label], names[most]]
-    with pytest.raises(
-        UserError, match=r"classes \[kind\] 0, .*and the data have the classes 0, 1, 2"
-    ):
+    with pytest.raises(UserError, match=r"classes \[kind\] 0, .*and the data have the classes 0, 1, 2"):
         probabilities(network, test._replace(class_names=data.DIGITS))
 
 

@@ -26,6 +26,8 @@ def worst_images(
     networks predict it.
     """
     figure = Figure(figsize=(1.15 * COLUMNS + 1.9, 1.5 * len(rows) + 1.0), dpi=DPI, layout="constrained")
+    short = max(map(len, names)) <= 3
+    arrow, gap = (" → ", "   ") if short else ("\n→ ", "\n")  # a line for each long name
     grid = figure.subplots(len(rows), COLUMNS, squeeze=False)
     for axes, (pair, mistakes) in zip(grid, rows, strict=True):
         seeds = len(pair.counts)
@@ -36,7 +38,7 @@ def worst_images(
             axis.imshow(_drawable(images[mistake.image]), cmap="gray_r", vmin=0, vmax=255)
             agree = f"\n{mistake.seeds} of {seeds}" if seeds > 1 else ""
             axis.set_xlabel(
-                f"{names[mistake.true]} → {names[mistake.predicted]}   {mistake.probability:.2f}{agree}",
+                f"{names[mistake.true]}{arrow}{names[mistake.predicted]}{gap}{mistake.probability:.2f}{agree}",
                 fontsize=8.5,
             )
             axis.spines[:].set_visible(True)
