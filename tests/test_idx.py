@@ -59,7 +59,7 @@ def test_data_dir_takes_plain_and_gzip(compressed, files, tmp_path):
     assert loaded.source == "data-dir"
     assert loaded.sha256 == idx.digests(files)
     other = data.load("kmnist", TINY)
-    for x, y in zip((*loaded.train, *loaded.test), (*other.train, *other.test), strict=True):
+    for x, y in zip((*loaded.train[:2], *loaded.test[:2]), (*other.train[:2], *other.test[:2]), strict=True):
         np.testing.assert_array_equal(x, y)
 
 

@@ -209,7 +209,8 @@ def test_a_mask_is_a_function_of_seed_number_and_row(run: Path) -> None:
     stream = streams(jax.random.key(3)).dropout
 
     def one(mask: int) -> np.ndarray:
-        logits: Any = model.apply({"params": network.params}, images, True, rate, Masks(stream, step=mask))
+        masks = Masks(stream, jnp.uint32(mask))
+        logits: Any = model.apply({"params": network.params}, images, True, rate, masks)
         return np.asarray(jax.nn.softmax(logits))
 
     drawn = np.stack([one(mask) for mask in range(7)])

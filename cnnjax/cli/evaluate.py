@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from rich.markup import escape
 from rich.table import Table
 
 from cnnjax.cli.runner import DataDirectory, RunDirectory
@@ -31,21 +32,21 @@ class Evaluate:
         from cnnjax.report import console
 
         network = trained(self.run)
-        dataset = network.config.dataset
-        loaded = load(dataset, self.data_dir or network.data_dir, announce=print)
+        loaded = load(network.config.dataset, self.data_dir or network.data_dir, announce=print)
         result = scores(network, part(loaded, network.config, self.split))
         table = Table(
             *("class", "images", "right", "accuracy", "95% interval"),
-            title=f"{description(network)}, {self.split} images of {dataset}",
+            title=f"{description(network)}, {self.split} images of {escape(loaded.name)}",
         )
         for column in table.columns[1:]:
             column.justify = "right"
         total = result.total
-        for name, share in (*result.classes.items(), ("all", total)):
-            if name == "all":
+        classes = [(escape(network.class_names[label]), share) for label, share in result.classes.items()]
+        for number, (name, share) in enumerate((*classes, ("all", total))):
+            if number == len(classes):
                 table.add_section()
             interval = f"{share.low:.4f} to {share.high:.4f}"
-            table.add_row(str(name), f"{share.n:,}", f"{share.right:,}", f"{share.accuracy:.4f}", interval)
+            table.add_row(name, f"{share.n:,}", f"{share.right:,}", f"{share.accuracy:.4f}", interval)
         console().print(table)
         print(
             f"loss {result.loss:.4f}, accuracy {total.accuracy:.4f} [{total.low:.4f}, {total.high:.4f}], "

@@ -11,7 +11,8 @@ from cnnjax.cli.runner import RunDirectory, shown
 class Export:
     """Export a trained network to a StableHLO or ONNX file.
 
-    The file maps float32 images (n, 28, 28, 1) in [0, 1] to logits, for any n.
+    The file maps float32 images (n, height, width, channels) in [0, 1] to
+    logits, for any n.
     Its logits are compared with the network's before it is written. Load
     StableHLO with jax.export.deserialize(content).call(images), on CPU, CUDA or
     TPU. Writing ONNX needs cnnjax[onnx].

@@ -6,6 +6,7 @@ from typing import Annotated
 import tyro
 
 from cnnjax.cli.runner import DataDirectory, shown
+from cnnjax.data import identity
 from cnnjax.devices.processes import ALONE, Processes
 from cnnjax.experiment import OnNan, Protocol
 
@@ -23,7 +24,7 @@ class Flags:
     train_size: Annotated[int | None, shown("INT", "the whole training split")] = None
     """Number of training images."""
     dataset: str = "mnist"
-    """mnist, fashion_mnist or kmnist."""
+    """mnist, fashion_mnist, kmnist, FILE.npz, FILE.csv, a directory of images or tfds:NAME."""
     data_dir: DataDirectory = None
     init_seed: Annotated[int | None, shown("INT", "each network's own seed")] = None
     """Seed of the initial weights of all networks."""
@@ -50,7 +51,7 @@ class Flags:
             epochs=self.epochs,
             seeds=self.seeds,
             batch_size=self.batch_size,
-            dataset=self.dataset,
+            dataset=identity(self.dataset),
             optimizer=optimizer,
             train_size=self.train_size,
             init_seed=self.init_seed,

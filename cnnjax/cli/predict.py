@@ -20,15 +20,20 @@ if TYPE_CHECKING:
     from cnnjax.deploy.predict import Trained
 
 MOST_MASKS = 10_000
+MOST_COLUMNS = 10
+"""Most classes with a column each, if their names have one character."""
+LIKELIEST = 3
+"""Number of classes shown for other data sets."""
 
 
 @dataclass(frozen=True)
 class Predict:
     """Print class probabilities for image files or for images of the data set.
 
-    Image files may have any size and colours, dark on light or light on dark.
-    They are brought into the form of MNIST: light on black, 20 pixels high or
-    wide, with the centre of mass in the middle of 28 x 28.
+    Image files may have any size and colours. For grey images of 28 x 28 they
+    may be dark on light or light on dark, and are brought into the form of MNIST:
+    light on black, 20 pixels high or wide, with the centre of mass in the middle.
+    For other data sets they are resized to the size of its images.
 
     Example: cnnjax predict runs/keras-cnn-seed0 three.png five.jpg
 
@@ -80,13 +85,17 @@ class Predict:
         converted = []
         for path, picture in zip(self.images, read, strict=True):
             try:
-                converted.append(digits.digit(picture.pixels, box))
+                if network.image_shape == (digits.SIDE, digits.SIDE, 1):
+                    converted.append(digits.digit(picture.pixels, box)[..., None])
+                else:
+                    converted.append(pictures.resized(picture, network.image_shape))
             except UserError as error:
                 raise UserError(f"{path}: {error}") from error
-        images = np.stack(converted)[..., None]
+        images = np.stack(converted)
         # A file name may hold bytes that are no text and cannot be printed.
         names = [os.fsencode(path).decode(errors="replace") for path in self.images]
-        self._print_table(network, names, Dataset(images, np.zeros(len(images), np.int32)), "")
+        unlabelled = Dataset(images, np.zeros(len(images), np.int32), network.class_names)
+        self._print_table(network, names, unlabelled, "")
         for name, picture in zip(names, read, strict=True):
             if picture.animated:
                 print(f"{name}: the first of its frames is used")
@@ -95,19 +104,20 @@ class Predict:
     def _warn_if_unlike(self, network: "Trained", names: Sequence[str], images: np.ndarray) -> None:
         """Name the images that are farther from the training images than the validation images are."""
         from cnnjax.deploy.likeness import UNLIKE, shares_as_far
+        from cnnjax.deploy.predict import refuse_other_data
 
-        dataset = network.config.dataset
         try:
-            loaded = load(dataset, self.data_dir or network.data_dir, announce=print)
+            loaded = load(network.config.dataset, self.data_dir or network.data_dir, announce=print)
         except UserError as error:
-            print(f"the likeness to {dataset} is not known: {error}")
+            print(f"the likeness to {network.config.dataset} is not known: {error}")
             return
+        refuse_other_data(network, loaded.train)
         shares = shares_as_far(images, *training_split(loaded, network.config.train_split))
         for name, share in zip(names, shares, strict=True):
             if share <= UNLIKE:
                 print(
-                    f"{name} is unlike the images of {dataset}: farther from its nearest training image than "
-                    f"{1 - share:.1%} of the validation images; do not trust the prediction"
+                    f"{name} is unlike the images of {loaded.name}: farther from its nearest training image "
+                    f"than {1 - share:.1%} of the validation images; do not trust the prediction"
                 )
 
     def _predict_dataset(self, network: "Trained") -> None:
@@ -120,9 +130,9 @@ class Predict:
         images = loaded.train if split == "train" else loaded.test
         if first > len(images.labels):
             raise ArgumentError(f"--first {first} is too many; there are {len(images.labels):,} images")
-        images = Dataset(images.images[:first], images.labels[:first])
+        images = images._replace(images=images.images[:first], labels=images.labels[:first])
         names = list(map(str, range(first)))
-        title = f", {split} images of {config.dataset}"
+        title = f", {split} images of {escape(loaded.name)}"
         predicted = self._print_table(network, names, images, title, labels=True)
         print(f"{int(np.sum(predicted == images.labels))} of {first} right")
         if self.mistakes:
@@ -146,13 +156,25 @@ class Predict:
             mean, spread = sampled(network, images, self.mc, self.seed or 0)
             title += f"; mean and spread over {self.mc} masks"
         predicted = np.argmax(mean, axis=1)
-        classes = map(str, range(mean.shape[1]))
-        columns = [Column("image", overflow="fold"), *classes, *["label"] * labels, "predicted"]
+        names_of = network.class_names
+        every = len(names_of) <= MOST_COLUMNS and max(map(len, names_of)) == 1
+        shown = len(names_of) if every else min(LIKELIEST, len(names_of))
+        ranked = np.argsort(-mean, axis=1, kind="stable")[:, :shown]
+        heads = names_of if every else ("likeliest", "second", "third")[:shown]
+        folded = ("image",) if every else ("image", *heads, "label", "predicted")
+        columns = [
+            Column(head, overflow="fold" if head in folded else "ellipsis")
+            for head in ("image", *heads, *["label"] * labels, "predicted")
+        ]
         table = Table(*columns, title=description(network) + title)
         for i, name in enumerate(names):
-            cells = [f"{p:.2f}" for p in mean[i]]
+            order = range(shown) if every else ranked[i]
+            cells = [
+                f"{mean[i, k]:.2f}" if every else f"{escape(names_of[k])} {mean[i, k]:.2f}" for k in order
+            ]
             if spread is not None:
-                cells = [f"{cell}\n±{sd:.2f}" for cell, sd in zip(cells, spread[i], strict=True)]
-            table.add_row(escape(name), *cells, *[str(images.labels[i])] * labels, str(predicted[i]))
+                cells = [f"{cell}\n±{spread[i, k]:.2f}" for cell, k in zip(cells, order, strict=True)]
+            label = [escape(names_of[images.labels[i]])] * labels
+            table.add_row(escape(name), *cells, *label, escape(names_of[predicted[i]]))
         console().print(table)
         return predicted

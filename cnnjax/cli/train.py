@@ -31,7 +31,7 @@ class Train:
     model: Annotated[str | None, _config("model")] = None
     """keras-cnn or lenet-swish."""
     dataset: Annotated[str | None, _config("dataset")] = None
-    """mnist, fashion_mnist or kmnist."""
+    """mnist, fashion_mnist, kmnist, FILE.npz, FILE.csv, a directory of images or tfds:NAME."""
     data_dir: DataDirectory = None
     dropout_rate: Annotated[float | None, _config("dropout_rate")] = None
     """Probability of dropping a feature during training, from 0 to 1."""
@@ -82,6 +82,7 @@ class Train:
     def __call__(self) -> None:
         """Train, or follow process 0 as one of several processes."""
         from cnnjax import models
+        from cnnjax.data import identity
         from cnnjax.devices.layouts import layout
         from cnnjax.runs import following, resumption, training
 
@@ -89,6 +90,8 @@ class Train:
         if not leads():
             return following.follow(over, self.data_dir)
         given = {f.name: value for f in fields(TrainConfig) if (value := getattr(self, f.name)) is not None}
+        if self.dataset is not None:
+            given["dataset"] = identity(self.dataset)
         config, data_dir = TrainConfig(**given), self.data_dir
         models.model_named(config.model)
         out = self.out or Path("runs", f"{config.model}-seed{config.seed}")

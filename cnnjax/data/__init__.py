@@ -1,7 +1,20 @@
-"""Data sets as arrays in memory, from a name or from files."""
+"""Data sets as arrays in memory, from a name, from files, or from arrays of one's own."""
 
-from cnnjax.data.idx import Dataset
-from cnnjax.data.loading import NAMES, Loaded, cache_path, load
+from cnnjax.data.arrays import from_arrays
+from cnnjax.data.dataset import DIGITS, Dataset, Loaded
+from cnnjax.data.loading import NAMES, cache_path, identity, is_identity, load
 from cnnjax.data.splits import split, training_split
 
-__all__ = ["NAMES", "Dataset", "Loaded", "cache_path", "load", "split", "training_split"]
+__all__ = [
+    "DIGITS",
+    "NAMES",
+    "Dataset",
+    "Loaded",
+    "cache_path",
+    "from_arrays",
+    "identity",
+    "is_identity",
+    "load",
+    "split",
+    "training_split",
+]

@@ -11,11 +11,11 @@ import struct
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cnnjax.data.dataset import Dataset
 from cnnjax.errors import UserError
 
 Files = Mapping[str, bytes]
@@ -31,13 +31,6 @@ FILES = tuple(MNIST_SHA256)
 
 UNSIGNED_BYTE = 0x08  # the only element type that these files use
 GZIP_MAGIC = b"\x1f\x8b"
-
-
-class Dataset(NamedTuple):
-    """Images and their classes."""
-
-    images: NDArray[np.uint8]  # [N, 28, 28, 1]
-    labels: NDArray[np.int32]  # [N], 0..9
 
 
 def encode(array: NDArray[np.uint8]) -> bytes:
@@ -126,6 +119,11 @@ def find(directory: Path) -> dict[str, Path]:
     for file in FILES:
         candidates = (directory / file, directory / f"{file}.gz")
         paths[file] = next((path for path in candidates if path.is_file()), None)
+        if paths[file] is None and any(directory.glob("emnist-*")):
+            raise UserError(
+                f"{directory}: EMNIST's IDX files hold transposed images, and letters labelled from 1; "
+                "save them as .npz with images.transpose(0, 2, 1) and labels from 0 for --dataset FILE.npz"
+            )
         if paths[file] is None:
             raise UserError(f"{directory / file}: no such file, plain or .gz; put it there")
     return paths

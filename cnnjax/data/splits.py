@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from cnnjax.data.idx import Dataset
-from cnnjax.data.loading import Loaded
+from cnnjax.data.dataset import Dataset, Loaded
+from cnnjax.errors import UserError
 
 
 def training_split(loaded: Loaded, which: str = "part") -> tuple[Dataset, Dataset]:
@@ -12,7 +12,12 @@ def training_split(loaded: Loaded, which: str = "part") -> tuple[Dataset, Datase
     "part" gives the two parts of `split`. "all" trains on all training images and validates on the test
     images, because no others are left; validation must then choose nothing.
     """
-    return (loaded.train, loaded.test) if which == "all" else split(loaded.train)
+    train, val = (loaded.train, loaded.test) if which == "all" else split(loaded.train)
+    if not len(val.labels):
+        raise UserError(
+            f"{len(train.labels)} images are too few to set some apart for validation; add images"
+        )
+    return train, val
 
 
 def split(dataset: Dataset, train_fraction: float = 0.8, *, seed: int = 0) -> tuple[Dataset, Dataset]:
@@ -35,6 +40,6 @@ def split(dataset: Dataset, train_fraction: float = 0.8, *, seed: int = 0) -> tu
     rank[order] = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
     validation = rank < quotas[labels]
     return (
-        Dataset(dataset.images[~validation], labels[~validation]),
-        Dataset(dataset.images[validation], labels[validation]),
+        dataset._replace(images=dataset.images[~validation], labels=labels[~validation]),
+        dataset._replace(images=dataset.images[validation], labels=labels[validation]),
     )

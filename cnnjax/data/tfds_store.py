@@ -19,7 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from cnnjax.data.idx import Dataset, Files, pack, unpack
+from cnnjax.data.dataset import Dataset
+from cnnjax.data.idx import Files, pack, unpack
 
 VERSION = "3.0.1"
 BLOCK = 1000  # records read at once; reading them one by one takes seconds longer
@@ -45,7 +46,7 @@ def is_array_record(directory: Path) -> bool:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Import TFDS, and suppress its progress bars, output, log and warnings."""
     with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
@@ -93,7 +94,7 @@ def _builder_class(name: str) -> Any:
                 return {"train": self._generate_examples(train), "test": self._generate_examples(test)}
 
             def _generate_examples(self, dataset: Dataset) -> Iterator[tuple[int, dict[str, Any]]]:
-                for i, (image, label) in enumerate(zip(*dataset, strict=True)):
+                for i, (image, label) in enumerate(zip(dataset.images, dataset.labels, strict=True)):
                     yield i, {"image": io.BytesIO(_png(image)), "label": int(label)}
 
     Builder.name = official.name
@@ -122,7 +123,7 @@ def read(name: str, directory: Path) -> Files:
 
     Raises whatever TFDS raises.
     """
-    with _quiet():
+    with quiet():
         builder = _builder_class(name)(data_dir=directory.parents[1])
         return pack(_read_split(builder, "train"), _read_split(builder, "test"))
 
@@ -132,7 +133,7 @@ def prepare(name: str, files: Files, directory: Path) -> None:
 
     If another process is faster, its copy stays. Raises whatever TFDS raises.
     """
-    with _quiet(), tempfile.TemporaryDirectory(prefix="cnnjax-") as downloads:
+    with quiet(), tempfile.TemporaryDirectory(prefix="cnnjax-") as downloads:
         builder = _builder_class(name)(data_dir=directory.parents[1])
         builder.content = unpack(files)
         try:

@@ -1,6 +1,6 @@
 """Export a trained network to a file that runs without cnnjax: StableHLO (by jax.export) or ONNX.
 
-    images f32[n, 28, 28, 1] in [0, 1], any n  ->  logits f32[n, classes]
+    images f32[n, height, width, channels] in [0, 1], any n  ->  logits f32[n, classes]
 
 Files compute in float32, also for runs that trained in bfloat16. Before a file is returned, its logits are
 compared with those of the network.
@@ -25,7 +25,6 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 """Platforms that a StableHLO file runs on."""
 TOLERANCE = 1e-5
 """Largest allowed difference of the logits, relative to the largest logit or to 1, whichever is larger."""
-IMAGE = (28, 28, 1)
 
 
 class Format(NamedTuple):
@@ -52,7 +51,7 @@ def export(network: Trained, name: str) -> Exported:
     content = encode(network)
     compute, differences = jax.jit(_logits(network)), []
     for count in (1, 7):  # two batch sizes, because the file must accept any
-        images = np.random.default_rng(count).random((count, *IMAGE), np.float32)
+        images = np.random.default_rng(count).random((count, *network.image_shape), np.float32)
         expected = np.asarray(compute(images))
         error = np.abs(run(content, images) - expected).max()
         differences.append(error / max(1.0, float(np.abs(expected).max())))
@@ -69,20 +68,22 @@ def stablehlo(network: Trained) -> bytes:
 
     It uses the layers of `reference=True`, because the fast ones are made for the CPU.
     """
-    images = jax.ShapeDtypeStruct(jax.export.symbolic_shape("n, 28, 28, 1"), jnp.float32)
+    shape = jax.export.symbolic_shape(", ".join(map(str, ("n", *network.image_shape))))
+    images = jax.ShapeDtypeStruct(shape, jnp.float32)
     compute = jax.jit(_logits(network, reference=True))
     with _no_locations():
         return bytes(jax.export.export(compute, platforms=PLATFORMS)(images).serialize())
 
 
 def run_stablehlo(content: bytes, images: np.ndarray) -> np.ndarray:
-    """Run a StableHLO file on images f32[n, 28, 28, 1]."""
+    """Run a StableHLO file on images f32[n, height, width, channels]."""
     return np.asarray(jax.export.deserialize(bytearray(content)).call(images))
 
 
 def onnx(network: Trained) -> bytes:
     """Serialize a network as an ONNX model from "images" to "logits"."""
-    return export_onnx.encode(programs.network(network.config), jax.device_get(network.params), IMAGE)
+    model = programs.network(network.config, network.classes)
+    return export_onnx.encode(model, jax.device_get(network.params), network.image_shape)
 
 
 FORMATS: Mapping[str, Format] = MappingProxyType(
@@ -105,7 +106,7 @@ def _no_locations() -> Iterator[None]:
 
 def _logits(network: Trained, reference: bool = False) -> Callable[[jax.Array], jax.Array]:
     """Return the function from images to logits that evaluation computes, in float32."""
-    model = programs.network(network.config).clone(reference=reference, dtype="float32")
+    model = programs.network(network.config, network.classes).clone(reference=reference, dtype="float32")
     rate = network.config.dropout_rate
 
     def logits(images: jax.Array) -> jax.Array:

@@ -26,13 +26,17 @@ def shares_as_far(images: npt.NDArray[np.uint8], train: Dataset, val: Dataset) -
 
 
 def distances(
-    images: npt.NDArray[np.uint8], known: npt.NDArray[np.uint8], chunk: int = 10_000
+    images: npt.NDArray[np.uint8], known: npt.NDArray[np.uint8], chunk: int = 10_000 * 784
 ) -> npt.NDArray[np.float32]:
-    """Return f32[n]: the Euclidean distance of each image, in brightness (0 to 1), to the nearest `known`."""
+    """Return f32[n]: the Euclidean distance of each image, in brightness (0 to 1), to the nearest `known`.
+
+    `chunk` pixels of those are compared at a time.
+    """
     rows = _rows(images)
+    step = max(1, chunk // rows.shape[1])
     nearest = np.full(len(rows), np.inf, np.float32)
-    for start in range(0, len(known), chunk):
-        others = _rows(known[start : start + chunk])
+    for start in range(0, len(known), step):
+        others = _rows(known[start : start + step])
         squares = np.sum(others**2, axis=1)[None] - 2 * rows @ others.T
         np.minimum(nearest, squares.min(axis=1), out=nearest)
     nearest += np.sum(rows**2, axis=1)

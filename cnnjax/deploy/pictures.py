@@ -7,13 +7,12 @@ from typing import IO, TYPE_CHECKING, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from cnnjax.data.image_files import FORMATS
 from cnnjax.errors import UserError
 
 if TYPE_CHECKING:
     from PIL import Image
 
-FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "AVIF", "PPM")
-"""Pillow starts other programs to read some of the formats that are not listed."""
 MOST_PIXELS = 50_000_000
 """Limit against decompression bombs; decoding this many pixels takes up to a gigabyte."""
 LUMA = np.array([0.299, 0.587, 0.114])
@@ -27,6 +26,7 @@ class Picture(NamedTuple):
 
     pixels: npt.NDArray[np.float64]  # f64[height, width], brightness from 0 (black) to 1
     animated: bool  # whether `pixels` are the first of several frames
+    colours: npt.NDArray[np.uint8]  # u8[height, width, 3], RGB, on white where it is transparent
 
 
 def read(path: Path) -> Picture:
@@ -65,6 +65,7 @@ def _decoded(file: IO[bytes], path: Path) -> Picture:
         animated = bool(getattr(image, "is_animated", False))
         image.load()
         pixels = _brightness(ImageOps.exif_transpose(_small(image)))
+        colours = _colours(image, pixels)
     except UserError:
         raise
     except UnidentifiedImageError:
@@ -76,7 +77,37 @@ def _decoded(file: IO[bytes], path: Path) -> Picture:
         raise UserError(f"{path} is cut short or damaged: {reason}") from error
     if not np.isfinite(pixels).all():
         raise UserError(f"{path} has pixels that are not numbers")
-    return Picture(pixels, animated)
+    return Picture(pixels, animated, colours)
+
+
+def resized(picture: Picture, shape: tuple[int, int, int]) -> npt.NDArray[np.uint8]:
+    """Resize a picture to uint8[height, width, channels]; one of that size stays as it is.
+
+    Raises:
+        UserError: the images of the data set have neither one channel nor three.
+    """
+    from PIL import Image
+
+    height, width, channels = shape
+    if channels not in (1, 3):
+        raise UserError(
+            f"the data set has {channels} channels a pixel, and pictures have 1 or 3: use --first N"
+        )
+    grey = np.round(picture.pixels * 255).astype(np.uint8)
+    image = Image.fromarray(grey if channels == 1 else picture.colours)
+    return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR)).reshape(shape)
+
+
+def _colours(image: "Image.Image", pixels: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
+    """Return RGB of the size of `pixels`, on white where it is transparent."""
+    from PIL import ImageOps
+
+    if image.mode.startswith(("I", "F", "LAB")):
+        return np.repeat(np.round(pixels * 255).astype(np.uint8)[..., None], 3, axis=2)
+    plain = ImageOps.exif_transpose(_reduced(image.convert("RGBA")))
+    values = np.asarray(plain, np.float64)
+    opacity = values[..., 3:] / 255
+    return np.round(opacity * values[..., :3] + 255 * (1 - opacity)).astype(np.uint8)
 
 
 def _small(image: "Image.Image") -> "Image.Image":
@@ -87,7 +118,11 @@ def _small(image: "Image.Image") -> "Image.Image":
         plain = image.getchannel("L")
     else:
         plain = image.convert("RGBA" if image.has_transparency_data else "L")
-    return plain.reduce(max(1, max(image.size) // LONGEST))
+    return _reduced(plain)
+
+
+def _reduced(image: "Image.Image") -> "Image.Image":
+    return image.reduce(max(1, max(image.size) // LONGEST))
 
 
 def _brightness(small: "Image.Image") -> npt.NDArray[np.float64]:

@@ -12,7 +12,7 @@ import numpy as np
 from scipy.special import softmax
 
 from cnnjax.config import TrainConfig
-from cnnjax.data import Dataset
+from cnnjax.data import DIGITS, Dataset
 from cnnjax.errors import ArgumentError, UserError
 from cnnjax.keys import Masks, streams
 from cnnjax.runs import checkpoints, programs, resumption
@@ -20,6 +20,9 @@ from cnnjax.runs.run_directory import CHECKPOINTS
 from cnnjax.state import TrainState
 from cnnjax.task import to_unit_interval
 from cnnjax.train import EVAL_BATCH, Arrays
+
+MNIST_SHAPE = (28, 28, 1)
+"""Shape of the images of runs whose checkpoints do not record it."""
 
 
 class Trained(NamedTuple):
@@ -29,6 +32,13 @@ class Trained(NamedTuple):
     data_dir: Path | None  # --data-dir of the run
     params: Any
     epochs: int
+    image_shape: tuple[int, int, int] = MNIST_SHAPE
+    class_names: tuple[str, ...] = DIGITS
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return len(self.class_names)
 
 
 class Sampled(NamedTuple):
@@ -57,13 +67,36 @@ def trained(run: Path, announce: Callable[[str], None] = print) -> Trained:
     checkpoint = checkpoints.newest(run / CHECKPOINTS, announce)
     if checkpoint is None:
         raise UserError(f"{run} has no checkpoint yet; run python -m cnnjax train --resume --out {run}")
-    state = checkpoints.restore(checkpoint.path, _like(config))
-    return Trained(config, data_dir, state.params, len(checkpoint.manifest.history))
+    data = checkpoint.manifest.data
+    height, width, channels = data.get("image_shape", MNIST_SHAPE)
+    network = Trained(
+        config,
+        data_dir,
+        None,
+        len(checkpoint.manifest.history),
+        (height, width, channels),
+        tuple(data.get("class_names", DIGITS)),
+    )
+    return network._replace(params=checkpoints.restore(checkpoint.path, _like(network)).params)
 
 
 def probabilities(network: Trained, dataset: Dataset) -> np.ndarray:
     """Return class probabilities f32[n, classes] for the images of `dataset`."""
+    refuse_other_data(network, dataset)
     return softmax(programs.evaluate_on(network.config, network.params, dataset).logits, axis=1)
+
+
+def refuse_other_data(network: Trained, dataset: Dataset) -> None:
+    """Raise `UserError` unless the images have the shape and the classes that the network was trained on."""
+    for what, trained_on, given in (
+        ("images of", network.image_shape, dataset.image_shape),
+        ("the classes", network.class_names, dataset.class_names),
+    ):
+        if trained_on != given:
+            raise UserError(
+                f"the network was trained on {what} {_listed(trained_on)}, and the data have {what} "
+                f"{_listed(given)}; use the data set of the run"
+            )
 
 
 def sampled(network: Trained, dataset: Dataset, masks: int, seed: int = 0) -> Sampled:
@@ -75,7 +108,8 @@ def sampled(network: Trained, dataset: Dataset, masks: int, seed: int = 0) -> Sa
     Raises:
         ArgumentError: the run's model has no dropout, or its dropout rate is 0 or 1.
     """
-    model, rate = programs.network(network.config), network.config.dropout_rate
+    refuse_other_data(network, dataset)
+    model, rate = programs.network(network.config, network.classes), network.config.dropout_rate
     if model.dropout == "none" or rate == 0:
         raise ArgumentError(
             "--mc needs dropout, and this run has none (its dropout rate is 0); leave out --mc"
@@ -87,7 +121,7 @@ def sampled(network: Trained, dataset: Dataset, masks: int, seed: int = 0) -> Sa
     batches = []
     for start in range(0, len(dataset.labels), EVAL_BATCH):
         rows = slice(start, start + EVAL_BATCH)
-        arrays = programs.to_device(Dataset(dataset.images[rows], dataset.labels[rows]))
+        arrays = Arrays(jnp.asarray(dataset.images[rows]), jnp.asarray(dataset.labels[rows]))
         source = Masks(stream, first_example=jnp.uint32(start))
         drawn = np.asarray(draw(network.params, arrays, jnp.float32(rate), source))
         batches.append((drawn.mean(axis=0), drawn.std(axis=0, ddof=1)))
@@ -108,9 +142,17 @@ def _probabilities_under_masks(
     return jax.lax.map(one, jnp.arange(masks), batch_size=min(5, masks))
 
 
-def _like(config: TrainConfig) -> TrainState:
+def _listed(values: tuple[object, ...]) -> str:
+    """Return the values in a few words: "28 x 28 x 1", or "0, 1, 2, ... (10)"."""
+    if isinstance(values[0], int):
+        return " x ".join(map(str, values))
+    return ", ".join(map(str, values[:3])) + f", ... ({len(values)})" * (len(values) > 3)
+
+
+def _like(network: Trained) -> TrainState:
     """Return the structure, shapes and dtypes of the state of such a run; only the key is an array."""
-    model, image = programs.network(config), jax.ShapeDtypeStruct((1, 28, 28, 1), jnp.float32)
+    config, model = network.config, programs.network(network.config, network.classes)
+    image = jax.ShapeDtypeStruct((1, *network.image_shape), jnp.float32)
     params = jax.eval_shape(model.init, jax.random.key(0), image)["params"]
     opt_state = jax.eval_shape(programs.task(config, total_steps=1).optimizer(config.hparams).init, params)
     step: Any = jax.ShapeDtypeStruct((), jnp.int32)

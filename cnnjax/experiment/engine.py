@@ -155,6 +155,11 @@ def run(
     """
     for arm in arms:
         require_read(arm.hparams, arm.optimizer or protocol.optimizer, f"arm {arm.name}: ")
+        if arm.model.classes != splits.train.classes:
+            raise ArgumentError(
+                f"the network of {arm.name} has {arm.model.classes} classes, and the data have "
+                f"{splits.train.classes}; give the network classes={splits.train.classes}"
+            )
     with files.claimed(out):
         store = Store(out, _identity(arms, protocol, splits))
         train, val, test = (to_device(part) for part in (splits.train, splits.val, splits.test))

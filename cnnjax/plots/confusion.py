@@ -14,8 +14,9 @@ COLUMNS = 8
 
 
 def worst_images(
-    images: UInt8[np.ndarray, "n height width 1"],
+    images: UInt8[np.ndarray, "n height width channels"],
     rows: Sequence[tuple[Pair, Sequence[Mistake]]],
+    names: Sequence[str] = tuple("0123456789"),
     *,
     title: str = "",
     caption: str = "",
@@ -26,6 +27,8 @@ def worst_images(
     networks predict it.
     """
     figure = Figure(figsize=(1.15 * COLUMNS + 1.9, 1.5 * len(rows) + 1.0), dpi=DPI, layout="constrained")
+    short = max(map(len, names)) <= 3
+    arrow, gap = (" → ", "   ") if short else ("\n→ ", "\n")  # a line for each long name
     grid = figure.subplots(len(rows), COLUMNS, squeeze=False)
     for axes, (pair, mistakes) in zip(grid, rows, strict=True):
         seeds = len(pair.counts)
@@ -33,16 +36,17 @@ def worst_images(
             axis.set(xticks=[], yticks=[])
             axis.spines[:].set_visible(False)
         for axis, mistake in zip(axes, mistakes, strict=False):
-            axis.imshow(images[mistake.image, ..., 0], cmap="gray_r", vmin=0, vmax=255)
+            axis.imshow(_drawable(images[mistake.image]), cmap="gray_r", vmin=0, vmax=255)
             agree = f"\n{mistake.seeds} of {seeds}" if seeds > 1 else ""
             axis.set_xlabel(
-                f"{mistake.true} → {mistake.predicted}   {mistake.probability:.2f}{agree}", fontsize=8.5
+                f"{names[mistake.true]}{arrow}{names[mistake.predicted]}{gap}{mistake.probability:.2f}{agree}",
+                fontsize=8.5,
             )
             axis.spines[:].set_visible(True)
         count = f"{pair.per_seed.mean():.{seeds > 1:d}f}"
         if seeds > 1:
             count += f" ± {pair.per_seed.std(ddof=1):.1f}"
-        name = f"{pair.a} and {pair.b}\n{count} images"
+        name = f"{names[pair.a]} and {names[pair.b]}\n{count} images"
         axes[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9.5)
     if title:
         figure.suptitle(title, fontsize=12)
@@ -52,3 +56,8 @@ def worst_images(
     lines = (legend, textwrap.fill(caption, int(15 * figure.get_figwidth())))
     figure.supxlabel("\n".join(filter(None, lines)), fontsize=8.5, color="#444444")
     return figure
+
+
+def _drawable(image: np.ndarray) -> np.ndarray:
+    """Return RGB as it is, and of other images the first channel."""
+    return image if image.shape[2] == 3 else image[..., 0]

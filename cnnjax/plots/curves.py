@@ -70,6 +70,12 @@ def draw_history(axis: Axes, metric: str, history: Rows, published: Rows | None 
         axis.set_ylim(bottom=0)
 
 
+MOST_WRITTEN = 20
+"""Most classes for which a confusion matrix has its counts written into the cells."""
+MOST_NAMED = 50
+"""Most classes that it names; of more, every second, third, ... is named."""
+
+
 def confusion_matrix(
     counts: Int[np.ndarray, "classes classes"], class_names: Sequence[str], title: str = ""
 ) -> Figure:
@@ -86,7 +92,7 @@ def confusion_matrix(
     image = axis.imshow(errors, cmap=shades, vmin=0, vmax=top)
     for (row, column), count in np.ndenumerate(counts):
         right = row == column
-        if right or count:
+        if len(counts) <= MOST_WRITTEN and (right or count):
             axis.text(
                 column,
                 row,
@@ -97,7 +103,8 @@ def confusion_matrix(
                 fontweight="bold" if right else "normal",
                 color="white" if count > 0.6 * top and not right else "black",
             )
-    ticks = np.arange(len(counts))
+    step = -(-len(counts) // MOST_NAMED)
+    ticks, class_names = np.arange(len(counts))[::step], class_names[::step]
     turn = max(map(len, class_names)) > 3
     axis.set_xticks(ticks, class_names, rotation=45 if turn else 0, ha="right" if turn else "center")
     axis.set_yticks(ticks, class_names)

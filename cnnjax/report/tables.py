@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cnnjax import plots
-from cnnjax.data import Dataset
+from cnnjax.data import DIGITS, Dataset
 from cnnjax.experiment.results import Predictions, Results
 from cnnjax.files import write_bytes
 from cnnjax.plots import confusion
@@ -56,13 +56,18 @@ def print_confusions(predictions: Mapping[str, Predictions], test: Dataset) -> d
     """
     if not predictions:
         return {}
-    print_table(*confusion_table(predictions, test, "0123456789"))
-    pairs = {arm: confused_pairs(test.labels, of_arm) for arm, of_arm in predictions.items()}
+    names = test.class_names
+    print_table(*confusion_table(predictions, test, names))
+    pairs = {arm: confused_pairs(test.labels, of_arm, test.classes) for arm, of_arm in predictions.items()}
     arm, first = next(iter(pairs.items()))
-    sentence = f"{arm}: {pair_sentence(first, 3, 5, len(test.labels))}"
+    a, b = (3, 5) if names == DIGITS else first[0][:2]
+    sentence = f"{arm}: {pair_sentence(first, a, b, len(test.labels), names)}"
     print(sentence)
-    counts = {arm: {f"{p.a} and {p.b}": p.counts.tolist() for p in of[:PAIRS]} for arm, of in pairs.items()}
-    return {"confused": counts, "3 and 5": sentence}
+    counts = {
+        arm: {f"{names[p.a]} and {names[p.b]}": p.counts.tolist() for p in of[:PAIRS]}
+        for arm, of in pairs.items()
+    }
+    return {"confused": counts, f"{names[a]} and {names[b]}": sentence}
 
 
 def confusion_table(
@@ -95,9 +100,10 @@ def confusion_figure(
     if not predictions:
         return {}
     arm, first = next(iter(predictions.items()))
-    rows = worst_pairs(first, test, confusion.COLUMNS)
+    rows = worst_pairs(first, test, confusion.COLUMNS, classes=test.classes)
     title = f"Most confused test images, {arm}"
-    return {"confused.png": confusion.worst_images(test.images, rows, title=title, caption=protocol)}
+    figure = confusion.worst_images(test.images, rows, test.class_names, title=title, caption=protocol)
+    return {"confused.png": figure}
 
 
 def draw(out: Path, figures: Mapping[str, plots.Figure]) -> None:

@@ -63,14 +63,17 @@ class Program:
     compile_seconds: float
 
 
-def network(config: TrainConfig) -> ConvNet:
-    """The model of a configuration."""
-    return MODELS[config.model].clone(pixel_scale=config.pixel_scale, dtype=config.compute_dtype)
+def network(config: TrainConfig, classes: int = 10) -> ConvNet:
+    """The model of a configuration, with a logit for each class of its data."""
+    return MODELS[config.model].clone(
+        classes=classes, pixel_scale=config.pixel_scale, dtype=config.compute_dtype
+    )
 
 
-def task(config: TrainConfig, total_steps: int) -> Task:
+def task(config: TrainConfig, total_steps: int = 1, classes: int = 10) -> Task:
     """What a configuration trains, in this number of steps; evaluation does not depend on it."""
-    return Task(network(config), make_optimizer(config.optimizer, config.schedule, total_steps))
+    optimizer = make_optimizer(config.optimizer, config.schedule, total_steps)
+    return Task(network(config, classes), optimizer)
 
 
 def build(config: TrainConfig, train: Dataset, val: Dataset, layout: Layout | None = None) -> Program:
@@ -84,9 +87,10 @@ def build(config: TrainConfig, train: Dataset, val: Dataset, layout: Layout | No
     keys = run_streams(config.seed, StreamSeeds(config.init_seed, config.order_seed, config.mask_seed))
     examples, image_shape = len(train.labels), train.images.shape[1:]
     steps = -(-examples // config.batch_size)
-    trained = task(config, total_steps=config.epochs * steps)
+    trained = task(config, config.epochs * steps, train.classes)
     run = make_training(trained, image_shape, examples, config.batch_size, layout.axis_name)
-    train_arrays, val_arrays = (Arrays(*layout.replicate(tuple(part))) for part in (train, val))
+    pairs = ((part.images, part.labels) for part in (train, val))
+    train_arrays, val_arrays = (Arrays(*layout.replicate(pair)) for pair in pairs)
     shared = layout.replicate(hparams)
     parts = max(n for n in range(1, SEGMENTS + 1) if steps % n == 0)
 
@@ -157,7 +161,7 @@ def finite(row: Mapping[str, float]) -> bool:
 
 def evaluate_on(config: TrainConfig, params: Params, dataset: Dataset) -> Evaluation:
     """Compute loss, accuracy and logits over a whole data set."""
-    eval_step = make_eval_step(task(config, total_steps=1))
+    eval_step = make_eval_step(task(config, classes=dataset.classes))
     sums, logits = jax.device_get(
         jax.jit(partial(evaluate, eval_step))(evaluation_state(params), to_device(dataset), config.hparams)
     )

@@ -7,7 +7,7 @@ from typing import Any
 
 from cnnjax import files
 from cnnjax.config import LATER, TrainConfig
-from cnnjax.data import NAMES, Loaded
+from cnnjax.data import Loaded, is_identity
 from cnnjax.dropout import MASK_SCHEME
 from cnnjax.errors import ArgumentError, UserError
 from cnnjax.models import MODELS
@@ -99,8 +99,8 @@ def refuse_other_data(loaded: Loaded, start: Checkpoint) -> None:
         if was.get(file) != digest:
             raise UserError(
                 f"the data differ from those that {start.path} was trained on: the sha256 of {file} is "
-                f"{digest[:12]}..., and was {str(was.get(file))[:12]}...; give the same --data-dir, or start "
-                "again with --overwrite"
+                f"{digest[:12]}..., and was {str(was.get(file))[:12]}...; give the same --dataset and "
+                "--data-dir, or start again with --overwrite"
             )
 
 
@@ -124,8 +124,8 @@ def _parse(record: dict[str, Any], path: Path) -> tuple[TrainConfig, Path | None
         for name, expected in types.items():
             if type(record[name]) not in expected:
                 raise TypeError(f"{name} is {record[name]!r}")
-        for name, choices in (("model", MODELS), ("dataset", NAMES)):
-            if record[name] not in choices:
+        for name, valid in (("model", MODELS.__contains__), ("dataset", is_identity)):
+            if not valid(record[name]):
                 raise TypeError(f"{name} is {record[name]!r}")
         return TrainConfig(**record), None if data_dir is None else Path(data_dir)
     except (TypeError, ArgumentError) as error:

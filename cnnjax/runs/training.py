@@ -111,7 +111,7 @@ def train(
                 rows = list(manifest.history)
                 state = _epochs(program, state, config.epochs, run, rows, saver, append_event)
             test = programs.evaluate_on(config, jax.device_get(state.params), loaded.test)
-            _draw(config, run, rows, programs.confusion(loaded.test.labels, test.logits))
+            _draw(config, run, rows, loaded, programs.confusion(loaded.test.labels, test.logits))
             record = _record(loaded, program, state, rows, test, saver.seconds())
             files.write_json(run / "result.json", record)
         except KeyboardInterrupt as stop:
@@ -156,7 +156,12 @@ def _manifest(config: TrainConfig, data_dir: Path | None, loaded: Loaded, layout
     provenance = files.provenance(layout.size)
     return Manifest(
         config=resumption.config_record(config, data_dir),
-        data={"name": loaded.name, "sha256": loaded.sha256},
+        data={
+            "name": loaded.name,
+            "sha256": loaded.sha256,
+            "image_shape": list(loaded.image_shape),
+            "class_names": list(loaded.class_names),
+        },
         versions=provenance["versions"],
         device=provenance["device"],
         mask_scheme=provenance["mask_scheme"],
@@ -250,14 +255,15 @@ def _record(
     }
 
 
-def _draw(config: TrainConfig, run: Path, rows: list[dict[str, float]], confusion: Any) -> None:
-    title = f"{config.model} on {config.dataset}, dropout rate {config.dropout_rate:g}, seed {config.seed}"
+def _draw(
+    config: TrainConfig, run: Path, rows: list[dict[str, float]], loaded: Loaded, confusion: Any
+) -> None:
+    title = f"{config.model} on {loaded.name}, dropout rate {config.dropout_rate:g}, seed {config.seed}"
     caption = f"batch {config.batch_size}, {config.optimization}, one run"
     published = None
     if config == TrainConfig(dropout_rate=config.dropout_rate, epochs=config.epochs, seed=config.seed):
         published = published_history(config.model, config.dataset, config.dropout_rate)
     curves = plots.training_curves(rows, published, title, caption)
     files.write_bytes(run / "curves.png", plots.png(curves))
-    names = [str(digit) for digit in range(len(confusion))]
-    matrix = plots.confusion_matrix(confusion, names, f"{title}, test images")
+    matrix = plots.confusion_matrix(confusion, loaded.class_names, f"{title}, test images")
     files.write_bytes(run / "confusion_matrix.png", plots.png(matrix))

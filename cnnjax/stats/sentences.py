@@ -52,7 +52,9 @@ def conclusion(summary: Summary, metric: str, *, accuracy: bool = False) -> str:
     return f"Against {summary.arms[0].name}, in {metric} over {pairs}: {text}."
 
 
-def pair_sentence(pairs: Sequence[Pair], a: int, b: int, images: int) -> str:
+def pair_sentence(
+    pairs: Sequence[Pair], a: int, b: int, images: int, names: Sequence[str] = tuple("0123456789")
+) -> str:
     """Describe one of the sorted `pairs`: how often it is confused, its rank, and in which direction."""
     rank = next(i for i, pair in enumerate(pairs) if {pair.a, pair.b} == {a, b})
     pair, most, seeds = pairs[rank], pairs[0], len(pairs[0].counts)
@@ -60,11 +62,14 @@ def pair_sentence(pairs: Sequence[Pair], a: int, b: int, images: int) -> str:
     who, spread, digits = "This network", "", 0
     if seeds > 1:
         who, spread, digits = "A network", f" (sd {pair.per_seed.std(ddof=1):.1f} over {seeds} seeds)", 1
-    lead = f"; {most.a} and {most.b} lead with {most.per_seed.mean():.{digits}f}" if rank else ""
+    lead = (
+        f"; {names[most.a]} and {names[most.b]} lead with {most.per_seed.mean():.{digits}f}" if rank else ""
+    )
+    first, second = names[pair.a], names[pair.b]
     return (
-        f"{who} confuses {pair.a} and {pair.b} on {forth + back:.{digits}f} of {images:,} test images"
-        f"{spread}, {_ordinal(rank + 1)} of {len(pairs)} pairs{lead}. It classifies {pair.a} as {pair.b} on "
-        f"{forth:.{digits}f} and {pair.b} as {pair.a} on {back:.{digits}f}."
+        f"{who} confuses {first} and {second} on {forth + back:.{digits}f} of {images:,} test images"
+        f"{spread}, {_ordinal(rank + 1)} of {len(pairs)} pairs{lead}. It classifies {first} as {second} on "
+        f"{forth:.{digits}f} and {second} as {first} on {back:.{digits}f}."
     )
 
 

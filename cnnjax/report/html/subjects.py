@@ -79,6 +79,7 @@ def read(path: Path, data_dir: Path | None, announce: Announce) -> Run | Experim
 def _run(path: Path, data_dir: Path | None, announce: Announce) -> Run:
     network = trained(path, announce)
     config = network.config
+    _refuse_own_data(path, config.dataset)
     loaded = load(config.dataset, data_dir or network.data_dir, announce=announce)
     result = files.read_json(path / "result.json")
     if result is not None:
@@ -97,6 +98,13 @@ def _run(path: Path, data_dir: Path | None, announce: Announce) -> Run:
         test=loaded.test,
         tested=programs.evaluate_on(config, network.params, loaded.test),
     )
+
+
+def _refuse_own_data(path: Path, dataset: str) -> None:
+    if dataset not in CLASSES:
+        raise ArgumentError(
+            f"{path} is of the data set {dataset}; the report shows only {', '.join(CLASSES)}: leave it out"
+        )
 
 
 def _history(run: Path) -> list[dict[str, float]]:
@@ -127,7 +135,9 @@ def _experiment(path: Path, data_dir: Path | None, announce: Announce) -> Experi
     predictions = {arm: of_arm for arm, of_arm in stored.items() if of_arm is not None}
     test = None
     if predictions:
-        loaded = load(str(protocol.get("dataset", "mnist")), data_dir, announce=announce)
+        dataset = str(protocol.get("dataset", "mnist"))
+        _refuse_own_data(path, dataset)
+        loaded = load(dataset, data_dir, announce=announce)
         _check_data(path, protocol.get("data"), loaded.sha256)
         test = loaded.test
         if any(of_arm.labels.shape[1:] != test.labels.shape for of_arm in predictions.values()):
