@@ -101,7 +101,7 @@ def narrowed(model: ConvNet, parameters: int) -> ConvNet:
 
 
 def milliseconds_per_step(
-    models: Sequence[tuple[ConvNet, HParams]],
+    models: Sequence[tuple[nn.Module, HParams]],
     make_optimizer: MakeOptimizer,
     train: Arrays,
     *,

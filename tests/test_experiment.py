@@ -19,6 +19,7 @@ from cnnjax.config import HParams
 from cnnjax.data import Dataset
 from cnnjax.errors import ArgumentError, UserError
 from cnnjax.experiment import Arm, OnNan, Protocol, Splits, engine
+from cnnjax.experiment.identity import arm_identity
 from cnnjax.experiment.results import Results
 from cnnjax.files import claimed, write_json
 from cnnjax.models import MODELS, ConvNet
@@ -187,7 +188,7 @@ def test_arms_may_differ_in_momentum_if_their_optimizer_reads_it(tmp_path: Path)
     protocol = replace(PROTOCOL, seeds=4, optimizer="sgd", schedule="cosine", init_seed=7)
     loss = run(tmp_path, protocol, arms).values["val_loss"]
     assert np.all(loss[0] != loss[1]), "both train, in different ways"
-    assert "momentum=0.9" in engine.arm_identity(arms[1]) and "momentum" not in engine.arm_identity(arms[0])
+    assert "momentum=0.9" in arm_identity(arms[1]) and "momentum" not in arm_identity(arms[0])
 
 
 def test_damaged_files_are_reported_or_ignored(whole: Path, tmp_path: Path) -> None:
@@ -252,8 +253,8 @@ def test_arm_identity_matches_existing_directories() -> None:
 )"""
     hparams = "HParams(learning_rate=0.001, dropout_rate=0.5)"
     arm = Arm("arm", ConvNet(), HParams(1e-3, 0.5))
-    assert engine.arm_identity(arm) == f"{first_tutorial} {hparams}"
+    assert arm_identity(arm) == f"{first_tutorial} {hparams}"
     other = Arm("arm", ConvNet(dtype="bfloat16"), HParams(1e-3, 0.5), "rmsprop")
-    assert engine.arm_identity(other) == f"{first_tutorial} bfloat16 {hparams} rmsprop"
-    second_tutorial = engine.arm_identity(Arm("arm", MODELS["lenet-swish"], HParams(1e-3, 0.5)))
+    assert arm_identity(other) == f"{first_tutorial} bfloat16 {hparams} rmsprop"
+    second_tutorial = arm_identity(Arm("arm", MODELS["lenet-swish"], HParams(1e-3, 0.5)))
     assert "    padding = 'VALID'\n    activation = silu\n" in second_tutorial

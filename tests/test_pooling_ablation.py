@@ -30,6 +30,7 @@ from cnnjax.data import Dataset
 from cnnjax.data.published import published_history
 from cnnjax.errors import ArgumentError, UserError
 from cnnjax.experiment import Arm, Protocol, Splits, engine
+from cnnjax.experiment.identity import identity
 from cnnjax.experiment.results import METRICS, Predictions, Results, Store
 from cnnjax.models import MODELS, ConvNet
 from cnnjax.plots import png
@@ -165,7 +166,7 @@ def test_the_first_tutorials_runs_are_members_of_the_dropout_ablation(
     identities = []
 
     def noted(arms: Sequence[Arm], protocol: Protocol, splits: Splits, *_: object, **__: object) -> None:
-        identities.append(engine._identity(arms, protocol, splits))
+        identities.append(identity(arms, protocol, splits))
         raise UserError("enough")
 
     monkeypatch.setattr(experiment, "run", noted)

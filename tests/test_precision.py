@@ -13,7 +13,8 @@ from runs import fails, train
 from cnnjax.config import HParams, TrainConfig
 from cnnjax.data import Dataset, load, split
 from cnnjax.dropout import DROPOUT
-from cnnjax.experiment.engine import Arm, Protocol, Splits, _identity
+from cnnjax.experiment.identity import identity
+from cnnjax.experiment.protocol import Arm, Protocol, Splits
 from cnnjax.keys import streams
 from cnnjax.models import ConvNet
 from cnnjax.optimizers import keras_adam
@@ -73,7 +74,7 @@ def test_experiments_tell_the_arms_apart() -> None:
     nothing = Dataset(np.zeros((0, 28, 28, 1), np.uint8), np.zeros(0, np.int32))
     data = Splits(nothing, nothing, nothing, {})
     told = [
-        _identity([Arm("arm", ConvNet(dtype=dtype), HPARAMS)], Protocol(), data)
+        identity([Arm("arm", ConvNet(dtype=dtype), HPARAMS)], Protocol(), data)
         for dtype in ("float32", "bfloat16")
     ]
     assert told[0] != told[1]

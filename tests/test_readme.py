@@ -14,7 +14,7 @@ from runs import TINY, environment, main
 
 from cnnjax import data, experiment
 from cnnjax.data import load
-from cnnjax.experiment import engine
+from cnnjax.experiment import protocol
 
 ROOT = TINY.parents[1]
 README = (ROOT / "README.md").read_text()
@@ -101,7 +101,7 @@ def test_the_snippet(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(experiment, "use_every_core", lambda: None)  # the tests have configured the devices
     tiny = load("fashion_mnist", TINY, announce=lambda _: None)
-    monkeypatch.setattr(engine, "load", lambda *_, **__: tiny)
+    monkeypatch.setattr(protocol, "load", lambda *_, **__: tiny)
     exec(compile(snippet, "README.md", "exec"), {})
     assert re.search(
         r"Against max, in validation accuracy over 6 paired seeds: .*average", capsys.readouterr().out

@@ -1,6 +1,7 @@
 """Ablations: arms that differ in one setting, paired by seed."""
 
-from cnnjax.experiment.engine import Arm, OnNan, Protocol, Report, Splits, prepare, run, use_every_core
+from cnnjax.experiment.engine import OnNan, Report, run
+from cnnjax.experiment.protocol import Arm, Protocol, Splits, prepare, use_every_core
 from cnnjax.experiment.results import Results, Store
 
 __all__ = [

@@ -1,0 +1,100 @@
+"""What an ablation varies, and what its arms share."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+
+from cnnjax.config import SCHEDULE_NAMES, require_seeds
+from cnnjax.data import Dataset, load, split, training_split
+from cnnjax.devices.layouts import cores
+from cnnjax.devices.processes import silence_followers
+from cnnjax.errors import ArgumentError
+from cnnjax.task import MakeOptimizer
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One condition of the ablation; arms with equal `model` and `optimizer` share a compiled program."""
+
+    name: str
+    model: nn.Module
+    hparams: Any  # `HParams`, or a NamedTuple of the user's own
+    optimizer: str | MakeOptimizer | None = None  # a name, or hparams -> optax; default: the protocol's
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """The settings that all arms share; the defaults are the first tutorial's.
+
+    Raises:
+        ArgumentError: a value is out of range.
+    """
+
+    epochs: int = 20
+    seeds: int = 6
+    batch_size: int = 32
+    dataset: str = "mnist"
+    optimizer: str = "adam"
+    train_size: int | None = None  # training images to use; default: all
+    train_split: Literal["part", "all"] = "part"  # "all" trains on the validation images too
+    schedule: str = "constant"
+    # Every network then has the initial weights, order or masks of this seed, whatever its own seed.
+    init_seed: int | None = None
+    order_seed: int | None = None
+    mask_seed: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        for name in ("epochs", "seeds", "batch_size", "train_size"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ArgumentError(f"--{name.replace('_', '-')} {value} must be at least 1")
+        if self.schedule not in SCHEDULE_NAMES:
+            raise ArgumentError(f"the schedule {self.schedule} is none of {', '.join(SCHEDULE_NAMES)}")
+        require_seeds(init_seed=self.init_seed, order_seed=self.order_seed, mask_seed=self.mask_seed)
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The data of an experiment, and the SHA-256 sums of its files."""
+
+    train: Dataset
+    val: Dataset
+    test: Dataset
+    sha256: dict[str, str]
+
+
+def use_every_core() -> None:
+    """Split the CPU into one device per core; call this before JAX's first computation.
+
+    Networks train independently, so one core each is faster than all cores on one network. With several
+    processes, only the leading one prints from here on.
+    """
+    jax.config.update("jax_num_cpu_devices", cores())
+    silence_followers()
+
+
+def prepare(
+    protocol: Protocol, data_dir: Path | None = None, announce: Callable[[str], None] = print
+) -> Splits:
+    """Load the data and split them according to the protocol.
+
+    Raises:
+        ArgumentError: the training split is smaller than the protocol needs.
+        UserError: the data are not available.
+    """
+    loaded = load(protocol.dataset, data_dir, announce=announce)
+    train, val = training_split(loaded, protocol.train_split)
+    available = len(train.labels)
+    wanted = protocol.train_size or available
+    if wanted > available:
+        raise ArgumentError(f"--train-size {wanted} is more than the training split has ({available})")
+    if protocol.batch_size > wanted:
+        raise ArgumentError(f"--batch-size {protocol.batch_size} is larger than the training set ({wanted})")
+    if wanted < available:
+        train, _ = split(train, wanted / available)
+    return Splits(train, val, loaded.test, loaded.sha256)
