@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from flax.core import FrozenDict
 
 from cnnjax.shapes import Array, Int32, Key
 
@@ -20,7 +19,7 @@ class TrainState(NamedTuple):
     params: Params
     opt_state: optax.OptState
     key: Key[Array, ""]  # the masks of a step follow from it and `step` alone, see `cnnjax.keys.Masks`
-    collections: Mapping[str, Any] = FrozenDict()  # other variables than parameters, such as batch_stats
+    collections: Mapping[str, Any] = {}  # other variables than parameters, such as batch_stats
 
 
 def evaluation_state(params: Params) -> TrainState:

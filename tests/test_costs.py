@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import pytest
 from costs import cost, milliseconds_per_step, narrowed
 
-from cnnjax import models
 from cnnjax.config import HParams
+from cnnjax.kernels import layers
 from cnnjax.kernels.pooling import median
 from cnnjax.models import MODELS, ConvNet, parameter_count
 from cnnjax.optimizers import keras_adam
@@ -22,7 +22,7 @@ from cnnjax.train import Arrays
 def fast_median(monkeypatch: pytest.MonkeyPatch) -> None:
     """Count the median that trains, not its definition, which sorts."""
     fast = {**POOLING, "median": partial(pool, median)}
-    monkeypatch.setattr(models, "POOLING", fast)
+    monkeypatch.setattr(layers, "POOLING", fast)
     monkeypatch.setitem(globals(), "POOLING", fast)
 
 

@@ -24,7 +24,7 @@ from cnnjax import plots
 from cnnjax.cli import runner
 from cnnjax.config import HParams
 from cnnjax.data import load
-from cnnjax.keys import mask_key, streams
+from cnnjax.keys import Masks, mask_key, streams
 from cnnjax.models import Conv, ConvNet
 from cnnjax.optimizers import keras_adam
 from cnnjax.task import to_unit_interval
@@ -129,11 +129,11 @@ def test_averages(networks: dict, data: Arrays) -> None:
     measured = demonstration.averages(INVERTED, networks, SEEDS, data, 0.5, count)
     images, labels = to_unit_interval(data.images), data.labels
     one = jax.tree.map(lambda leaf: leaf[1], networks)
-    sampled = jax.jit(lambda key: INVERTED.apply({"params": one}, images, True, 0.5, key))
+    masks = Masks(streams(jax.random.key(1)).dropout)
+    sampled = jax.jit(lambda masks: INVERTED.apply({"params": one}, images, True, 0.5, masks))
     losses, errors = [], []
     for k in range(count):
-        key = jax.random.fold_in(streams(jax.random.key(1)).dropout, demonstration.UNTRAINED_STEPS + k)
-        logits: Any = sampled(key)
+        logits: Any = sampled(masks._replace(step=jnp.int32(demonstration.UNTRAINED_STEPS + k)))
         losses.append(jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels)))
         errors.append(jnp.mean(jnp.argmax(logits, -1) != labels))
     np.testing.assert_allclose(measured.loss[1, 0], losses[0], rtol=1e-5)

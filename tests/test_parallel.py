@@ -86,7 +86,7 @@ def collectives(program: jax.stages.Compiled) -> list[str]:
 def test_devices_exchange_nothing_but_one_sum_a_step(by: Mapper) -> None:
     """Above all not the patches of the convolution, which are larger than everything else."""
     model, layout = ConvNet(features=(2, 3), hidden=(4,), dropout_sites="blocks"), layouts.layout(4, by)
-    hparams, task = HParams(jnp.float32(1e-3), jnp.float32(0.5)), Task(model, keras_adam)
+    hparams, task = jax.tree.map(jnp.float32, HParams(1e-3, 0.5)), Task(model, keras_adam)
     keys = streams(jax.random.key(0))
     state = layout.replicate(jax.jit(lambda: init_state(task, keys, (12, 12, 1), hparams))())
     data = layout.replicate(Arrays(jnp.zeros((40, 12, 12, 1), jnp.uint8), jnp.zeros(40, jnp.int32)))
