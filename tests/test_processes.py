@@ -36,7 +36,8 @@ def together(*command: str, preludes: tuple[str, str] = ("", "")) -> list[Ended]
     started = []
     for number, prelude in enumerate(preludes):
         flags = ["--coordinator-address", address, "--num-processes", "2", "--process-id", str(number)]
-        code = f"{prelude}\nimport runpy, sys; sys.argv = sys.argv[1:]\n"
+        code = f"{prelude}\nimport os, runpy, sys; sys.argv = sys.argv[1:]\n"
+        code += "sys.path.insert(0, os.path.dirname(sys.argv[0]))\n"
         code += (
             "runpy.run_path(sys.argv[0], run_name='__main__')"
             if command[0].endswith(".py")

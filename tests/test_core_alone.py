@@ -1,0 +1,37 @@
+"""The core trains with JAX, Flax, optax and NumPy alone, as on a machine that has nothing else."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+CODE = """
+import sys
+
+NAMES = {"jaxtyping", "beartype", "tensorflow_datasets", "tyro", "matplotlib", "jinja2", "PIL"}
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in NAMES:
+            raise ImportError(name)
+
+sys.meta_path.insert(0, Missing())
+import jax
+import jax.numpy as jnp
+import cnnjax.experiment, cnnjax.population, cnnjax.stats
+from cnnjax.config import HParams
+from cnnjax.models import ConvNet
+from cnnjax.optimizers import keras_adam
+from cnnjax.task import Task
+from cnnjax.train import Arrays, train_run
+
+data = Arrays(jnp.zeros((4, 4, 4, 1), jnp.uint8), jnp.zeros(4, jnp.int32))
+task = Task(ConvNet(features=(1,), hidden=(2,)), keras_adam)
+_, _, sums = train_run(task, jax.random.key(0), HParams(), data, data, epochs=1, batch_size=2)
+print(sums.examples)
+"""
+
+
+def test_the_core_needs_nothing_else() -> None:
+    root = Path(__file__).parents[1]
+    ended = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, cwd=root)
+    assert ended.stdout == "[4.]\n", ended.stderr
