@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from reports import Page, made_run, make_experiment
 from runs import TINY, contents, fails, succeeds, train
 
+from cnnjax.data import NAMES
 from cnnjax.deploy.predict import trained
 from cnnjax.errors import UserError
 from cnnjax.models import MODELS, ConvNet
@@ -22,6 +23,7 @@ from cnnjax.plots import draw_bands, draw_differences, draw_history
 from cnnjax.report.html.charts import Chart, chart
 from cnnjax.report.html.network import exported
 from cnnjax.report.html.page import TEMPLATES, page
+from cnnjax.report.html.subjects import CLASSES
 from cnnjax.report.html.words import digits_for, interval, number, percent
 from cnnjax.stats.intervals import wilson_interval
 
@@ -330,3 +332,9 @@ def test_predictions_of_other_images_are_refused(tmp_path: Path) -> None:
     succeeds("report", str(tmp_path / "x"), "--data-dir", str(TINY))
     read = Page((tmp_path / "x/report.html").read_text())
     assert len(read.all("img")) > 5 and "What the networks get wrong" in read.texts["h2"]
+
+
+def test_class_names_are_arrays_to_the_page() -> None:
+    """Its scripts map over them, which a string does not have."""
+    assert CLASSES.keys() == set(NAMES)
+    assert all(isinstance(names, tuple) and len(names) == 10 for names in CLASSES.values())

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from cnnjax import files
 from cnnjax.config import TrainConfig
-from cnnjax.data import Dataset, load, training_split
+from cnnjax.data import DIGITS, Dataset, load, training_split
 from cnnjax.deploy.predict import trained
 from cnnjax.errors import ArgumentError, UserError
 from cnnjax.experiment.results import Cell, Predictions, Row, read_predictions, read_rows
@@ -20,9 +20,9 @@ OTHER_DATA = "the data set differs from the one of {}; give the right one with -
 SENTENCES = ("protocol", "conclusion", "3 and 5", "answers")
 
 GARMENTS = "T-shirt, trousers, pullover, dress, coat, sandal, shirt, sneaker, bag, ankle boot"
-CLASSES: Mapping[str, Sequence[str]] = {
-    "mnist": "0123456789",
-    "fashion_mnist": GARMENTS.split(", "),
+CLASSES: Mapping[str, tuple[str, ...]] = {
+    "mnist": DIGITS,
+    "fashion_mnist": tuple(GARMENTS.split(", ")),
     "kmnist": ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
 }
 Record = tuple[tuple[str, ...], dict[str, Any]]
