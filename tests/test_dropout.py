@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cnnjax import dropout
 from cnnjax.dropout import (
     DROPOUT,
     DropoutFunction,
@@ -19,9 +20,10 @@ from cnnjax.dropout import (
     inverted_dropout,
     spatial_dropout,
 )
+from cnnjax.kernels import dropout as fast_dropout
 from cnnjax.kernels.dropout import FAST
 from cnnjax.kernels.layers import Dropout
-from cnnjax.keys import mask_key
+from cnnjax.keys import UNIT, mask_key, uniform_bits
 
 RATE = st.floats(0, 1, width=32)
 SHAPE = st.sampled_from([(), (5,), (3, 7), (2, 3, 3, 4)])
@@ -42,6 +44,19 @@ def test_the_fast_form_equals_the_definition(
         )
     tolerance = 1e-5 if definition is gaussian_dropout else 0.0
     np.testing.assert_allclose(fast, slow, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_an_element_whose_number_is_the_rate_itself_is_kept(seed: int) -> None:
+    """U >= rate to the last bit: the rate is an element's own number, which float32 holds below 2^24."""
+    key, shape = jax.random.key(seed), (4, 1000)
+    numbers = uniform_bits(key, shape)
+    exact = jnp.min(numbers)
+    assert 0 < int(exact) < 2**24
+    for shift, kept in ((-1, 4000), (0, 4000), (1, 4000 - int(jnp.sum(numbers == exact)))):
+        rate = (exact + shift).astype(jnp.float32) / UNIT
+        masks = [mask(key, shape, rate) for mask in (dropout.keep_mask, fast_dropout.keep_mask)]
+        assert [int(jnp.sum(mask)) for mask in masks] == [kept, kept], shift
 
 
 @given(seed=st.integers(0, 2**32 - 1), rate=RATE, shape=SHAPE)
