@@ -5,6 +5,7 @@ import hashlib
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from cnnjax.plots import draw_bands, draw_differences, draw_history
 from cnnjax.report.html.charts import Chart, chart
 from cnnjax.report.html.network import exported
 from cnnjax.report.html.page import TEMPLATES, page
+from cnnjax.report.html.run_sections import compared, confusions
 from cnnjax.report.html.subjects import CLASSES
 from cnnjax.report.html.words import digits_for, interval, number, percent
 from cnnjax.stats.intervals import wilson_interval
@@ -338,3 +340,21 @@ def test_class_names_are_arrays_to_the_page() -> None:
     """Its scripts map over them, which a string does not have."""
     assert CLASSES.keys() == set(NAMES)
     assert all(isinstance(names, tuple) and len(names) == 10 for names in CLASSES.values())
+
+
+def test_runs_that_differ_only_in_the_seed_have_a_mean() -> None:
+    runs = [made_run(ConvNet(features=(2,), hidden=(4,)), f"seed {seed}", seed) for seed in (0, 1, 2)]
+    runs = [run._replace(config=replace(run.config, seed=seed)) for seed, run in enumerate(runs)]
+    ((_, seeds, spread, _),) = compared(runs)["seeds"]
+    values = 100 * np.array([run.tested.accuracy for run in runs])
+    assert seeds == 3 and spread == f"{values.mean():.2f} ± {values.std(ddof=1):.2f}%"
+    other = runs[1]._replace(config=replace(runs[1].config, dropout_rate=0.9))
+    assert compared([runs[0], other])["seeds"] == [], "another rate is another configuration"
+
+
+def test_only_mnist_asks_for_3_and_5() -> None:
+    run = made_run(ConvNet(features=(2,), hidden=(4,)))
+    sentences = {
+        name: confusions(run._replace(config=replace(run.config, dataset=name)))["sentence"] for name in NAMES
+    }
+    assert "3 and 5" in sentences.pop("mnist") and set(sentences.values()) == {""}
