@@ -51,12 +51,13 @@ from costs import cost, step_cost
 
 from cnnjax import files, plots, report
 from cnnjax.cli import runner
-from cnnjax.config import COMPUTE_DTYPES, HParams
+from cnnjax.config import HParams
 from cnnjax.devices import layouts
 from cnnjax.errors import ArgumentError
 from cnnjax.kernels.parts import PART
 from cnnjax.models import ConvNet, model_named
 from cnnjax.optimizers import keras_adam
+from cnnjax.runs.config import COMPUTE_DTYPES
 from cnnjax.task import Task
 
 HPARAMS = HParams(1e-3, 0.5)

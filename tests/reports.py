@@ -13,10 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 from runs import TINY
 
-from cnnjax.config import TrainConfig
 from cnnjax.data import Dataset, load
 from cnnjax.models import ConvNet
 from cnnjax.report.html.subjects import Run
+from cnnjax.runs.config import TrainConfig
 from cnnjax.runs.programs import Evaluation
 from cnnjax.stats import summarise
 

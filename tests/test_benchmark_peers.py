@@ -15,10 +15,10 @@ from peers import comparison, protocol, worker
 from peers.protocol import Settings
 from peers.worker import Row
 
-from cnnjax.config import TrainConfig
 from cnnjax.data import Dataset
 from cnnjax.errors import ArgumentError, UserError
 from cnnjax.runs import programs
+from cnnjax.runs.config import TrainConfig
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="the benchmark reads /proc")
 

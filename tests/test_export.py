@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 from runs import contents, fails, succeeds, train
 
-from cnnjax.config import TrainConfig
 from cnnjax.deploy import export, export_onnx
 from cnnjax.deploy.predict import Trained, trained
 from cnnjax.errors import UserError
 from cnnjax.models import MODELS
 from cnnjax.runs import programs
+from cnnjax.runs.config import TrainConfig
 
 pytestmark = pytest.mark.usefixtures("shared_programs")
 needs_onnx = pytest.mark.skipif(

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from runs import TINY, assert_same_run, change_rows, fails, main, saved_tree, succeeds, train
 
-from cnnjax.config import LATER, READ_BY, HParams, TrainConfig
+from cnnjax.config import LATER, READ_BY, HParams
 from cnnjax.data import load, training_split
 from cnnjax.errors import ArgumentError
 from cnnjax.keys import StreamSeeds, run_streams, streams
@@ -23,6 +23,7 @@ from cnnjax.models import ConvNet
 from cnnjax.optimizers import OPTIMIZERS, SCHEDULES, make_optimizer
 from cnnjax.population import Population, make_population, stack
 from cnnjax.runs import programs, resumption
+from cnnjax.runs.config import TrainConfig
 from cnnjax.task import Task
 from cnnjax.train import Arrays, make_training
 

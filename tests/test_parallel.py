@@ -18,7 +18,7 @@ import pytest
 from runs import fails, new_process, train
 
 from cnnjax.batches import shuffled_plan
-from cnnjax.config import HParams, TrainConfig
+from cnnjax.config import HParams
 from cnnjax.data import Dataset, load, split
 from cnnjax.devices import layouts
 from cnnjax.devices.layouts import Mapper
@@ -26,6 +26,7 @@ from cnnjax.keys import streams
 from cnnjax.models import ConvNet
 from cnnjax.optimizers import keras_adam
 from cnnjax.runs import programs
+from cnnjax.runs.config import TrainConfig
 from cnnjax.state import TrainState
 from cnnjax.task import Task, init_state
 from cnnjax.train import Arrays, evaluate_shared, make_eval_step, make_train_step, train_epoch

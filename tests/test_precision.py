@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from runs import fails, train
 
-from cnnjax.config import HParams, TrainConfig
+from cnnjax.config import HParams
 from cnnjax.data import Dataset, load, split
 from cnnjax.dropout import DROPOUT
 from cnnjax.experiment.identity import identity
@@ -20,6 +20,7 @@ from cnnjax.models import ConvNet
 from cnnjax.optimizers import keras_adam
 from cnnjax.pooling import POOLING, PoolingName
 from cnnjax.runs import programs
+from cnnjax.runs.config import TrainConfig
 from cnnjax.state import TrainState
 from cnnjax.task import Task, init_state
 from cnnjax.train import Arrays, make_train_step, train_epoch

@@ -27,13 +27,13 @@ from runs import (
     train,
 )
 
-from cnnjax.config import TrainConfig
 from cnnjax.data import idx
 from cnnjax.dropout import MASK_SCHEME
 from cnnjax.keys import streams
 from cnnjax.models import MODELS
 from cnnjax.optimizers import keras_adam
 from cnnjax.runs import checkpoints, resumption, training
+from cnnjax.runs.config import TrainConfig
 from cnnjax.runs.manifest import Manifest
 from cnnjax.state import TrainState
 from cnnjax.task import Task, init_state

@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from cnnjax.cli.runner import DataDirectory, shown
-from cnnjax.config import TrainConfig
 from cnnjax.devices.processes import ALONE, Processes, leads
+from cnnjax.runs.config import TrainConfig
 
 
 def _config(name: str) -> Any:

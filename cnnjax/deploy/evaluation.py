@@ -4,11 +4,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cnnjax.config import TrainConfig
 from cnnjax.data import Dataset, Loaded, training_split
 from cnnjax.deploy.predict import Trained, refuse_other_data
 from cnnjax.errors import ArgumentError
 from cnnjax.runs import programs
+from cnnjax.runs.config import TrainConfig
 from cnnjax.stats.intervals import wilson_interval
 
 

@@ -11,11 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.special import softmax
 
-from cnnjax.config import TrainConfig
 from cnnjax.data import DIGITS, Dataset
 from cnnjax.errors import ArgumentError, UserError
 from cnnjax.keys import Masks, streams
 from cnnjax.runs import checkpoints, programs, resumption
+from cnnjax.runs.config import TrainConfig
 from cnnjax.runs.run_directory import CHECKPOINTS
 from cnnjax.state import TrainState
 from cnnjax.task import to_unit_interval

@@ -4,12 +4,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from cnnjax.config import TrainConfig
 from cnnjax.data import load, training_split
 from cnnjax.devices import processes
 from cnnjax.devices.layouts import Layout
 from cnnjax.errors import UserError
 from cnnjax.runs import checkpoints, programs
+from cnnjax.runs.config import TrainConfig
 from cnnjax.state import TrainState
 
 

@@ -11,13 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cnnjax.config import TrainConfig
 from cnnjax.data import Dataset
 from cnnjax.devices.layouts import Layout, one_device
 from cnnjax.keys import StreamSeeds, run_streams
 from cnnjax.metrics import MetricSums, means
 from cnnjax.models import MODELS, ConvNet
 from cnnjax.optimizers import make_optimizer
+from cnnjax.runs.config import TrainConfig
 from cnnjax.state import Params, TrainState, evaluation_state
 from cnnjax.task import Task
 from cnnjax.train import Arrays, evaluate, make_eval_step, make_training, to_device

@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from cnnjax import files
-from cnnjax.config import LATER, TrainConfig
+from cnnjax.config import LATER
 from cnnjax.data import Loaded, is_identity
 from cnnjax.dropout import MASK_SCHEME
 from cnnjax.errors import ArgumentError, UserError
 from cnnjax.models import MODELS
 from cnnjax.runs import checkpoints, run_directory
 from cnnjax.runs.checkpoints import Checkpoint
+from cnnjax.runs.config import TrainConfig
 from cnnjax.runs.manifest import Manifest
 
 CONFIG = "config.json"

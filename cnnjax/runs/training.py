@@ -8,7 +8,6 @@ from typing import Any
 import jax
 
 from cnnjax import files, plots
-from cnnjax.config import TrainConfig
 from cnnjax.data import Dataset, Loaded, load, training_split
 from cnnjax.data.published import published_history
 from cnnjax.devices import processes
@@ -17,6 +16,7 @@ from cnnjax.errors import ArgumentError, UserError
 from cnnjax.models import parameter_count
 from cnnjax.runs import checkpoints, event_files, programs, resumption, run_directory
 from cnnjax.runs.checkpoints import Checkpoint
+from cnnjax.runs.config import TrainConfig
 from cnnjax.runs.following import Job, broadcast_state
 from cnnjax.runs.manifest import Manifest
 from cnnjax.runs.programs import Evaluation, Program

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cnnjax import files
-from cnnjax.config import TrainConfig
 from cnnjax.data import DIGITS, Dataset, load, training_split
 from cnnjax.deploy.predict import trained
 from cnnjax.errors import ArgumentError, UserError
 from cnnjax.experiment.results import Cell, Predictions, Row, read_predictions, read_rows
 from cnnjax.models import ConvNet
 from cnnjax.runs import programs, run_directory
+from cnnjax.runs.config import TrainConfig
 from cnnjax.runs.programs import Evaluation
 
 Announce = Callable[[str], None]
