@@ -8,24 +8,34 @@ Flax, optax and NumPy alone, they are names without a check.
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jax import Array
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool, Float, Float32, Int, Int32, Key, UInt8, UInt32
+    from jax import Array
+    from jaxtyping import Bool, Float, Float32, Float64, Int, Int32, Key, UInt8, UInt32
 else:
     try:
-        from jaxtyping import Bool, Float, Float32, Int, Int32, Key, UInt8, UInt32
+        from jaxtyping import Bool, Float, Float32, Float64, Int, Int32, Key, UInt8, UInt32
     except ImportError:
 
         class _Unchecked:
             def __class_getitem__(cls, shape: Any) -> Any:
                 return Any
 
-        Bool = Float = Float32 = Int = Int32 = Key = UInt8 = UInt32 = _Unchecked
+        Bool = Float = Float32 = Float64 = Int = Int32 = Key = UInt8 = UInt32 = _Unchecked
 
 Floats = Float[np.ndarray, "..."]
 """NumPy floats of any shape."""
-Scalar = float | Float32[Array, ""]
-"""A number in the program's text, or a traced one."""
-Index = int | Int32[Array, ""] | UInt32[Array, ""]
-"""A count or a position in the program's text, or a traced one."""
+
+if TYPE_CHECKING:
+    Scalar = float | Float32[Array, ""]
+    Index = int | Int32[Array, ""] | UInt32[Array, ""]
+
+
+def __getattr__(name: str) -> Any:
+    """Import JAX for `Array`, `Scalar` and `Index`: modules that read data and pictures do without it."""
+    if name not in ("Array", "Scalar", "Index"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from jax import Array
+
+    index = int | Int32[Array, ""] | UInt32[Array, ""]
+    return {"Array": Array, "Scalar": float | Float32[Array, ""], "Index": index}[name]

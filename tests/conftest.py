@@ -9,8 +9,8 @@ from hypothesis import settings
 from jaxtyping import install_import_hook
 
 CHECKED = (
-    *("batches", "dropout", "experiment", "kernels", "keys", "metrics", "models", "plots", "pooling"),
-    *("population", "state", "stats", "task", "train"),
+    *("batches", "data", "deploy", "dropout", "experiment", "kernels", "keys", "metrics", "models"),
+    *("optimizers", "plots", "pooling", "population", "runs", "state", "stats", "task", "train"),
 )
 with install_import_hook([f"cnnjax.{name}" for name in CHECKED], "beartype.beartype"):
     # Their annotations of shapes and dtypes are checked at every call.

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from cnnjax.data.dataset import Dataset, Loaded
 from cnnjax.data.splits import split
 from cnnjax.errors import UserError
+from cnnjax.shapes import Int, UInt8
 
 TRAIN_FRACTION = 5 / 6
 """Fraction of the images to train on, as MNIST has it, where a data set has no test images."""
@@ -74,8 +75,8 @@ def from_arrays(
     return Loaded(train, test, name, source, {key: _sha256(array) for key, array in arrays.items()})
 
 
-def check_images(given: ArrayLike, what: str) -> NDArray[np.uint8]:
-    """Return images as uint8[n, height, width, channels], or raise `UserError`; `what` names them there."""
+def check_images(given: ArrayLike, what: str) -> UInt8[np.ndarray, "n h w c"]:
+    """Return images with an axis of channels, or raise `UserError`; `what` names them there."""
     images = np.asarray(given)
     if images.dtype != np.uint8:
         scale = "(255 * images).round()" if images.dtype.kind == "f" else "images"
@@ -98,7 +99,7 @@ def check_images(given: ArrayLike, what: str) -> NDArray[np.uint8]:
     return np.ascontiguousarray(images)
 
 
-def _labels(given: ArrayLike, images: int, what: str) -> NDArray[Any]:
+def _labels(given: ArrayLike, images: int, what: str) -> Int[np.ndarray, " n"]:
     labels = np.asarray(given)
     if labels.ndim == 2 and labels.shape[1] > 1:
         raise UserError(f"{what} have shape {labels.shape}: for one-hot labels give labels.argmax(axis=1)")

@@ -3,7 +3,8 @@
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+
+from cnnjax.shapes import Int32, UInt8
 
 DIGITS = tuple("0123456789")
 
@@ -11,8 +12,8 @@ DIGITS = tuple("0123456789")
 class Dataset(NamedTuple):
     """Images and their classes."""
 
-    images: NDArray[np.uint8]  # [n, height, width, channels]
-    labels: NDArray[np.int32]  # [n], from 0 to classes - 1
+    images: UInt8[np.ndarray, "n height width channels"]
+    labels: Int32[np.ndarray, " n"]  # from 0 to classes - 1
     class_names: tuple[str, ...] = DIGITS
 
     @property

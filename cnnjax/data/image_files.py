@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cnnjax.errors import UserError, one_line
+from cnnjax.shapes import UInt8
 
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "AVIF", "PPM")
 """Pillow starts other programs to read some of the formats that are not listed."""
@@ -19,8 +19,8 @@ def is_image(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
 
 
-def read_all(paths: Sequence[Path]) -> NDArray[np.uint8]:
-    """Read image files as uint8[n, height, width, channels]: one channel if all are grey, else RGB.
+def read_all(paths: Sequence[Path]) -> UInt8[np.ndarray, "n height width channels"]:
+    """Read image files: one channel if all are grey, else RGB.
 
     Raises:
         UserError: a file cannot be read, or two images differ in size.

@@ -7,11 +7,11 @@ the image so as to position this point at the center of the 28x28 field".
 """
 
 import numpy as np
-import numpy.typing as npt
 
 from cnnjax.errors import UserError
+from cnnjax.shapes import Float, UInt8
 
-Floats = npt.NDArray[np.floating]
+Grey = Float[np.ndarray, "height width"]
 
 SIDE, BOX = 28, 20
 FAINTEST = 0.5 / 255
@@ -20,7 +20,7 @@ FAINT = 0.06
 """Rows and columns with no ink above this fraction of the strongest, as from JPEG, are cropped."""
 
 
-def digit(pixels: Floats, box: int = BOX) -> npt.NDArray[np.uint8]:
+def digit(pixels: Grey, box: int = BOX) -> UInt8[np.ndarray, "28 28"]:
     """Size-normalise and centre the drawing in a picture; the result is light on black.
 
     The border of the picture defines the background. Ink is what is darker, or what is lighter, than the
@@ -29,12 +29,9 @@ def digit(pixels: Floats, box: int = BOX) -> npt.NDArray[np.uint8]:
     also if they are inverted, enlarged by an integer factor, or placed on a larger plain canvas.
 
     Args:
-        pixels: f[height, width], brightness from 0 (black) to 1.
+        pixels: brightness from 0 (black) to 1.
         box: longer side of the drawing in the result: 20 for MNIST, 28 for data sets whose objects reach the
             edge.
-
-    Returns:
-        uint8[28, 28].
 
     Raises:
         UserError: nothing stands out from the background.
@@ -52,8 +49,8 @@ def digit(pixels: Floats, box: int = BOX) -> npt.NDArray[np.uint8]:
     return field
 
 
-def _ink(pixels: Floats) -> Floats:
-    """Return f[height, width]: the deviation of each pixel from the background, or 0 if it may be noise."""
+def _ink(pixels: Grey) -> Grey:
+    """Return the deviation of each pixel from the background, or 0 if it may be noise."""
     background, noise = _background(pixels)
     # Normal noise exceeds six standard deviations once in 10^9 pixels.
     deviation = np.where(np.abs(pixels - background) > max(FAINTEST, 6 * noise), pixels - background, 0)
@@ -61,8 +58,8 @@ def _ink(pixels: Floats) -> Floats:
     return light if light.sum() > dark.sum() else dark
 
 
-def _background(pixels: Floats) -> tuple[Floats, float]:
-    """Fit the brightness of the background, f[height, width], and its noise.
+def _background(pixels: Grey) -> tuple[Grey, float]:
+    """Fit the brightness of the background, and its noise.
 
     The model is a plane, which allows for uneven lighting. It is fitted to the border without its ink, which
     is on the other side of the middle brightness.
@@ -81,16 +78,16 @@ def _background(pixels: Floats) -> tuple[Floats, float]:
     return plane, 1.4826 * float(np.median(np.abs(values - plane[y, x])))
 
 
-def _averages(size: int, cells: int) -> Floats:
-    """Return f[cells, size]: the matrix that averages `size` pixels over the area of each of `cells`."""
+def _averages(size: int, cells: int) -> Float[np.ndarray, "cells size"]:
+    """Return the matrix that averages `size` pixels over the area of each of `cells`."""
     edges = np.arange(cells + 1)[:, None] * (size / cells)
     pixel = np.arange(size)[None]
     overlap = np.minimum(edges[1:], pixel + 1) - np.maximum(edges[:-1], pixel)
     return np.maximum(overlap, 0) * (cells / size)
 
 
-def _offset(mass: Floats) -> int:
-    """Return the offset that moves the centre of mass of f[size] to the middle of the field.
+def _offset(mass: Float[np.ndarray, " size"]) -> int:
+    """Return the offset that moves the centre of mass to the middle of the field.
 
     With this rounding it agrees with MNIST in all but one of 20,000 images.
     """

@@ -20,6 +20,7 @@ from cnnjax.deploy import export_onnx
 from cnnjax.deploy.predict import Trained
 from cnnjax.errors import UserError, one_line
 from cnnjax.models import ConvNet
+from cnnjax.shapes import Float32
 from cnnjax.task import predict
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -28,11 +29,15 @@ TOLERANCE = 1e-5
 """Largest allowed difference of the logits, relative to the largest logit or to 1, whichever is larger."""
 
 
+Images = Float32[np.ndarray, "n h w c"]
+Logits = Float32[np.ndarray, "n classes"]
+
+
 class Format(NamedTuple):
     """How to write a network to a file, and how to run the file on images."""
 
     encode: Callable[[Trained], bytes]
-    run: Callable[[bytes, np.ndarray], np.ndarray]
+    run: Callable[[bytes, Images], Logits]
 
 
 class Exported(NamedTuple):
@@ -82,8 +87,8 @@ def stablehlo(network: Trained) -> bytes:
         ) from error
 
 
-def run_stablehlo(content: bytes, images: np.ndarray) -> np.ndarray:
-    """Run a StableHLO file on images f32[n, height, width, channels]."""
+def run_stablehlo(content: bytes, images: Images) -> Logits:
+    """Run a StableHLO file on images."""
     return np.asarray(jax.export.deserialize(bytearray(content)).call(images))
 
 

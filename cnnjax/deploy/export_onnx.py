@@ -17,6 +17,7 @@ import numpy as np
 from cnnjax.deploy.layers import layers
 from cnnjax.errors import UserError
 from cnnjax.models import Activation, ConvNet
+from cnnjax.shapes import Float32
 
 OPSET = 13
 """From 2020, and supported by every current ONNX runtime."""
@@ -88,8 +89,8 @@ def encode(model: ConvNet, params: Any, image: tuple[int, int, int]) -> bytes:
     return exported.SerializeToString(deterministic=True)
 
 
-def run(content: bytes, images: np.ndarray) -> np.ndarray:
-    """Run an ONNX model on images f32[n, height, width, channels] with onnxruntime.
+def run(content: bytes, images: Float32[np.ndarray, "n h w c"]) -> Float32[np.ndarray, "n classes"]:
+    """Run an ONNX model on images with onnxruntime.
 
     Raises:
         UserError: the extra is not installed.

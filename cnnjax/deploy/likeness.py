@@ -7,9 +7,9 @@ guaranteed: textures and filled shapes are far from all digits, but meaningless 
 """
 
 import numpy as np
-import numpy.typing as npt
 
 from cnnjax.data import Dataset
+from cnnjax.shapes import Float32, Float64, UInt8
 
 UNLIKE = 0.01
 """Images with a p-value up to this are reported as unlike the data set; so is 1% of genuine ones."""
@@ -17,8 +17,11 @@ COMPARED = 1000
 """Number of validation images, evenly spaced, to compare with."""
 
 
-def shares_as_far(images: npt.NDArray[np.uint8], train: Dataset, val: Dataset) -> npt.NDArray[np.float64]:
-    """Return p-values f64[n] for uint8[n, height, width, channels]; lower means less like `train`."""
+Images = UInt8[np.ndarray, "n height width channels"]
+
+
+def shares_as_far(images: Images, train: Dataset, val: Dataset) -> Float64[np.ndarray, " n"]:
+    """Return a p-value for each image; lower means less like `train`."""
     compared = val.images[np.linspace(0, len(val.images) - 1, min(COMPARED, len(val.images))).astype(int)]
     reference = np.sort(distances(compared, train.images))
     as_far = len(reference) - np.searchsorted(reference, distances(images, train.images), side="left")
@@ -26,9 +29,9 @@ def shares_as_far(images: npt.NDArray[np.uint8], train: Dataset, val: Dataset) -
 
 
 def distances(
-    images: npt.NDArray[np.uint8], known: npt.NDArray[np.uint8], chunk: int = 10_000 * 784
-) -> npt.NDArray[np.float32]:
-    """Return f32[n]: the Euclidean distance of each image, in brightness (0 to 1), to the nearest `known`.
+    images: Images, known: UInt8[np.ndarray, "known height width channels"], chunk: int = 10_000 * 784
+) -> Float32[np.ndarray, " n"]:
+    """Return the Euclidean distance of each image, in brightness (0 to 1), to the nearest `known`.
 
     `chunk` pixels of those are compared at a time.
     """
@@ -43,5 +46,5 @@ def distances(
     return np.sqrt(nearest.clip(0))
 
 
-def _rows(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+def _rows(images: Images) -> Float32[np.ndarray, "n pixels"]:
     return images.reshape(len(images), -1).astype(np.float32) / np.float32(255)

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from cnnjax.data.image_files import FORMATS
 from cnnjax.errors import UserError
+from cnnjax.shapes import Float64, UInt8
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -17,6 +17,8 @@ MOST_PIXELS = 50_000_000
 """Limit against decompression bombs; decoding this many pixels takes up to a gigabyte."""
 LUMA = np.array([0.299, 0.587, 0.114])
 """Weights of red, green and blue (ITU-R BT.601, as in Pillow)."""
+Grey = Float64[np.ndarray, "height width"]
+Colours = UInt8[np.ndarray, "height width 3"]
 LONGEST = 1024
 """Pictures are downsampled by integer factors, but the longer side stays at least this long."""
 
@@ -24,9 +26,9 @@ LONGEST = 1024
 class Picture(NamedTuple):
     """A decoded picture."""
 
-    pixels: npt.NDArray[np.float64]  # f64[height, width], brightness from 0 (black) to 1
+    pixels: Grey  # brightness from 0 (black) to 1
     animated: bool  # whether `pixels` are the first of several frames
-    colours: npt.NDArray[np.uint8]  # u8[height, width, 3], RGB, on white where it is transparent
+    colours: Colours  # RGB, on white where it is transparent
 
 
 def read(path: Path) -> Picture:
@@ -80,8 +82,8 @@ def _decoded(file: IO[bytes], path: Path) -> Picture:
     return Picture(pixels, animated, colours)
 
 
-def resized(picture: Picture, shape: tuple[int, int, int]) -> npt.NDArray[np.uint8]:
-    """Resize a picture to uint8[height, width, channels]; one of that size stays as it is.
+def resized(picture: Picture, shape: tuple[int, int, int]) -> UInt8[np.ndarray, "height width channels"]:
+    """Resize a picture to (height, width, channels); one of that size stays as it is.
 
     Raises:
         UserError: the images of the data set have neither one channel nor three.
@@ -98,7 +100,7 @@ def resized(picture: Picture, shape: tuple[int, int, int]) -> npt.NDArray[np.uin
     return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR)).reshape(shape)
 
 
-def _colours(image: "Image.Image", pixels: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
+def _colours(image: "Image.Image", pixels: Grey) -> Colours:
     """Return RGB of the size of `pixels`, on white where it is transparent."""
     from PIL import ImageOps
 
@@ -125,7 +127,7 @@ def _reduced(image: "Image.Image") -> "Image.Image":
     return image.reduce(max(1, max(image.size) // LONGEST))
 
 
-def _brightness(small: "Image.Image") -> npt.NDArray[np.float64]:
+def _brightness(small: "Image.Image") -> Grey:
     values = np.asarray(small, np.float64)
     if small.mode == "L":
         return values / 255

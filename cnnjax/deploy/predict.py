@@ -20,6 +20,7 @@ from cnnjax.runs.config import TrainConfig
 from cnnjax.runs.programs import Evaluation
 from cnnjax.runs.recipe import NAMED, Custom
 from cnnjax.runs.run_directory import CHECKPOINTS
+from cnnjax.shapes import Array, Float32
 from cnnjax.state import TrainState
 from cnnjax.task import Task, init_state, to_unit_interval
 from cnnjax.train import EVAL_BATCH, Arrays
@@ -62,8 +63,8 @@ class Trained(NamedTuple):
 class Sampled(NamedTuple):
     """Mean and spread of class probabilities over dropout masks."""
 
-    mean: np.ndarray  # f32[n, classes]
-    spread: np.ndarray  # f32[n, classes], standard deviation
+    mean: Float32[np.ndarray, "n classes"]
+    spread: Float32[np.ndarray, "n classes"]  # standard deviation
 
 
 def description(network: Trained) -> str:
@@ -111,8 +112,8 @@ def evaluated(network: Trained, dataset: Dataset) -> Evaluation:
     return programs.evaluate_on(network.task, network.state, network.hparams, dataset)
 
 
-def probabilities(network: Trained, dataset: Dataset) -> np.ndarray:
-    """Return class probabilities f32[n, classes] for the images of `dataset`."""
+def probabilities(network: Trained, dataset: Dataset) -> Float32[np.ndarray, "n classes"]:
+    """Return class probabilities for the images of `dataset`."""
     return softmax(evaluated(network, dataset).logits, axis=1)
 
 
@@ -160,8 +161,8 @@ def sampled(network: Trained, dataset: Dataset, masks: int, seed: int = 0) -> Sa
 
 def _probabilities_under_masks(
     model: nn.Module, params: Any, data: Arrays, rate: jax.Array, source: Masks, masks: int
-) -> jax.Array:
-    """Return class probabilities f32[masks, n, classes]."""
+) -> Float32[Array, "masks n classes"]:
+    """Return class probabilities."""
     images = to_unit_interval(data.images)
 
     def one(mask: jax.Array) -> jax.Array:

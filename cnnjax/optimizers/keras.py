@@ -12,12 +12,13 @@ import jax.numpy as jnp
 import optax
 
 from cnnjax.config import OPTIMIZER_NAMES, HParams
+from cnnjax.shapes import Array, Int32
 
 
 class AdamState(NamedTuple):
     """State of `keras_adam`; `mean` and `square` have the structure of the parameters."""
 
-    step: jax.Array  # i32[], updates so far
+    step: Int32[Array, ""]  # updates so far
     mean: Any
     square: Any
 

@@ -18,6 +18,7 @@ from cnnjax.metrics import MetricSums, means
 from cnnjax.runs import recipe
 from cnnjax.runs.config import TrainConfig
 from cnnjax.runs.recipe import NAMED, Custom
+from cnnjax.shapes import Float32, Int
 from cnnjax.state import TrainState
 from cnnjax.task import HParams, Task
 from cnnjax.train import Arrays, evaluate, make_eval_step, make_training, to_device
@@ -46,7 +47,7 @@ class Evaluation(NamedTuple):
 
     loss: float  # mean, nats
     accuracy: float  # fraction
-    logits: np.ndarray  # f32[n, classes]
+    logits: Float32[np.ndarray, "n classes"]
 
 
 @dataclass(frozen=True)
@@ -156,8 +157,10 @@ def evaluate_on(task: Task, state: TrainState, hparams: HParams, dataset: Datase
     return Evaluation(float(metrics["loss"]), float(metrics["accuracy"]), logits)
 
 
-def confusion(labels: np.ndarray, logits: np.ndarray) -> np.ndarray:
-    """Counts i64[classes, classes]: row = true class, column = predicted class."""
+def confusion(
+    labels: Int[np.ndarray, " n"], logits: Float32[np.ndarray, "n classes"]
+) -> Int[np.ndarray, "classes classes"]:
+    """Count images by true class (row) and predicted class (column)."""
     classes = logits.shape[1]
     pairs = labels.astype(np.int64) * classes + np.argmax(logits, axis=1)
     return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
