@@ -10,7 +10,7 @@ from jaxtyping import install_import_hook
 
 CHECKED = (
     *("batches", "dropout", "experiment", "kernels", "keys", "metrics", "models", "plots", "pooling"),
-    *("population", "state", "stats", "task", "train"),
+    *("population", "state", "stats", "task", "train", "data.augmentation"),
 )
 with install_import_hook([f"cnnjax.{name}" for name in CHECKED], "beartype.beartype"):
     # Their annotations of shapes and dtypes are checked at every call.
