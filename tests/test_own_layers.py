@@ -272,6 +272,11 @@ def test_a_function_that_changes_the_wrong_axes_is_refused(change: dict[str, Any
         OWN.clone(**change).init(jax.random.key(0), jnp.ones((2, *SHAPE)))
 
 
+def test_a_pooling_function_may_need_less_than_a_window() -> None:
+    model = ConvNet(features=(2,), hidden=(), pooling=lambda x, window: x)
+    chex.assert_shape(model.init_with_output(jax.random.key(0), jnp.ones((2, 1, 1, 1)))[0], (2, 10))
+
+
 def test_a_summary_names_the_functions_and_knows_their_shapes() -> None:
     rows = layers(OWN, SHAPE)
     kinds = ["Conv2D", "rooms", "column_dropout"]
