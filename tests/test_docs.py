@@ -63,6 +63,7 @@ def test_every_element_is_dropped_with_the_rate(own: dict[str, Any], block: int,
     n = 4000
     keep = jax.jit(own["keep_blocks"], static_argnums=(1, 4))
     kept = keep(jax.random.key(1), (n, 5, 4, 1), jnp.float32(rate), 0, block)
+    chex.assert_shape(kept, (n, 5, 4, 1))
     error = np.abs(1 - np.asarray(kept).mean(0) - rate)
     assert error.max() <= 5 * np.sqrt(rate * (1 - rate) / n)
 

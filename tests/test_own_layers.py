@@ -263,6 +263,7 @@ def test_an_unknown_name_is_refused_when_the_network_is_made(mistake: dict[str, 
     [
         {"pooling": lambda x, window: x.mean((1, 2))},
         {"pooling": lambda x, window: x[:1]},
+        {"pooling": lambda x, window: x[..., None]},
         {"pooling": lambda x, window: x[:, :0]},
         {"dropout": lambda key, x, rate, deterministic=False, first_example=0: x[0]},
     ],
@@ -273,7 +274,7 @@ def test_a_function_that_changes_the_wrong_axes_is_refused(change: dict[str, Any
 
 
 def test_a_pooling_function_may_need_less_than_a_window() -> None:
-    model = ConvNet(features=(2,), hidden=(), pooling=lambda x, window: x)
+    model = ConvNet(features=(2,), hidden=(), pooling=lambda x, window=2: x)
     chex.assert_shape(model.init_with_output(jax.random.key(0), jnp.ones((2, 1, 1, 1)))[0], (2, 10))
 
 
