@@ -1,6 +1,5 @@
 """Hyperparameters, and the names and seeds that runs and experiments share."""
 
-from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -12,17 +11,6 @@ OPTIMIZER_NAMES = ("adam", "rmsprop", "sgd", "adamw")
 SCHEDULE_NAMES = ("constant", "cosine", "one-cycle")
 READ_BY = MappingProxyType({"weight_decay": ("adamw", "sgd"), "momentum": ("sgd",)})
 """The optimizers that read a hyperparameter; `learning_rate` is read by all."""
-LATER: Mapping[str, Any] = MappingProxyType(
-    {
-        "schedule": "constant",
-        "weight_decay": 0.0,
-        "momentum": 0.0,
-        "init_seed": None,
-        "order_seed": None,
-        "mask_seed": None,
-    }
-)
-"""Entries that the config.json or protocol.json of an earlier version lacks, and the values it means."""
 
 
 class HParams(NamedTuple):
@@ -56,8 +44,3 @@ def require_seeds(**seeds: int | None) -> None:
     for name, seed in seeds.items():
         if seed is not None and not 0 <= seed < 2**32:
             raise ArgumentError(f"--{name.replace('_', '-')} {seed} must lie between 0 and 4294967295")
-
-
-def without_defaults(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the entries of a record without those of `LATER` that have their default."""
-    return {name: value for name, value in record.items() if name not in LATER or value != LATER[name]}

@@ -29,18 +29,3 @@ Scalar = float | Float32[Array, ""]
 """A number in the program's text, or a traced one."""
 Index = int | Int32[Array, ""] | UInt32[Array, ""]
 """A count or a position in the program's text, or a traced one."""
-
-__all__ = [
-    "Array",
-    "Bool",
-    "Float",
-    "Float32",
-    "Floats",
-    "Index",
-    "Int",
-    "Int32",
-    "Key",
-    "Scalar",
-    "UInt8",
-    "UInt32",
-]

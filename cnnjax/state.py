@@ -22,6 +22,6 @@ class TrainState(NamedTuple):
     collections: Mapping[str, Any] = {}  # other variables than parameters, such as batch_stats
 
 
-def evaluation_state(params: Params) -> TrainState:
-    """Make a state of these parameters that can be evaluated, but not trained."""
-    return TrainState(jnp.zeros((), jnp.int32), params, (), jax.random.key(0))
+def evaluation_state(params: Params, collections: Mapping[str, Any] = {}) -> TrainState:
+    """Make a state of these variables that can be evaluated, but not trained."""
+    return TrainState(jnp.zeros((), jnp.int32), params, (), jax.random.key(0), collections)

@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from cnnjax.errors import ArgumentError, UserError, one_line
 from cnnjax.kernels.loops import fast_in_loops
-from cnnjax.keys import Masks, Streams
+from cnnjax.keys import Masks, Streams, streams
 from cnnjax.metrics import example_loss
 from cnnjax.shapes import Array, Float32, Int32, Key, UInt8
 from cnnjax.state import TrainState
@@ -61,6 +62,34 @@ def init_state(task: Task, keys: Streams, image_shape: tuple[int, ...], hparams:
     return TrainState(jnp.zeros((), jnp.int32), params, opt_state, keys.dropout, variables)
 
 
+def require_fit(
+    task: Task, image_shape: tuple[int, ...], classes: int, hparams: HParams, subject: str
+) -> None:
+    """Check, without computing anything, that the model gives a logit for each class of such images.
+
+    Raises:
+        ArgumentError: it does not; the message begins with `subject`.
+    """
+
+    def logits(images: jax.Array) -> jax.Array:
+        return predict(
+            task, init_state(task, streams(jax.random.key(0)), image_shape, hparams), images, hparams
+        )
+
+    size = " x ".join(map(str, image_shape))
+    try:
+        out = jax.eval_shape(logits, jax.ShapeDtypeStruct((2, *image_shape), jnp.uint8))
+    except UserError:
+        raise
+    except Exception as error:
+        raise ArgumentError(f"{subject} fails on images of {size}: {one_line(error)}") from error
+    if (out.shape, out.dtype) != ((2, classes), jnp.float32):
+        raise ArgumentError(
+            f"{subject} gives {out.dtype}{list(out.shape)} for 2 images of {size}; the data have {classes} "
+            f"classes, so give it an output of float32[2, {classes}]"
+        )
+
+
 def predict(task: Task, state: TrainState, images: UInt8[Array, "n h w c"], hparams: HParams) -> Array:
     """Compute logits as in evaluation: without masks, with the statistics collected in training."""
     variables = {"params": state.params, **state.collections}
@@ -102,7 +131,11 @@ def forward(
 
 def _asked_for(model: nn.Module, hparams: HParams, train: bool, masks: Masks | None = None) -> dict[str, Any]:
     """Select the arguments that the model's `__call__` names."""
-    called = getattr(model, "nnx_class", type(model)).__call__
-    names = inspect.signature(called).parameters
     offered = {"train": train, "deterministic": not train, "hparams": hparams, "masks": masks}
-    return {name: value for name, value in (offered | hparams._asdict()).items() if name in names}
+    return {name: value for name, value in (offered | hparams._asdict()).items() if asks_for(model, name)}
+
+
+def asks_for(model: nn.Module, name: str) -> bool:
+    """Whether the model's `__call__` has an argument of this name."""
+    called = getattr(model, "nnx_class", type(model)).__call__
+    return name in inspect.signature(called).parameters

@@ -110,32 +110,25 @@ def train_epoch(
 
 
 def evaluate(
-    eval_step: EvalStep, state: TrainState, data: Arrays, hparams: HParams
-) -> tuple[MetricSums, Float32[Array, "n classes"]]:
-    """Compute metric sums over all of `data`, each example exactly once, and the logits."""
+    eval_step: EvalStep, state: TrainState, data: Arrays, hparams: HParams, *, axis_name: str | None = None
+) -> tuple[MetricSums, Float32[Array, "n classes"] | None]:
+    """Compute metric sums over all of `data`, each example exactly once, and the logits.
+
+    Along a mapped axis, each device adds its share to the sums, and the logits are left out.
+    """
     examples = data.labels.shape[0]
-    plan = sequential_plan(examples, min(EVAL_BATCH, examples))
+    alone = axis_name is None
+    devices, device = (1, 0) if alone else (jax.lax.axis_size(axis_name), jax.lax.axis_index(axis_name))
+    width = -(-min(EVAL_BATCH, examples) // devices)
+    plan = sequential_plan(examples, devices * width).reshape(-1, devices, width)[:, device]
 
     def body(_: None, row: jax.Array) -> tuple[None, tuple[MetricSums, jax.Array]]:
         return None, eval_step(state, take(data.images, data.labels, row), hparams)
 
     _, (sums, logits) = jax.lax.scan(body, None, plan)
+    if not alone:
+        return jax.lax.psum(total(sums), axis_name), None
     return total(sums), logits.reshape(-1, logits.shape[-1])[:examples]
-
-
-def evaluate_shared(
-    eval_step: EvalStep, state: TrainState, data: Arrays, hparams: HParams, *, axis_name: str
-) -> MetricSums:
-    """Compute metric sums over all of `data`, to which each device along a mapped axis adds its share."""
-    examples, devices = data.labels.shape[0], jax.lax.axis_size(axis_name)
-    width = -(-min(EVAL_BATCH, examples) // devices)
-    plan = sequential_plan(examples, devices * width).reshape(-1, devices, width)
-
-    def body(_: None, row: jax.Array) -> tuple[None, MetricSums]:
-        return None, eval_step(state, take(data.images, data.labels, row), hparams)[0]
-
-    _, sums = jax.lax.scan(body, None, plan[:, jax.lax.axis_index(axis_name)])
-    return jax.lax.psum(total(sums), axis_name)
 
 
 def epoch_plan(shuffle: Key[Array, ""], epoch: Index, examples: int, batch_size: int) -> Plan:
@@ -164,16 +157,11 @@ def make_training(
         batch_size: examples a step, over all devices.
         axis_name: the mapped axis that divides a batch; `evaluate` then gives no logits.
     """
-    eval_step = make_eval_step(task)
-
-    def shared(state: TrainState, data: Arrays, hparams: HParams) -> tuple[MetricSums, None]:
-        return evaluate_shared(eval_step, state, data, hparams, axis_name=str(axis_name)), None
-
     return Training(
         init=lambda keys, hparams: init_state(task, keys, image_shape, hparams),
         plan=lambda shuffle, epoch: epoch_plan(shuffle, epoch, examples, batch_size),
         epoch=partial(train_epoch, make_train_step(task, axis_name)),
-        evaluate=partial(evaluate, eval_step) if axis_name is None else shared,
+        evaluate=partial(evaluate, make_eval_step(task), axis_name=axis_name),
     )
 
 

@@ -13,6 +13,7 @@ from cnnjax.data import Dataset
 from cnnjax.errors import ArgumentError
 from cnnjax.experiment import Arm, Protocol, Splits
 from cnnjax.experiment.results import Results
+from cnnjax.models import ConvNet, model_named
 
 
 def require_positive(**flags: int | tuple[int, ...]) -> None:
@@ -20,6 +21,18 @@ def require_positive(**flags: int | tuple[int, ...]) -> None:
     for name, value in flags.items():
         if np.min(value, initial=1) < 1:
             raise ArgumentError(f"--{name} {value} must be at least 1")
+
+
+def convnet_named(name: str) -> ConvNet:
+    """Look up a network whose layers can be varied.
+
+    Raises:
+        ArgumentError: there is none of that name, or it is no `ConvNet`.
+    """
+    model = model_named(name)
+    if not isinstance(model, ConvNet):
+        raise ArgumentError(f"--model {name} is no ConvNet, whose layers this experiment varies")
+    return model
 
 
 def train(

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from common import train
+from common import convnet_named, train
 from figures import final_vs_rate, generalisation_gap, metric_bands
 
 from cnnjax import experiment, plots, report
@@ -35,7 +35,6 @@ from cnnjax.errors import ArgumentError
 from cnnjax.experiment import Arm
 from cnnjax.experiment.results import Results
 from cnnjax.files import write_json
-from cnnjax.models import model_named
 
 PRIMARY = 0.5
 
@@ -65,7 +64,7 @@ class DropoutAblation(Flags):
         experiment.use_every_core()
         protocol = self.protocol()
         splits = experiment.prepare(protocol, self.data_dir)
-        model = model_named(self.model).clone(dropout=self.kind, classes=splits.train.classes)
+        model = convnet_named(self.model).clone(dropout=self.kind, classes=splits.train.classes)
         arms = [Arm(f"rate {rate:g}", model, HParams(1e-3, rate)) for rate in self.rates]
         results = train(self, arms, protocol, splits, out)
         caption = (

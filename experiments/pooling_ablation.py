@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import renamed, train
+from common import convnet_named, renamed, train
 from costs import Cost, cost, milliseconds_per_step, narrowed
 from figures import against_costs, final_by_arm, shift_sensitivity
 
@@ -47,7 +47,7 @@ from cnnjax.errors import ArgumentError
 from cnnjax.experiment import Arm, Splits
 from cnnjax.experiment.results import Results
 from cnnjax.files import write_json
-from cnnjax.models import ConvNet, model_named
+from cnnjax.models import ConvNet
 from cnnjax.optimizers import OPTIMIZERS
 from cnnjax.stats import Contrast, summarise
 from cnnjax.train import to_device
@@ -90,7 +90,7 @@ class PoolingAblation(Flags):
         experiment.use_every_core()
         chosen = {"max", *self.arms}
         networks = {
-            name: {arm: model for arm, model in pooling_arms(model_named(name)).items() if arm in chosen}
+            name: {arm: model for arm, model in pooling_arms(convnet_named(name)).items() if arm in chosen}
             for name in dict.fromkeys(self.model)
         }
         arms = [

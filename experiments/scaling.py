@@ -46,7 +46,7 @@ from ceilings.measurements import (
     product_timers,
     step_timer,
 )
-from common import require_positive, time_in_rounds
+from common import convnet_named, require_positive, time_in_rounds
 from costs import cost, step_cost
 
 from cnnjax import files, plots, report
@@ -55,7 +55,7 @@ from cnnjax.config import HParams
 from cnnjax.devices import layouts
 from cnnjax.errors import ArgumentError
 from cnnjax.kernels.parts import PART
-from cnnjax.models import ConvNet, model_named
+from cnnjax.models import ConvNet
 from cnnjax.optimizers import keras_adam
 from cnnjax.runs.config import COMPUTE_DTYPES
 from cnnjax.task import Task
@@ -109,7 +109,7 @@ class Scaling:
             choices = ", ".join(COMPUTE_DTYPES)
             raise ArgumentError(f"--compute-dtype {self.compute_dtype!r} is unknown; choose from {choices}")
         layouts.host_devices(max(self.devices, default=layouts.cores()))
-        model = model_named(self.model).clone(dtype=self.compute_dtype)
+        model = convnet_named(self.model).clone(dtype=self.compute_dtype)
         batches = tuple(sorted({MEMBER_BATCH, *self.batches}))
         available = jax.device_count()
         powers = {2**i for i in range(1, available.bit_length())} | {available}

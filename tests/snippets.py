@@ -8,8 +8,8 @@ import jax
 import pytest
 from runs import TINY
 
-from cnnjax import data, experiment
-from cnnjax.experiment import protocol
+from cnnjax import experiment
+from cnnjax.data import load, loading
 
 ROOT = TINY.parents[1]
 
@@ -21,9 +21,8 @@ def blocks(page: Path, language: str) -> list[str]:
 
 def execute(snippets: list[str], directory: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Run blocks in one namespace, in a directory, with the tiny set for MNIST; return the namespace."""
-    tiny = data.load("fashion_mnist", TINY, announce=lambda _: None)
-    for module in (data, protocol):
-        monkeypatch.setattr(module, "load", lambda *_, **__: tiny)
+    tiny = load("fashion_mnist", TINY, announce=lambda _: None)
+    monkeypatch.setattr(loading, "_read_cache", lambda name: tiny._replace(name=name))
     monkeypatch.setattr(experiment, "use_every_core", lambda: None)  # the tests have configured the devices
     monkeypatch.chdir(directory)
     # A file, for functions are recognised by their source.

@@ -18,8 +18,9 @@ from cnnjax.deploy import export, export_onnx
 from cnnjax.deploy.predict import Trained, trained
 from cnnjax.errors import UserError
 from cnnjax.models import MODELS
-from cnnjax.runs import programs
+from cnnjax.runs import recipe
 from cnnjax.runs.config import TrainConfig
+from cnnjax.state import evaluation_state
 
 pytestmark = pytest.mark.usefixtures("shared_programs")
 needs_onnx = pytest.mark.skipif(
@@ -38,14 +39,14 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def fast_logits(network: Trained, images: np.ndarray) -> np.ndarray:
     """The logits as training and evaluation compute them."""
-    model = programs.network(network.config)
-    return np.asarray(model.apply({"params": network.params}, jnp.asarray(images)))
+    return np.asarray(network.task.model.apply({"params": network.params}, jnp.asarray(images)))
 
 
 def untrained(model: str, pixel_scale: float) -> Trained:
     config = TrainConfig(model=model, pixel_scale=pixel_scale)
-    params = programs.network(config).init(jax.random.key(1), jnp.zeros((1, 28, 28, 1)))["params"]
-    return Trained(config, None, params, 1)
+    task = recipe.task(config)
+    params = task.model.init(jax.random.key(1), jnp.zeros((1, 28, 28, 1)))["params"]
+    return Trained(config, None, task, config.hparams, evaluation_state(params), [], 1)
 
 
 @pytest.mark.parametrize("pixel_scale", [1.0, 255.0])

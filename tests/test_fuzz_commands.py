@@ -35,7 +35,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> dict[Path, bytes]:
     """Replace networks, downloads and file writing; return what would have been written."""
     written: dict[Path, bytes] = {}
 
-    def evaluation(config: object, params: object, dataset: Any) -> programs.Evaluation:
+    def evaluation(task: object, state: object, hparams: object, dataset: Any) -> programs.Evaluation:
         return programs.Evaluation(0.0, 0.0, np.eye(10, dtype=np.float32)[dataset.labels])
 
     def sampled(network: object, dataset: Any, masks: int, seed: int) -> predict.Sampled:

@@ -15,9 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from runs import TINY, assert_same_run, change_rows, fails, main, saved_tree, succeeds, train
 
-from cnnjax.config import LATER, READ_BY, HParams
+from cnnjax.config import READ_BY, HParams
 from cnnjax.data import load, training_split
 from cnnjax.errors import ArgumentError
+from cnnjax.files.records import LATER
 from cnnjax.keys import StreamSeeds, run_streams, streams
 from cnnjax.models import ConvNet
 from cnnjax.optimizers import OPTIMIZERS, SCHEDULES, make_optimizer

@@ -29,7 +29,7 @@ from cnnjax.runs import programs
 from cnnjax.runs.config import TrainConfig
 from cnnjax.state import TrainState
 from cnnjax.task import Task, init_state
-from cnnjax.train import Arrays, evaluate_shared, make_eval_step, make_train_step, train_epoch
+from cnnjax.train import Arrays, evaluate, make_eval_step, make_train_step, train_epoch
 
 CONFIG = TrainConfig(model="lenet-swish", dropout_rate=0.4, epochs=3)
 Rows = list[dict[str, float]]
@@ -94,7 +94,7 @@ def test_devices_exchange_nothing_but_one_sum_a_step(by: Mapper) -> None:
     plan = layout.divide(shuffled_plan(keys.shuffle, 40, 16))
     epoch = layout.epoch(partial(train_epoch, make_train_step(task, layout.axis_name)))
     assert collectives(epoch.lower(state, data, plan, layout.replicate(hparams)).compile()) == ["all-reduce"]
-    share = partial(evaluate_shared, make_eval_step(task), axis_name=layouts.AXIS)
+    share = partial(evaluate, make_eval_step(task), axis_name=layouts.AXIS)
     assert collectives(layout.evaluation(share).lower(state, data, layout.replicate(hparams)).compile()) == [
         "all-reduce"
     ]
@@ -107,8 +107,8 @@ def test_a_shared_evaluation_sees_every_example_once(examples: int) -> None:
     data = Arrays(jnp.asarray(pixels), jnp.ones(examples, jnp.int32))
     keys = streams(jax.random.key(0))
     state = TrainState(jnp.int32(0), jnp.eye(3), (), keys.dropout)
-    sums = layout.evaluation(
-        lambda state, data: evaluate_shared(
+    sums, _ = layout.evaluation(
+        lambda state, data: evaluate(
             lambda state, batch, hparams: (
                 programs.MetricSums(
                     jnp.sum(state.params[0, 0] * batch.weight * batch.images[:, 0, 0, 0].astype(jnp.float32))

@@ -24,7 +24,6 @@ from cnnjax.data import Dataset, load
 from cnnjax.deploy.predict import probabilities, sampled, trained
 from cnnjax.errors import ArgumentError
 from cnnjax.keys import Masks, streams
-from cnnjax.runs import programs
 
 pytestmark = pytest.mark.usefixtures("shared_programs")
 
@@ -204,7 +203,7 @@ def test_a_file_name_that_is_not_text(as_mnist: Path, drawn: Path, tmp_path: Pat
 def test_a_mask_is_a_function_of_seed_number_and_row(run: Path) -> None:
     network = trained(run, announce=lambda _: None)
     data = load("fashion_mnist", TINY).train
-    model, rate = programs.network(network.config), network.config.dropout_rate
+    model, rate = network.convnet, network.config.dropout_rate
     images = jnp.asarray(data.images[:4].astype(np.float32) / 255)
     stream = streams(jax.random.key(3)).dropout
 

@@ -1,7 +1,11 @@
 """The command line. Each command has a file, and does no more than parse, call and print."""
 
+import platform
+import sys
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 
+from cnnjax import __version__
 from cnnjax.cli import runner
 from cnnjax.cli.data import Data
 from cnnjax.cli.evaluate import Evaluate
@@ -13,7 +17,8 @@ from cnnjax.cli.train import Train
 
 DESCRIPTION = """Convolution, pooling and dropout in JAX, with evidence.
 
-Run cnnjax COMMAND --help for the options of a command.
+Run cnnjax COMMAND --help for the options of a command, cnnjax --version for
+the versions.
 TAB completion in bash: eval "$(cnnjax --completion bash)"
 In zsh, save the output of cnnjax --completion zsh as _cnnjax in your $fpath."""
 COMMANDS: dict[str, Callable[..., runner.Command]] = {
@@ -29,4 +34,9 @@ COMMANDS: dict[str, Callable[..., runner.Command]] = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one of `COMMANDS` and return the exit code; see `runner.run`."""
+    given = sys.argv[1:] if arguments is None else arguments
+    if list(given) == ["--version"]:
+        versions = (f"{name} {version(name)}" for name in ("jax", "flax", "optax"))
+        print(f"cnnjax {__version__} ({', '.join(versions)}, Python {platform.python_version()})")
+        return 0
     return runner.run(COMMANDS, DESCRIPTION, arguments)

@@ -62,6 +62,8 @@ def run(
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
+    if not {"", os.getcwd()} & set(sys.path):
+        sys.path.append(os.getcwd())  # for --model package.module:NAME, as with `python -m`
     try:
         with signals.as_exceptions():
             job = _parse(command, description, [word for word in given if word != "--debug"], prog)

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from rich.table import Table
 
+from cnnjax.errors import ArgumentError
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -13,15 +15,18 @@ class Summary:
     """
 
     model: str = "keras-cnn"
-    """keras-cnn or lenet-swish."""
+    """keras-cnn, lenet-swish, or a ConvNet of your own as package.module:NAME."""
 
     def __call__(self) -> None:
         """Print the table and the totals."""
         from cnnjax.deploy.layers import layers
-        from cnnjax.models import model_named
+        from cnnjax.models import ConvNet, model_named
         from cnnjax.report import console
 
-        rows = layers(model_named(self.model))
+        model = model_named(self.model)
+        if not isinstance(model, ConvNet):
+            raise ArgumentError(f"{self.model} is no ConvNet; print flax.linen.tabulate(model, key)(images)")
+        rows = layers(model)
         table = Table("Layer (type)", "Output Shape", "Param #", title=f'Model: "{self.model}"')
         table.columns[2].justify = "right"
         for row in rows:

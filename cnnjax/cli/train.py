@@ -29,7 +29,7 @@ class Train:
     """
 
     model: Annotated[str | None, _config("model")] = None
-    """keras-cnn or lenet-swish."""
+    """keras-cnn, lenet-swish, or your own flax.linen.Module as package.module:NAME."""
     dataset: Annotated[str | None, _config("dataset")] = None
     """mnist, fashion_mnist, kmnist, FILE.npz, FILE.csv, a directory of images or tfds:NAME."""
     data_dir: DataDirectory = None
@@ -67,6 +67,10 @@ class Train:
     """Devices per process to divide each batch over; on a CPU, any number can be simulated."""
     parallel: Literal["jit", "pmap"] = "jit"
     """How the division over devices is compiled; results are the same."""
+    stop_early: Annotated[int | None, _config("stop_early")] = None
+    """Stop after this number of epochs without a lower validation loss, and keep the best epoch; 0: never."""
+    config: Annotated[Path | None, shown("FILE")] = None
+    """TOML or JSON file with values of these flags, such as a run's config.json; flags given here win."""
     out: Annotated[Path | None, shown("DIR", "runs/<model>-seed<seed>")] = None
     """Run directory."""
     resume: bool = False
@@ -81,23 +85,26 @@ class Train:
 
     def __call__(self) -> None:
         """Train, or follow process 0 as one of several processes."""
-        from cnnjax import models
         from cnnjax.data import identity
         from cnnjax.devices.layouts import layout
-        from cnnjax.runs import following, resumption, training
+        from cnnjax.runs import following, recipe, resumption, training
 
         over = layout(self.devices, self.parallel)
         if not leads():
             return following.follow(over, self.data_dir)
-        given = {f.name: value for f in fields(TrainConfig) if (value := getattr(self, f.name)) is not None}
-        if self.dataset is not None:
-            given["dataset"] = identity(self.dataset)
-        config, data_dir = TrainConfig(**given), self.data_dir
-        models.model_named(config.model)
-        out = self.out or Path("runs", f"{config.model}-seed{config.seed}")
+        given = resumption.settings(self.config) if self.config else {}
+        data_dir = given.pop("data_dir", None)
+        data_dir = self.data_dir or (data_dir and Path(data_dir))
+        flags = (f.name for f in fields(TrainConfig) if f.name != "custom")
+        given |= {name: value for name in flags if (value := getattr(self, name)) is not None}
+        if "dataset" in given:
+            given["dataset"] = identity(given["dataset"])
+        given = recipe.completed(given)
+        config = TrainConfig(**given)
+        out = self.out or Path("runs", f"{config.model.replace(':', '.')}-seed{config.seed}")
         # `training.train` reads the record again and announces any damage.
         if self.resume and (recorded := resumption.recorded(out, lambda _: None)):
-            config, data_dir = replace(recorded[0], **given), self.data_dir or recorded[1]
+            config, data_dir = replace(recorded[0], **given), data_dir or recorded[1]
         training.train(
             config,
             out,

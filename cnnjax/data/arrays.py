@@ -41,13 +41,13 @@ def from_arrays(
     Raises:
         UserError: an array has the wrong shape, dtype or values.
     """
-    images = _images(train_images, "the training images")
+    images = check_images(train_images, "the training images")
     labels = _labels(train_labels, len(images), "the training labels")
     parts = [(images, labels, "the training labels")]
     if (test_images is None) != (test_labels is None):
         raise UserError("give both test images and test labels, or neither")
     if test_images is not None and test_labels is not None:
-        images = _images(test_images, "the test images")
+        images = check_images(test_images, "the test images")
         parts.append((images, _labels(test_labels, len(images), "the test labels"), "the test labels"))
         shapes = [part[0].shape[1:] for part in parts]
         if shapes[0] != shapes[1]:
@@ -74,7 +74,8 @@ def from_arrays(
     return Loaded(train, test, name, source, {key: _sha256(array) for key, array in arrays.items()})
 
 
-def _images(given: ArrayLike, what: str) -> NDArray[np.uint8]:
+def check_images(given: ArrayLike, what: str) -> NDArray[np.uint8]:
+    """Return images as uint8[n, height, width, channels], or raise `UserError`; `what` names them there."""
     images = np.asarray(given)
     if images.dtype != np.uint8:
         scale = "(255 * images).round()" if images.dtype.kind == "f" else "images"

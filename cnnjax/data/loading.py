@@ -17,6 +17,8 @@ from cnnjax.data.idx import Files
 from cnnjax.errors import ArgumentError, UserError, one_line
 
 NAMES = ("mnist", "fashion_mnist", "kmnist")
+MEMORY = "memory:"
+"""Before the name of a data set that is in memory alone."""
 _METADATA = "about.json"
 
 
@@ -38,6 +40,8 @@ def load(
         UserError: the files are missing, damaged or not MNIST's, or no source could be reached.
     """
     name = identity(name)
+    if name.startswith(MEMORY):
+        raise ArgumentError(f"the data set {name} was in memory only; pass the arrays again")
     if name not in NAMES:
         if data_dir is not None:
             raise ArgumentError(f"--data-dir holds the IDX files of {', '.join(NAMES)}; omit it for {name}")
@@ -78,7 +82,7 @@ def identity(name: str) -> str:
 
 def is_identity(name: str) -> bool:
     """Whether a run can have recorded this name."""
-    return name in NAMES or name.startswith(tfds_any.PREFIX) or Path(name).is_absolute()
+    return name in NAMES or name.startswith((tfds_any.PREFIX, MEMORY)) or Path(name).is_absolute()
 
 
 def cache_path(name: str) -> Path:

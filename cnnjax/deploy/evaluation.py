@@ -5,9 +5,8 @@ from typing import NamedTuple
 import numpy as np
 
 from cnnjax.data import Dataset, Loaded, training_split
-from cnnjax.deploy.predict import Trained, refuse_other_data
+from cnnjax.deploy.predict import Trained, evaluated
 from cnnjax.errors import ArgumentError
-from cnnjax.runs import programs
 from cnnjax.runs.config import TrainConfig
 from cnnjax.stats.intervals import wilson_interval
 
@@ -60,8 +59,7 @@ def part(loaded: Loaded, config: TrainConfig, split: str) -> Dataset:
 
 def scores(network: Trained, dataset: Dataset) -> Scores:
     """Evaluate a network on all images of `dataset`, without dropout."""
-    refuse_other_data(network, dataset)
-    evaluation = programs.evaluate_on(network.config, network.params, dataset)
+    evaluation = evaluated(network, dataset)
     right = np.argmax(evaluation.logits, axis=1) == dataset.labels
 
     def share_of(selected: np.ndarray) -> Share:

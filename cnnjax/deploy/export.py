@@ -9,7 +9,7 @@ compared with those of the network.
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import jax
 import jax.export
@@ -18,8 +18,9 @@ import numpy as np
 
 from cnnjax.deploy import export_onnx
 from cnnjax.deploy.predict import Trained
-from cnnjax.errors import UserError
-from cnnjax.runs import programs
+from cnnjax.errors import UserError, one_line
+from cnnjax.models import ConvNet
+from cnnjax.task import predict
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 """Platforms that a StableHLO file runs on."""
@@ -71,8 +72,14 @@ def stablehlo(network: Trained) -> bytes:
     shape = jax.export.symbolic_shape(", ".join(map(str, ("n", *network.image_shape))))
     images = jax.ShapeDtypeStruct(shape, jnp.float32)
     compute = jax.jit(_logits(network, reference=True))
-    with _no_locations():
-        return bytes(jax.export.export(compute, platforms=PLATFORMS)(images).serialize())
+    try:
+        with _no_locations():
+            return bytes(jax.export.export(compute, platforms=PLATFORMS)(images).serialize())
+    except Exception as error:
+        raise UserError(
+            f"{network.config.model} cannot be exported for any number of images: {one_line(error)}; in its "
+            "code use x.shape[0] for len(x)"
+        ) from error
 
 
 def run_stablehlo(content: bytes, images: np.ndarray) -> np.ndarray:
@@ -82,8 +89,7 @@ def run_stablehlo(content: bytes, images: np.ndarray) -> np.ndarray:
 
 def onnx(network: Trained) -> bytes:
     """Serialize a network as an ONNX model from "images" to "logits"."""
-    model = programs.network(network.config, network.classes)
-    return export_onnx.encode(model, jax.device_get(network.params), network.image_shape)
+    return export_onnx.encode(network.convnet, jax.device_get(network.params), network.image_shape)
 
 
 FORMATS: Mapping[str, Format] = MappingProxyType(
@@ -106,12 +112,7 @@ def _no_locations() -> Iterator[None]:
 
 def _logits(network: Trained, reference: bool = False) -> Callable[[jax.Array], jax.Array]:
     """Return the function from images to logits that evaluation computes, in float32."""
-    model = programs.network(network.config, network.classes).clone(reference=reference, dtype="float32")
-    rate = network.config.dropout_rate
-
-    def logits(images: jax.Array) -> jax.Array:
-        return cast(
-            jax.Array, model.apply({"params": network.params}, images, train=False, dropout_rate=rate)
-        )
-
-    return logits
+    task = network.task._replace(preprocess=lambda images: images)
+    if isinstance(task.model, ConvNet):
+        task = task._replace(model=task.model.clone(reference=reference, dtype="float32"))
+    return lambda images: predict(task, network.state, images, network.hparams)

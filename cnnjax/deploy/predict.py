@@ -14,11 +14,14 @@ from scipy.special import softmax
 from cnnjax.data import DIGITS, Dataset
 from cnnjax.errors import ArgumentError, UserError
 from cnnjax.keys import Masks, streams
-from cnnjax.runs import checkpoints, programs, resumption
+from cnnjax.models import ConvNet
+from cnnjax.runs import checkpoints, early_stopping, programs, recipe, resumption
 from cnnjax.runs.config import TrainConfig
+from cnnjax.runs.programs import Evaluation
+from cnnjax.runs.recipe import NAMED, Custom
 from cnnjax.runs.run_directory import CHECKPOINTS
 from cnnjax.state import TrainState
-from cnnjax.task import to_unit_interval
+from cnnjax.task import Task, init_state, to_unit_interval
 from cnnjax.train import EVAL_BATCH, Arrays
 
 MNIST_SHAPE = (28, 28, 1)
@@ -26,11 +29,14 @@ MNIST_SHAPE = (28, 28, 1)
 
 
 class Trained(NamedTuple):
-    """The network in a run directory, after its last epoch."""
+    """The network in a run directory: after its last epoch or, with early stopping, after its best."""
 
     config: TrainConfig
     data_dir: Path | None  # --data-dir of the run
-    params: Any
+    task: Task
+    hparams: Any
+    state: TrainState  # to evaluate, not to train
+    history: list[dict[str, float]]  # the rows of history.csv
     epochs: int
     image_shape: tuple[int, int, int] = MNIST_SHAPE
     class_names: tuple[str, ...] = DIGITS
@@ -39,6 +45,18 @@ class Trained(NamedTuple):
     def classes(self) -> int:
         """Number of classes."""
         return len(self.class_names)
+
+    @property
+    def params(self) -> Any:
+        """The parameters."""
+        return self.state.params
+
+    @property
+    def convnet(self) -> ConvNet:
+        """The model, where only a `ConvNet` will do; raise `ArgumentError` if it is another."""
+        if not isinstance(self.task.model, ConvNet):
+            raise ArgumentError(f"this needs a ConvNet, and the run trained {self.config.model}")
+        return self.task.model
 
 
 class Sampled(NamedTuple):
@@ -53,12 +71,17 @@ def description(network: Trained) -> str:
     return f"{network.config.model} after {network.epochs} epoch{'s' * (network.epochs > 1)}"
 
 
-def trained(run: Path, announce: Callable[[str], None] = print) -> Trained:
-    """Load the last complete checkpoint of a run directory.
+def trained(run: Path, announce: Callable[[str], None] = print, custom: Custom = NAMED) -> Trained:
+    """Load the network of a run directory.
+
+    Args:
+        run: the directory.
+        announce: called with a line about each damaged file.
+        custom: parts of the task that the configuration does not name, as in training.
 
     Raises:
         ArgumentError: the directory holds no run.
-        UserError: the run has no checkpoint yet, or none that can be read.
+        UserError: the run has no checkpoint yet, or none that can be read; or its custom parts were others.
     """
     recorded = resumption.recorded(run, announce)
     if recorded is None:
@@ -67,23 +90,30 @@ def trained(run: Path, announce: Callable[[str], None] = print) -> Trained:
     checkpoint = checkpoints.newest(run / CHECKPOINTS, announce)
     if checkpoint is None:
         raise UserError(f"{run} has no checkpoint yet; run python -m cnnjax train --resume --out {run}")
+    history = checkpoint.manifest.history
+    epoch = early_stopping.result_epoch(history, config.stop_early)
+    if epoch < len(history):
+        checkpoint = checkpoints.of_epoch(run / CHECKPOINTS, epoch)
+    custom = recipe.recognised(config, custom, run, recipe.EVALUATED)
     data = checkpoint.manifest.data
     height, width, channels = data.get("image_shape", MNIST_SHAPE)
-    network = Trained(
-        config,
-        data_dir,
-        None,
-        len(checkpoint.manifest.history),
-        (height, width, channels),
-        tuple(data.get("class_names", DIGITS)),
-    )
-    return network._replace(params=checkpoints.restore(checkpoint.path, _like(network)).params)
+    class_names = tuple(data.get("class_names", DIGITS))
+    task, hparams = recipe.task(config, len(class_names), custom=custom), recipe.hparams(config, custom)
+    shape = height, width, channels
+    init = partial(init_state, task, streams(jax.random.key(0)), shape, hparams)
+    state = checkpoints.restore_variables(checkpoint.path, jax.eval_shape(init))
+    return Trained(config, data_dir, task, hparams, state, history, epoch, shape, class_names)
+
+
+def evaluated(network: Trained, dataset: Dataset) -> Evaluation:
+    """Compute loss, accuracy and logits on all images of `dataset`, without dropout."""
+    refuse_other_data(network, dataset)
+    return programs.evaluate_on(network.task, network.state, network.hparams, dataset)
 
 
 def probabilities(network: Trained, dataset: Dataset) -> np.ndarray:
     """Return class probabilities f32[n, classes] for the images of `dataset`."""
-    refuse_other_data(network, dataset)
-    return softmax(programs.evaluate_on(network.config, network.params, dataset).logits, axis=1)
+    return softmax(evaluated(network, dataset).logits, axis=1)
 
 
 def refuse_other_data(network: Trained, dataset: Dataset) -> None:
@@ -109,7 +139,7 @@ def sampled(network: Trained, dataset: Dataset, masks: int, seed: int = 0) -> Sa
         ArgumentError: the run's model has no dropout, or its dropout rate is 0 or 1.
     """
     refuse_other_data(network, dataset)
-    model, rate = programs.network(network.config, network.classes), network.config.dropout_rate
+    model, rate = network.convnet, network.config.dropout_rate
     if model.dropout == "none" or rate == 0:
         raise ArgumentError(
             "--mc needs dropout, and this run has none (its dropout rate is 0); leave out --mc"
@@ -147,13 +177,3 @@ def _listed(values: tuple[object, ...]) -> str:
     if isinstance(values[0], int):
         return " x ".join(map(str, values))
     return ", ".join(map(str, values[:3])) + f", ... ({len(values)})" * (len(values) > 3)
-
-
-def _like(network: Trained) -> TrainState:
-    """Return the structure, shapes and dtypes of the state of such a run; only the key is an array."""
-    config, model = network.config, programs.network(network.config, network.classes)
-    image = jax.ShapeDtypeStruct((1, *network.image_shape), jnp.float32)
-    params = jax.eval_shape(model.init, jax.random.key(0), image)["params"]
-    opt_state = jax.eval_shape(programs.task(config, total_steps=1).optimizer(config.hparams).init, params)
-    step: Any = jax.ShapeDtypeStruct((), jnp.int32)
-    return TrainState(step, params, opt_state, jax.random.key(0))

@@ -3,19 +3,14 @@
 The texts are an on-disk format: change them, and existing directories no longer resume.
 """
 
-import hashlib
-import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, fields
-from functools import partial
 from typing import Any
 
-import flax.linen as nn
-
-from cnnjax.config import without_defaults
 from cnnjax.dropout import MASK_SCHEME
-from cnnjax.errors import ArgumentError
 from cnnjax.experiment.protocol import Arm, Protocol, Splits
+from cnnjax.files.identity import describe
+from cnnjax.files.records import without_defaults
 from cnnjax.models import ConvNet
 
 
@@ -37,39 +32,6 @@ def arm_identity(arm: Arm) -> str:
     optimizer = describe(arm.optimizer) if callable(arm.optimizer) else arm.optimizer
     model = _network(arm.model) if type(arm.model) is ConvNet else describe(arm.model)
     return " ".join(filter(None, (model, hparams, optimizer)))
-
-
-def describe(value: Any) -> str:
-    """Describe a value by qualified names, its own values, and a hash of the source of functions and classes.
-
-    Raises:
-        ArgumentError: it has no text that is the same in every process.
-    """
-    if isinstance(value, nn.Module):
-        own = [field.name for field in fields(value) if field.name not in ("parent", "name")]
-        inside = ", ".join(f"{name}={describe(getattr(value, name))}" for name in own)
-        return f"{describe(type(value))}({inside})"
-    if isinstance(value, partial):
-        return f"partial({describe((value.func, *value.args))}, {describe(value.keywords)})"
-    if isinstance(value, tuple | list):
-        return f"({', '.join(map(describe, value))})"
-    if isinstance(value, Mapping):
-        return f"{{{', '.join(f'{name}: {describe(of)}' for name, of in value.items())}}}"
-    if callable(value) and hasattr(value, "__qualname__"):
-        return f"{value.__module__}.{value.__qualname__}{_source_hash(value)}"
-    text = repr(value)
-    if " at 0x" in text:
-        raise ArgumentError(f"{text} cannot be recognised in another process; use a named function or class")
-    return text
-
-
-def _source_hash(value: Any) -> str:
-    """Return " #" and 12 digits of the SHA-256 of the source; nothing for what is written in C."""
-    try:
-        source = inspect.getsource(inspect.unwrap(value))
-    except (OSError, TypeError):
-        return ""
-    return f" #{hashlib.sha256(source.encode()).hexdigest()[:12]}"
 
 
 def _network(model: ConvNet) -> str:

@@ -23,13 +23,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from cnnjax.devices import processes
 from cnnjax.errors import UserError, one_line
 from cnnjax.runs import manifest
 from cnnjax.runs.manifest import Manifest
-from cnnjax.state import TrainState
+from cnnjax.state import TrainState, evaluation_state
 
 
 class Checkpoint(NamedTuple):
@@ -128,6 +129,20 @@ def newest(directory: Path, announce: Callable[[str], None]) -> Checkpoint | Non
     return None
 
 
+def of_epoch(directory: Path, epoch: int) -> Checkpoint:
+    """Return the checkpoint of one epoch.
+
+    Raises:
+        UserError: it is missing or broken.
+    """
+    path = directory / f"epoch-{epoch}"
+    try:
+        return Checkpoint(path, manifest.verify(path))
+    except (manifest.Broken, OSError) as error:
+        reason = _reason(error)
+        raise UserError(f"{path} is broken: {reason}; restore it from a copy, or train anew") from error
+
+
 def restore(path: Path, like: TrainState) -> TrainState:
     """Read the state in a verified checkpoint, which has the structure, shapes and dtypes of `like`.
 
@@ -135,12 +150,30 @@ def restore(path: Path, like: TrainState) -> TrainState:
         UserError: Orbax cannot read it, for example because other versions wrote it.
     """
     target = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), _without_typed_key(like))
+    return from_host_tree(_read(path, target), like)
+
+
+def restore_variables(path: Path, like: TrainState) -> TrainState:
+    """Read the state of a verified checkpoint to evaluate it: without that of the optimizer.
+
+    Raises:
+        UserError: Orbax cannot read it, or it is not of the structure, shapes and dtypes of `like`.
+    """
+    tree = _read(path, None)
+    variables = {"params": tree["params"], "collections": tree.get("collections", {})}
+    expected = {"params": like.params, "collections": like.collections}
+    shapes = [jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), each) for each in (variables, expected)]
+    if shapes[0] != shapes[1]:
+        raise UserError(f"cannot restore {path}: its arrays are not those of the model; train anew")
+    return evaluation_state(**jax.tree.map(jnp.asarray, variables))
+
+
+def _read(path: Path, target: Any) -> dict[str, Any]:
     try:
         args, checkpointer = orbax()
-        tree = checkpointer.restore(path.absolute(), args=args.StandardRestore(target))
+        return checkpointer.restore(path.absolute(), args=args.StandardRestore(target))
     except Exception as error:
         raise UserError(f"cannot restore {path}: {_reason(error)}") from error
-    return from_host_tree(tree, like)
 
 
 @cache

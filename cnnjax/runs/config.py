@@ -1,21 +1,17 @@
 """The configuration of one run, as config.json holds it."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
-from cnnjax.config import (
-    LATER,
-    OPTIMIZER_NAMES,
-    SCHEDULE_NAMES,
-    HParams,
-    require_read,
-    require_seeds,
-    without_defaults,
-)
+from cnnjax.config import OPTIMIZER_NAMES, SCHEDULE_NAMES, HParams, require_read, require_seeds
 from cnnjax.errors import ArgumentError
+from cnnjax.files.records import LATER, without_defaults
 
 TRAIN_SPLITS = ("part", "all")
 COMPUTE_DTYPES = ("float32", "bfloat16")
 SEED_NAMES = ("seed", "init_seed", "order_seed", "mask_seed")
+CUSTOM = "custom"
+"""In place of an optimizer's name, for one that is a function."""
 LARGEST = 3.4e38
 """Above it float32 has nothing finite."""
 
@@ -45,6 +41,8 @@ class TrainConfig:
     init_seed: int | None = None  # default: `seed`, as for the next two
     order_seed: int | None = None
     mask_seed: int | None = None
+    stop_early: int = LATER["stop_early"]  # epochs without a lower val_loss; 0: do not stop
+    custom: Mapping[str, str] = field(default_factory=dict)  # text by part of the task, see runs.recipe
 
     def __post_init__(self) -> None:
         """Refuse values outside their domain, before any work is done."""
@@ -54,12 +52,14 @@ class TrainConfig:
             raise ArgumentError(f"--epochs {self.epochs} must be at least 1")
         if self.batch_size < 1:
             raise ArgumentError(f"--batch-size {self.batch_size} must be at least 1")
+        if self.stop_early < 0:
+            raise ArgumentError(f"--stop-early {self.stop_early} must be at least 0")
         if not 0.0 < self.learning_rate < LARGEST:
             raise ArgumentError(f"--learning-rate {self.learning_rate} must lie between 0 and {LARGEST}")
         if not 0.0 < self.pixel_scale < LARGEST:
             raise ArgumentError(f"--pixel-scale {self.pixel_scale} must lie between 0 and {LARGEST}")
         for flag, value, choices in (
-            ("--optimizer", self.optimizer, OPTIMIZER_NAMES),
+            ("--optimizer", self.optimizer, OPTIMIZER_NAMES + (CUSTOM,) * bool(self.custom)),
             ("--schedule", self.schedule, SCHEDULE_NAMES),
             ("--train-split", self.train_split, TRAIN_SPLITS),
             ("--compute-dtype", self.compute_dtype, COMPUTE_DTYPES),
@@ -81,9 +81,15 @@ class TrainConfig:
     @property
     def optimization(self) -> str:
         """Describe the optimizer, and what is not the default: "sgd 0.1, cosine schedule, momentum 0.9"."""
-        later = without_defaults({name: getattr(self, name) for name in LATER})
+        later = without_defaults({name: getattr(self, name) for name in LATER if name != "custom"})
         texts = (
             f"{value} schedule" if name == "schedule" else f"{name.replace('_', ' ')} {value}"
             for name, value in later.items()
         )
         return ", ".join([f"{self.optimizer} {self.learning_rate:g}", *texts])
+
+    @property
+    def network(self) -> str:
+        """Describe the network and, if it has one, its dropout rate: "keras-cnn, dropout rate 0.5"."""
+        shown = self.dropout_rate or not self.custom
+        return f"{self.model}, dropout rate {self.dropout_rate:g}" if shown else self.model

@@ -8,7 +8,7 @@ from cnnjax.data import load, training_split
 from cnnjax.devices import processes
 from cnnjax.devices.layouts import Layout
 from cnnjax.errors import UserError
-from cnnjax.runs import checkpoints, programs
+from cnnjax.runs import checkpoints, early_stopping, programs, recipe
 from cnnjax.runs.config import TrainConfig
 from cnnjax.state import TrainState
 
@@ -19,7 +19,7 @@ class Job(NamedTuple):
     config: TrainConfig
     data_dir: Path | None
     sha256: dict[str, str]  # of the data
-    epochs_done: int
+    history: list[dict[str, float]]  # rows of the epochs done
 
 
 def follow(
@@ -42,11 +42,17 @@ def follow(
     loaded = load(config.dataset, data_dir or job.data_dir, announce=announce)
     if loaded.sha256 != job.sha256:
         raise UserError("the data differ from those of process 0; give every process the same --data-dir")
-    program = programs.build(config, *training_split(loaded, config.train_split), layout)
-    state = broadcast_state(program.start, layout)
-    for end in programs.epochs(program, state, range(job.epochs_done, config.epochs)):
+    custom = recipe.recognised(config, recipe.NAMED, "the run")
+    program = programs.build(config, *training_split(loaded, config.train_split), layout, custom)
+    state, rows = broadcast_state(program.start, layout), list(job.history)
+    if early_stopping.ends(rows, config.stop_early):
+        return
+    for end in programs.epochs(program, state, range(len(rows), config.epochs)):
+        rows.append(end.row)
         if not programs.finite(end.row):
             raise UserError(f"the loss of epoch {end.row['epoch']} is not finite; see the error of process 0")
+        if early_stopping.ends(rows, config.stop_early):
+            return
 
 
 def broadcast_state(state: TrainState, layout: Layout) -> TrainState:

@@ -15,11 +15,11 @@ from cnnjax.data import Dataset
 from cnnjax.devices.layouts import Layout, one_device
 from cnnjax.keys import StreamSeeds, run_streams
 from cnnjax.metrics import MetricSums, means
-from cnnjax.models import MODELS, ConvNet
-from cnnjax.optimizers import make_optimizer
+from cnnjax.runs import recipe
 from cnnjax.runs.config import TrainConfig
-from cnnjax.state import Params, TrainState, evaluation_state
-from cnnjax.task import Task
+from cnnjax.runs.recipe import NAMED, Custom
+from cnnjax.state import TrainState
+from cnnjax.task import HParams, Task
 from cnnjax.train import Arrays, evaluate, make_eval_step, make_training, to_device
 
 SEGMENTS = 20
@@ -63,31 +63,20 @@ class Program:
     compile_seconds: float
 
 
-def network(config: TrainConfig, classes: int = 10) -> ConvNet:
-    """The model of a configuration, with a logit for each class of its data."""
-    return MODELS[config.model].clone(
-        classes=classes, pixel_scale=config.pixel_scale, dtype=config.compute_dtype
-    )
-
-
-def task(config: TrainConfig, total_steps: int = 1, classes: int = 10) -> Task:
-    """What a configuration trains, in this number of steps; evaluation does not depend on it."""
-    optimizer = make_optimizer(config.optimizer, config.schedule, total_steps)
-    return Task(network(config, classes), optimizer)
-
-
-def build(config: TrainConfig, train: Dataset, val: Dataset, layout: Layout | None = None) -> Program:
+def build(
+    config: TrainConfig, train: Dataset, val: Dataset, layout: Layout | None = None, custom: Custom = NAMED
+) -> Program:
     """Compile a run before its first step, so that compiling and training are timed apart.
 
     On one device unless `layout` says otherwise.
     """
     began = time.perf_counter()
     layout = layout or one_device()
-    hparams = jax.tree.map(jnp.float32, config.hparams)
+    hparams = jax.tree.map(jnp.float32, recipe.hparams(config, custom))
     keys = run_streams(config.seed, StreamSeeds(config.init_seed, config.order_seed, config.mask_seed))
     examples, image_shape = len(train.labels), train.images.shape[1:]
     steps = -(-examples // config.batch_size)
-    trained = task(config, config.epochs * steps, train.classes)
+    trained = recipe.task(config, train.classes, config.epochs * steps, custom)
     run = make_training(trained, image_shape, examples, config.batch_size, layout.axis_name)
     pairs = ((part.images, part.labels) for part in (train, val))
     train_arrays, val_arrays = (Arrays(*layout.replicate(pair)) for pair in pairs)
@@ -159,12 +148,10 @@ def finite(row: Mapping[str, float]) -> bool:
     return math.isfinite(row["loss"]) and math.isfinite(row["val_loss"])
 
 
-def evaluate_on(config: TrainConfig, params: Params, dataset: Dataset) -> Evaluation:
+def evaluate_on(task: Task, state: TrainState, hparams: HParams, dataset: Dataset) -> Evaluation:
     """Compute loss, accuracy and logits over a whole data set."""
-    eval_step = make_eval_step(task(config, classes=dataset.classes))
-    sums, logits = jax.device_get(
-        jax.jit(partial(evaluate, eval_step))(evaluation_state(params), to_device(dataset), config.hparams)
-    )
+    evaluation = jax.jit(partial(evaluate, make_eval_step(task)))
+    sums, logits = jax.device_get(evaluation(state, to_device(dataset), hparams))
     metrics = means(sums)
     return Evaluation(float(metrics["loss"]), float(metrics["accuracy"]), logits)
 

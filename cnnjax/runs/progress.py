@@ -1,6 +1,7 @@
 """Show the epochs of a run: with a progress bar on a terminal, as plain lines elsewhere."""
 
 import sys
+from importlib.util import find_spec
 from typing import Self
 
 from rich.console import Console
@@ -10,15 +11,17 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 class Screen:
     """Prints a line per epoch and, on a terminal, shows a progress bar for the current epoch."""
 
-    def __init__(self, epochs: int, first: int = 1) -> None:
-        self._epochs = epochs
-        self.live = sys.stdout.isatty()
+    def __init__(self, epochs: int, first: int = 1, verbose: bool = True) -> None:
+        self._epochs, self._verbose, screen = epochs, verbose, Console(highlight=False)
+        # In a notebook, Rich draws with ipywidgets.
+        notebook = screen.is_jupyter and find_spec("ipywidgets") is not None
+        self.live = verbose and (sys.stdout.isatty() or notebook)
         self._bar = Progress(
             TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
             BarColumn(bar_width=40),
             TaskProgressColumn(),
             TimeRemainingColumn(compact=True),
-            console=Console(highlight=False),
+            console=screen,
             transient=True,
             disable=not self.live,
         )
@@ -41,6 +44,8 @@ class Screen:
 
     def epoch(self, row: dict[str, float]) -> None:
         """Print the line of a finished epoch."""
+        if not self._verbose:
+            return
         line = (
             f"epoch {int(row['epoch']):{len(str(self._epochs))}d}/{self._epochs}"
             f"  loss {row['loss']:.4f}  accuracy {row['accuracy']:.4f}"

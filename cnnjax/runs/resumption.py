@@ -1,20 +1,23 @@
 """Whether and how the run in a directory can be resumed."""
 
+import json
+import tomllib
 from collections.abc import Callable
-from dataclasses import asdict, fields
+from dataclasses import MISSING, Field, asdict, fields
 from pathlib import Path
 from typing import Any
 
 from cnnjax import files
-from cnnjax.config import LATER
 from cnnjax.data import Loaded, is_identity
 from cnnjax.dropout import MASK_SCHEME
-from cnnjax.errors import ArgumentError, UserError
+from cnnjax.errors import ArgumentError, UserError, one_line
+from cnnjax.files.records import LATER
 from cnnjax.models import MODELS
-from cnnjax.runs import checkpoints, run_directory
+from cnnjax.runs import checkpoints, recipe, run_directory
 from cnnjax.runs.checkpoints import Checkpoint
 from cnnjax.runs.config import TrainConfig
 from cnnjax.runs.manifest import Manifest
+from cnnjax.runs.recipe import Custom
 
 CONFIG = "config.json"
 
@@ -49,6 +52,27 @@ def recorded(run: Path, announce: Callable[[str], None]) -> tuple[TrainConfig, P
     return None
 
 
+def settings(path: Path) -> dict[str, Any]:
+    """Read settings from a TOML or JSON file with some or all entries of a config.json.
+
+    Raises:
+        ArgumentError: the file cannot be read, or has an entry that a configuration has not.
+    """
+    try:
+        content = path.read_text()
+        record = json.loads(content) if path.suffix == ".json" else tomllib.loads(content)
+        given = {name: value for name, value in record.items() if value is not None}
+    except (OSError, ValueError, AttributeError) as error:
+        raise ArgumentError(f"cannot read --config {path}: {one_line(error)}") from error
+    types = {field.name: _types(field) for field in fields(TrainConfig)} | {"data_dir": (str,)}
+    for name, value in given.items():
+        if name not in types:
+            raise ArgumentError(f"--config {path} has {name!r}; choose from {', '.join(sorted(types))}")
+        if type(value) not in types[name]:
+            raise ArgumentError(f"--config {path} has {name} = {value!r}, which is not of its type")
+    return given
+
+
 def refuse_another_config(config: TrainConfig, recorded: TrainConfig, run: Path) -> None:
     """Raise `ArgumentError`, naming the differences, unless the configurations agree in all but `epochs`.
 
@@ -56,7 +80,8 @@ def refuse_another_config(config: TrainConfig, recorded: TrainConfig, run: Path)
     """
     was, given = asdict(recorded), asdict(config)
     free = "epochs" if recorded.schedule == "constant" else None
-    differ = [name for name in was if name != free and was[name] != given[name]]
+    # Custom parts were compared when they were recognised.
+    differ = [name for name in was if name not in (free, "custom") and was[name] != given[name]]
     if differ:
         flags = ", ".join(_difference(name, was[name], given[name]) for name in differ)
         reason = f": the {recorded.schedule} schedule depends on it" if differ == ["epochs"] else ""
@@ -70,14 +95,15 @@ def _difference(name: str, was: object, given: object) -> str:
     return f"no {flag} (not {given})" if was is None else f"{flag} {was} (not {given})"
 
 
-def refuse_another_run(config: TrainConfig, start: Checkpoint) -> None:
-    """Check that a run of `config` can resume from the checkpoint `start`.
+def refuse_another_run(config: TrainConfig, custom: Custom, start: Checkpoint) -> None:
+    """Check that a run of `config` and `custom` can resume from the checkpoint `start`.
 
     Raises:
         ArgumentError: the configuration differs, or the checkpoint has more epochs than `config`.
-        UserError: the mask scheme has another version.
+        UserError: a custom part differs, or the mask scheme has another version.
     """
     recorded, _ = _parse(start.manifest.config, start.path)
+    recipe.recognised(recorded, custom, start.path)
     refuse_another_config(config, recorded, start.path)
     done = len(start.manifest.history)
     if done > config.epochs:
@@ -116,7 +142,7 @@ def changed_environment(start: Checkpoint, now: Manifest) -> list[str]:
 def _parse(record: dict[str, Any], path: Path) -> tuple[TrainConfig, Path | None]:
     record = dict(record)
     data_dir = record.pop("data_dir", None)
-    types = {field.name: _types(field.default) for field in fields(TrainConfig)}
+    types = {field.name: _types(field) for field in fields(TrainConfig)}
     try:
         # A run of an earlier version lacks some entries.
         record = dict(LATER) | record
@@ -125,8 +151,9 @@ def _parse(record: dict[str, Any], path: Path) -> tuple[TrainConfig, Path | None
         for name, expected in types.items():
             if type(record[name]) not in expected:
                 raise TypeError(f"{name} is {record[name]!r}")
-        for name, valid in (("model", MODELS.__contains__), ("dataset", is_identity)):
-            if not valid(record[name]):
+        known = record["model"] in MODELS or "model" in record["custom"]
+        for name, valid in (("model", known), ("dataset", is_identity(record["dataset"]))):
+            if not valid:
                 raise TypeError(f"{name} is {record[name]!r}")
         return TrainConfig(**record), None if data_dir is None else Path(data_dir)
     except (TypeError, ArgumentError) as error:
@@ -135,8 +162,10 @@ def _parse(record: dict[str, Any], path: Path) -> tuple[TrainConfig, Path | None
         ) from error
 
 
-def _types(default: object) -> tuple[type, ...]:
-    """Return the types in config.json of an entry with this default; None is that of a seed."""
-    if default is None:
+def _types(field: Field[Any]) -> tuple[type, ...]:
+    """Return the types that this entry can have in config.json."""
+    if field.default is MISSING:
+        return (dict,)
+    if field.default is None:
         return int, type(None)
-    return (int, float) if isinstance(default, float) else (type(default),)
+    return (int, float) if isinstance(field.default, float) else (type(field.default),)

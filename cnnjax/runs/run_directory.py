@@ -47,12 +47,12 @@ def clear_partial(run: Path) -> None:
 
 
 def finished(run: Path, epochs: int) -> dict[str, Any] | None:
-    """Return the record in result.json if the run has all its `epochs` and files, else None."""
+    """Return result.json if the run has its files and all its `epochs`, or stopped early; else None."""
     try:
         record = read_json(run / "result.json")
     except UserError:
         return None
-    if record is None or record.get("epochs") != epochs:
+    if record is None or not (record.get("epochs") == epochs or record.get("stopped_early")):
         return None
     return record if all((run / name).exists() for name in FILES) else None
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,29 +15,46 @@ from cnnjax.devices import processes
 from cnnjax.devices.layouts import Layout, one_device, refuse_undivided
 from cnnjax.errors import ArgumentError, UserError
 from cnnjax.models import parameter_count
-from cnnjax.runs import checkpoints, event_files, programs, resumption, run_directory
+from cnnjax.runs import (
+    checkpoints,
+    early_stopping,
+    event_files,
+    programs,
+    recipe,
+    resumption,
+    run_directory,
+)
 from cnnjax.runs.checkpoints import Checkpoint
 from cnnjax.runs.config import TrainConfig
 from cnnjax.runs.following import Job, broadcast_state
 from cnnjax.runs.manifest import Manifest
 from cnnjax.runs.programs import Evaluation, Program
 from cnnjax.runs.progress import Screen
+from cnnjax.runs.recipe import NAMED, Custom
 from cnnjax.runs.run_directory import Row
 from cnnjax.runs.saver import Saver
-from cnnjax.state import TrainState
+from cnnjax.state import TrainState, evaluation_state
+from cnnjax.task import require_fit
+
+OnEpoch = Callable[[dict[str, float], TrainState], None]
+"""Called after every epoch with its row of history.csv and the state, which the next epoch overwrites."""
 
 
 def train(
     config: TrainConfig,
     run: Path,
     *,
+    custom: Custom = NAMED,
+    data: Loaded | None = None,
     data_dir: Path | None = None,
     overwrite: bool = False,
     resume: bool = False,
     checkpoint_every: int = 1,
     layout: Layout | None = None,
     tensorboard: bool = False,
+    on_epoch: OnEpoch | None = None,
     announce: Callable[[str], None] = print,
+    verbose: bool = True,
 ) -> dict[str, Any]:
     """Train a network and write the run directory.
 
@@ -48,20 +66,25 @@ def train(
     Args:
         config: the configuration. To resume a run, it must be the original one except for `epochs`.
         run: the run directory.
+        custom: parts of the task that the configuration does not name.
+        data: the data set, if it is in memory already.
         data_dir: the directory of the four IDX files to train on instead of a download.
         overwrite: replace the run in `run`.
         resume: continue the run in `run`.
         checkpoint_every: number of epochs between checkpoints; the last epoch always has one.
         layout: the devices to train on, by default one. Resuming on another number changes only last digits.
         tensorboard: also write event files (cnnjax.runs.event_files).
+        on_epoch: called after every epoch that is trained here.
         announce: called with every line except those of epochs.
+        verbose: show the epochs.
 
     Returns:
         The record in result.json.
 
     Raises:
         ArgumentError: `run` already holds a run, or one with another configuration, or one with more epochs;
-            or the batch is larger than the training split or does not divide evenly over the devices.
+            or the batch is larger than the training split or does not divide evenly over the devices; or the
+            model does not fit the data.
         UserError: the data cannot be loaded, or differ from those that the run started with; the directory
             cannot be written, or another process uses it; all checkpoints are broken; the loss is not finite;
             TensorBoard is not installed.
@@ -71,7 +94,11 @@ def train(
     layout = layout or one_device()
     if checkpoint_every < 1:
         raise ArgumentError(f"--checkpoint-every {checkpoint_every} must be at least 1")
+    if config.stop_early and checkpoint_every > 1:
+        raise ArgumentError("--stop-early needs the checkpoint of every epoch; omit --checkpoint-every")
     refuse_undivided(config.batch_size, layout)
+    custom = recipe.recognised(config, custom, run) if config.custom else recipe.imported(config, custom)
+    config = replace(config, custom=custom.texts)
     if resume and overwrite:
         raise ArgumentError("--resume continues a run and --overwrite replaces it; use one of them")
     if tensorboard:
@@ -89,8 +116,11 @@ def train(
             )
         start = checkpoints.newest(run / run_directory.CHECKPOINTS, announce) if resume else None
         if start is not None:
-            resumption.refuse_another_run(config, start)
-        loaded, train_set, val_set = _load(config, data_dir, announce)
+            resumption.refuse_another_run(config, custom, start)
+        loaded = data or load(config.dataset, data_dir, announce=announce)
+        train_set, val_set = _split(config, loaded)
+        task = recipe.task(config, loaded.classes, custom=custom)
+        require_fit(task, loaded.image_shape, loaded.classes, recipe.hparams(config, custom), config.model)
         manifest = _manifest(config, data_dir, loaded, layout)
         if start is None:
             run_directory.clear(run)
@@ -98,21 +128,26 @@ def train(
             manifest = _resumed(manifest, start, run, loaded, announce)
         files.write_json(run / resumption.CONFIG, manifest.config)
         append_event = event_files.begin(run, manifest.history) if tensorboard else None
-        processes.from_leader(Job(config, data_dir, loaded.sha256, len(manifest.history)))
+        processes.from_leader(Job(config, data_dir, loaded.sha256, manifest.history))
         saver = Saver(run / run_directory.CHECKPOINTS, checkpoint_every, manifest, began, announce)
         try:
             with saver:
-                program = _compile(config, train_set, val_set, layout, announce)
+                program = _compile(config, train_set, val_set, layout, custom, announce)
                 state = program.start
                 if start is not None:
                     state = checkpoints.restore(start.path, program.start)
                     announce(f"resumed after epoch {saver.saved} of {config.epochs}")
                 state = broadcast_state(state, layout)
                 rows = list(manifest.history)
-                state = _epochs(program, state, config.epochs, run, rows, saver, append_event)
-            test = programs.evaluate_on(config, jax.device_get(state.params), loaded.test)
+                state = _epochs(program, state, config, run, rows, saver, append_event, on_epoch, verbose)
+            result = early_stopping.result_epoch(rows, config.stop_early)
+            if result < len(rows):
+                best = checkpoints.of_epoch(run / run_directory.CHECKPOINTS, result)
+                state = checkpoints.restore(best.path, program.start)
+            final = evaluation_state(*jax.device_get((state.params, state.collections)))
+            test = programs.evaluate_on(task, final, recipe.hparams(config, custom), loaded.test)
             _draw(config, run, rows, loaded, programs.confusion(loaded.test.labels, test.logits))
-            record = _record(loaded, program, state, rows, test, saver.seconds())
+            record = _record(config, loaded, program, state, rows, result, test, saver.seconds())
             files.write_json(run / "result.json", record)
         except KeyboardInterrupt as stop:
             stop.args = (
@@ -120,7 +155,8 @@ def train(
                 f"cnnjax train --resume --out {run}",
             )
             raise
-        announce(f"test accuracy {test.accuracy:.4f}, test loss {test.loss:.4f}; files in {run}")
+        of = f" of epoch {result}, the best," if config.stop_early else ""
+        announce(f"test accuracy{of} {test.accuracy:.4f}, test loss {test.loss:.4f}; files in {run}")
         return record
 
 
@@ -133,22 +169,20 @@ def _finished(config: TrainConfig, run: Path, announce: Callable[[str], None]) -
     resumption.refuse_another_config(config, recorded[0], run)
     record = run_directory.finished(run, config.epochs)
     if record is not None:
-        announce(f"{run} has finished all {config.epochs} epochs: nothing to do; --epochs N continues to N")
+        more = "--epochs N continues to N" if record["epochs"] == config.epochs else "it stopped early"
+        announce(f"{run} has finished after {record['epochs']} epochs: nothing to do; {more}")
     return record
 
 
-def _load(
-    config: TrainConfig, data_dir: Path | None, announce: Callable[[str], None]
-) -> tuple[Loaded, Dataset, Dataset]:
-    """Load the data; return them, the training split and the validation split."""
-    loaded = load(config.dataset, data_dir, announce=announce)
+def _split(config: TrainConfig, loaded: Loaded) -> tuple[Dataset, Dataset]:
+    """Return the training split and the validation split."""
     train_set, val_set = training_split(loaded, config.train_split)
     examples = len(train_set.labels)
     if config.batch_size > examples:
         raise ArgumentError(
             f"--batch-size {config.batch_size} is larger than the training split ({examples} images)"
         )
-    return loaded, train_set, val_set
+    return train_set, val_set
 
 
 def _manifest(config: TrainConfig, data_dir: Path | None, loaded: Loaded, layout: Layout) -> Manifest:
@@ -185,15 +219,20 @@ def _resumed(
 
 
 def _compile(
-    config: TrainConfig, train_set: Dataset, val_set: Dataset, layout: Layout, announce: Callable[[str], None]
+    config: TrainConfig,
+    train_set: Dataset,
+    val_set: Dataset,
+    layout: Layout,
+    custom: Custom,
+    announce: Callable[[str], None],
 ) -> Program:
     kind = " test images" if config.train_split == "all" else ""
     devices = f"{layout.size} x " * (layout.size > 1) + jax.devices()[0].device_kind
     announce(
-        f"{config.model}, dropout rate {config.dropout_rate:g}, {len(train_set.labels):,} images to train "
+        f"{config.network}, {len(train_set.labels):,} images to train "
         f"and {len(val_set.labels):,}{kind} to validate on {devices}; compiling"
     )
-    program = programs.build(config, train_set, val_set, layout)
+    program = programs.build(config, train_set, val_set, layout, custom)
     parameters = parameter_count(program.start.params)
     announce(f"{parameters:,} parameters; compiled in {program.compile_seconds:.1f} s")
     return program
@@ -202,15 +241,18 @@ def _compile(
 def _epochs(
     program: Program,
     state: TrainState,
-    count: int,
+    config: TrainConfig,
     run: Path,
     rows: list[dict[str, float]],
     saver: Saver,
     append_event: Callable[[Row], None] | None,
+    on_epoch: OnEpoch | None,
+    verbose: bool,
 ) -> TrainState:
-    """Train until `rows` has `count` epochs; after each, write the history, a checkpoint and a line."""
-    with Screen(count, first=len(rows) + 1) as screen:
-        numbers = range(len(rows), count)
+    """Train the epochs that `rows` lacks; after each, write the history, a checkpoint and a line."""
+    with Screen(config.epochs, first=len(rows) + 1, verbose=verbose) as screen:
+        ended = early_stopping.ends(rows, config.stop_early)
+        numbers = range(len(rows), len(rows) if ended else config.epochs)
         for end in programs.epochs(program, state, numbers, screen.progress if screen.live else None):
             state = end.state
             rows.append(end.row)
@@ -228,23 +270,31 @@ def _epochs(
                     f"{end.row['val_loss']}): training diverged, {good} is kept; try a lower --learning-rate"
                 )
             saver.start()
+            if on_epoch is not None:
+                on_epoch(end.row, state)
+            if early_stopping.ends(rows, config.stop_early):
+                break
     return state
 
 
 def _record(
+    config: TrainConfig,
     loaded: Loaded,
     program: Program,
     state: TrainState,
     rows: list[dict[str, float]],
+    result: int,
     test: Evaluation,
     seconds: float,
 ) -> dict[str, Any]:
     """Return the content of result.json."""
     return {
-        "validation": {"loss": rows[-1]["val_loss"], "accuracy": rows[-1]["val_accuracy"]},
+        "validation": {metric: rows[result - 1][f"val_{metric}"] for metric in ("loss", "accuracy")},
         "test": {"loss": test.loss, "accuracy": test.accuracy},
         "parameters": parameter_count(state.params),
         "epochs": len(rows),
+        "epoch": result,  # whose network this is
+        "stopped_early": early_stopping.ends(rows, config.stop_early),
         "seconds": {
             "compile": round(program.compile_seconds, 3),
             "train": round(sum(row["seconds"] for row in rows), 3),
@@ -258,7 +308,7 @@ def _record(
 def _draw(
     config: TrainConfig, run: Path, rows: list[dict[str, float]], loaded: Loaded, confusion: Any
 ) -> None:
-    title = f"{config.model} on {loaded.name}, dropout rate {config.dropout_rate:g}, seed {config.seed}"
+    title = f"{config.model} on {loaded.name}{config.network.removeprefix(config.model)}, seed {config.seed}"
     caption = f"batch {config.batch_size}, {config.optimization}, one run"
     published = None
     if config == TrainConfig(dropout_rate=config.dropout_rate, epochs=config.epochs, seed=config.seed):

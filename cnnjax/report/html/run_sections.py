@@ -9,9 +9,9 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from cnnjax import plots
-from cnnjax.config import without_defaults
 from cnnjax.data.published import published_history
 from cnnjax.experiment.results import Predictions
+from cnnjax.files.records import without_defaults
 from cnnjax.models import parameter_count
 from cnnjax.plots.style import epoch_axis, line_style
 from cnnjax.report.html.charts import Chart, chart

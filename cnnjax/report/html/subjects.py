@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 
 from cnnjax import files
 from cnnjax.data import DIGITS, Dataset, load, training_split
-from cnnjax.deploy.predict import trained
+from cnnjax.deploy.predict import evaluated, trained
 from cnnjax.errors import ArgumentError, UserError
 from cnnjax.experiment.results import Cell, Predictions, Row, read_predictions, read_rows
 from cnnjax.models import ConvNet
-from cnnjax.runs import programs, run_directory
+from cnnjax.runs import run_directory
 from cnnjax.runs.config import TrainConfig
 from cnnjax.runs.programs import Evaluation
 
@@ -91,12 +91,12 @@ def _run(path: Path, data_dir: Path | None, announce: Announce) -> Run:
         config=config,
         history=_history(path)[: network.epochs],
         result=result,
-        model=programs.network(config),
+        model=network.convnet,
         params=network.params,
         train_images=len(train.labels),
         val_images=len(val.labels),
         test=loaded.test,
-        tested=programs.evaluate_on(config, network.params, loaded.test),
+        tested=evaluated(network, loaded.test),
     )
 
 

@@ -1,0 +1,24 @@
+"""What config.json and protocol.json of earlier versions lack, and what it means there."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+LATER: Mapping[str, Any] = MappingProxyType(
+    {
+        "schedule": "constant",
+        "weight_decay": 0.0,
+        "momentum": 0.0,
+        "init_seed": None,
+        "order_seed": None,
+        "mask_seed": None,
+        "stop_early": 0,
+        "custom": {},
+    }
+)
+"""Entries that the config.json or protocol.json of an earlier version lacks, and the values it means."""
+
+
+def without_defaults(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the entries of a record without those of `LATER` that have their default."""
+    return {name: value for name, value in record.items() if name not in LATER or value != LATER[name]}

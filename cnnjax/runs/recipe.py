@@ -1,0 +1,116 @@
+"""What a run trains: the task that its configuration names, with objects of the user's own in their place."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+
+from cnnjax.errors import ArgumentError, UserError
+from cnnjax.files.identity import describe
+from cnnjax.models import ConvNet, for_classes, model_named
+from cnnjax.optimizers import make_optimizer
+from cnnjax.runs.config import CUSTOM, TrainConfig
+from cnnjax.task import Augment, Loss, MakeOptimizer, Preprocess, Task, asks_for
+
+
+class Custom(NamedTuple):
+    """Parts of a task that have no name on the command line; None for those that have."""
+
+    model: nn.Module | None = None
+    optimizer: MakeOptimizer | None = None
+    loss: Loss | None = None
+    preprocess: Preprocess | None = None
+    augment: Augment | None = None
+    hparams: Any = None  # a NamedTuple of scalars
+
+    @property
+    def texts(self) -> dict[str, str]:
+        """Describe the parts that are given, for config.json."""
+        return {name: describe(value) for name, value in self._asdict().items() if value is not None}
+
+
+NAMED = Custom()
+EVALUATED = ("model", "loss", "preprocess", "hparams")
+"""The parts that evaluation needs."""
+
+
+def imported(config: TrainConfig, custom: Custom = NAMED) -> Custom:
+    """Add the model if its name says where to import it from: "package.module:NAME"."""
+    return custom._replace(model=model_named(config.model)) if ":" in config.model else custom
+
+
+def recognised(
+    config: TrainConfig, custom: Custom, where: object, parts: Sequence[str] = Custom._fields
+) -> Custom:
+    """Return the custom parts of a run that exists: `custom`, with the model imported.
+
+    Raises:
+        UserError: one of `parts` is not what the run recorded.
+    """
+    custom = imported(config, custom)
+    was, now = dict(config.custom), custom.texts
+    if missing := [name for name in parts if name in was and name not in now]:
+        raise UserError(
+            f"{where} was trained from Python with objects of its own; load it there: cnnjax.load(directory, "
+            f"{', '.join(f'{name}=...' for name in missing)})"
+        )
+    for name in parts:
+        if was.get(name) != now.get(name):
+            raise UserError(
+                f"the {name} has changed since {where} was trained: it was {was.get(name)}, and is "
+                f"{now.get(name)}; restore it, or train anew"
+            )
+    return custom
+
+
+def completed(given: Mapping[str, Any], model: nn.Module | None = None) -> dict[str, Any]:
+    """Complete the settings of a run, by the names of `TrainConfig`, where the model reads no dropout rate.
+
+    Args:
+        given: what the user chose.
+        model: the model, if it is the user's own; one with an import path is imported.
+
+    Raises:
+        ArgumentError: a dropout rate is given, and the model does not read it.
+    """
+    name = given.get("model", TrainConfig.model)
+    model = model or model_named(name)
+    if isinstance(model, ConvNet) or asks_for(model, "dropout_rate") or asks_for(model, "hparams"):
+        return dict(given)
+    if given.get("dropout_rate"):
+        raise ArgumentError(
+            f"--dropout-rate {given['dropout_rate']} does nothing with {name}: its __call__ has no argument "
+            "dropout_rate or hparams; omit the rate"
+        )
+    return {**given, "dropout_rate": 0.0}
+
+
+def network(config: TrainConfig, classes: int = 10, custom: Custom = NAMED) -> nn.Module:
+    """The model of a configuration, with a logit for each class of its data.
+
+    Raises:
+        ArgumentError: there is no such model, or it cannot do what the configuration asks for.
+    """
+    model = for_classes(model_named(config.model) if custom.model is None else custom.model, classes)
+    scale, dtype = config.pixel_scale, config.compute_dtype
+    if isinstance(model, ConvNet):
+        model = model if scale == 1.0 else model.clone(pixel_scale=scale)
+        return model if dtype == "float32" else model.clone(dtype=dtype)
+    if scale != 1.0 or dtype != "float32":
+        raise ArgumentError(f"--pixel-scale and --compute-dtype do nothing with {config.model}; omit them")
+    return model
+
+
+def task(config: TrainConfig, classes: int = 10, total_steps: int = 1, custom: Custom = NAMED) -> Task:
+    """What a configuration trains, in this number of steps; evaluation does not depend on it."""
+    # A network that is only evaluated may come without its own optimizer.
+    optimizer = custom.optimizer or (TrainConfig if config.optimizer == CUSTOM else config).optimizer
+    given = {name: getattr(custom, name) for name in ("loss", "preprocess", "augment")}
+    parts = {name: part for name, part in given.items() if part is not None}
+    make = make_optimizer(optimizer, config.schedule, total_steps)
+    return Task(network(config, classes, custom), make, **parts)
+
+
+def hparams(config: TrainConfig, custom: Custom = NAMED) -> Any:
+    """The traced numbers of a configuration."""
+    return config.hparams if custom.hparams is None else custom.hparams

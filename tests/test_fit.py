@@ -1,0 +1,335 @@
+"""One call trains a network: models, losses and optimizers of the user's own, in Python and by name."""
+
+import io
+import json
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import chex
+import flax.linen as nn
+import jax
+import numpy as np
+import optax
+import pytest
+from runs import assert_same_run, contents, fails, history, result, succeeds
+
+import cnnjax
+from cnnjax.data import Loaded, from_arrays
+from cnnjax.errors import UserError
+from cnnjax.files.identity import describe
+from cnnjax.models import ConvNet
+from cnnjax.runs import early_stopping
+from cnnjax.task import to_unit_interval
+
+pytestmark = pytest.mark.usefixtures("shared_programs")
+SHAPE, CLASSES = (6, 5, 2), 3
+
+
+def made(n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Images as bright as their class."""
+    labels = np.arange(n) % CLASSES
+    noise = np.random.default_rng(n).integers(0, 90, (n, *SHAPE))
+    return (60 * labels.reshape(-1, 1, 1, 1) + noise).astype(np.uint8), labels
+
+
+DATA = from_arrays(*made(60), *made(15))
+SMALL: dict[str, Any] = {"epochs": 3, "batch_size": 8, "verbose": False}
+
+
+class Normalised(nn.Module):
+    """BatchNorm, and Flax's dropout."""
+
+    classes: int = 10
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        x = nn.relu(nn.BatchNorm(use_running_average=not train, momentum=0.8)(nn.Conv(4, (3, 3))(x)))
+        x = nn.Dropout(0.2, deterministic=not train)(x.reshape(x.shape[0], -1))
+        return nn.Dense(self.classes)(x)
+
+
+def smoothed(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    return optax.softmax_cross_entropy(
+        logits, optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[1]), 0.1)
+    )
+
+
+def standardised(images: jax.Array) -> jax.Array:
+    return (to_unit_interval(images) - 0.3) / 0.2
+
+
+def brighter(key: jax.Array, image: jax.Array) -> jax.Array:
+    return image + jax.random.randint(key, (), 0, 20).astype(image.dtype)
+
+
+OWN: dict[str, Any] = {
+    "optimizer": lambda hparams: optax.lion(hparams.learning_rate),
+    "loss": smoothed,
+    "preprocess": standardised,
+    "augment": brighter,
+}
+EVALUATED = {name: OWN[name] for name in ("loss", "preprocess")}
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("fit") / "run"
+
+
+@pytest.fixture(scope="module")
+def run(out: Path) -> cnnjax.Run:
+    return cnnjax.fit(Normalised(), DATA, **OWN, **SMALL, out=out)
+
+
+def test_it_leaves_what_the_command_leaves(run: cnnjax.Run, out: Path) -> None:
+    for name, values in run.history.items():
+        assert len(values) == 3 and (name == "seconds" or np.isfinite(values).all())
+    assert [row[1:] for row in history(out)[1:]] == [
+        tuple(str(run.history[name][epoch]) for name in ("loss", "accuracy", "val_loss", "val_accuracy"))
+        for epoch in range(3)
+    ]
+    assert run.evaluate() == result(out)["test"]
+    assert run.evaluate("validation") == result(out)["validation"]
+    probabilities = run.predict(DATA.test.images)
+    assert np.mean(probabilities.argmax(axis=1) == DATA.test.labels) == pytest.approx(
+        run.evaluate()["accuracy"]
+    )
+    assert len(run.plot().axes) == 2
+    config = json.loads((out / "config.json").read_text())
+    assert (config["model"], config["optimizer"], config["dropout_rate"]) == ("Normalised", "custom", 0.0)
+    assert config["custom"].keys() == {"model", *OWN}
+
+
+def test_every_part_of_the_task_is_used(run: cnnjax.Run) -> None:
+    """Leaving any of them out trains another network."""
+    for name in OWN:
+        others = {other: part for other, part in OWN.items() if other != name}
+        assert cnnjax.fit(Normalised(), DATA, **others, **SMALL).history["loss"] != run.history["loss"], name
+
+
+def test_a_run_is_loaded_with_the_objects_that_it_was_given(run: cnnjax.Run, out: Path) -> None:
+    again = cnnjax.load(out, DATA, model=Normalised(), **EVALUATED, verbose=False)
+    chex.assert_trees_all_equal(again.network.state.collections, run.network.state.collections)
+    assert (again.evaluate(), again.history) == (run.evaluate(), run.history)
+    with pytest.raises(UserError, match=r"cnnjax.load\(directory, loss=\.\.\., preprocess=\.\.\.\)"):
+        cnnjax.load(out, DATA, model=Normalised(), verbose=False)
+    with pytest.raises(UserError, match="the model has changed"):
+        cnnjax.load(out, DATA, model=Normalised(classes=3), **EVALUATED, verbose=False)
+    assert "load it there" in fails(1, "evaluate", str(out))
+
+
+def test_a_resumed_run_equals_one_without_interruption(run: cnnjax.Run, out: Path, tmp_path: Path) -> None:
+    class Stop(Exception):
+        pass
+
+    def stop(row: dict[str, float], state: object) -> None:
+        raise Stop
+
+    begin: Callable[..., cnnjax.Run] = lambda **more: cnnjax.fit(  # noqa: E731
+        Normalised(), DATA, **OWN, **SMALL, out=tmp_path / "run", **more
+    )
+    with pytest.raises(Stop):
+        begin(on_epoch=stop)
+    epochs = []
+    again = begin(resume=True, on_epoch=lambda row, state: epochs.append((row["epoch"], int(state.step))))
+    assert epochs == [(2, 12), (3, 18)]
+    assert_same_run(tmp_path / "run", out)
+    chex.assert_trees_all_equal(again.network.state.collections, run.network.state.collections)
+    with pytest.raises(UserError, match="the loss has changed"):
+        cnnjax.fit(
+            Normalised(), DATA, **{**OWN, "loss": optax.softmax_cross_entropy_with_integer_labels}, **SMALL,
+            out=tmp_path / "run", resume=True,
+        )  # fmt: skip
+
+
+def test_without_out_nothing_is_written_or_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    with redirect_stdout(io.StringIO()) as printed:
+        run = cnnjax.fit(ConvNet(features=(2,), hidden=(4,)), DATA, dropout_rate=0.25, **SMALL)
+        run.evaluate()
+    assert not contents(tmp_path) and not printed.getvalue()
+    assert (
+        run.network.convnet.classes == CLASSES and run.network.config.network == "ConvNet, dropout rate 0.25"
+    )
+
+
+@pytest.mark.parametrize(
+    ("model", "more", "message"),
+    [
+        ("keras-dnn", {}, "unknown model 'keras-dnn'"),
+        (Normalised(), {"dropout_rate": 0.5}, "no argument dropout_rate"),
+        (Normalised(), {"pixel_scale": 2.0}, "--pixel-scale and --compute-dtype do nothing with Normalised"),
+        (nn.Dense(3), {}, r"Dense gives float32\[2, 6, 5, 3\] for 2 images of 6 x 5 x 2; the data have 3"),
+        (nn.Conv(3, (1, 1), strides=(1, 1, 1)), {}, "Conv fails on images of 6 x 5 x 2"),
+        ("lenet-swish", {}, "too small"),
+        ("keras-cnn", {"optimizer": "adamm"}, "--optimizer adamm is none of"),
+        ("keras-cnn", {"stop_early": -1}, "--stop-early -1"),
+        ("keras-cnn", {"batch_size": 49}, "larger than the training split"),
+    ],
+)
+def test_a_mistake_is_one_line_and_leaves_nothing(
+    model: Any, more: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        cnnjax.fit(model, DATA, **{**SMALL, **more}, out=tmp_path / "run")
+    assert "\n" not in str(caught.value) and not list(tmp_path.iterdir())
+
+
+def test_the_images_of_predict_are_checked(run: cnnjax.Run) -> None:
+    with pytest.raises(UserError, match="uint8"):
+        run.predict(np.zeros((1, *SHAPE)))
+    with pytest.raises(UserError, match="6 x 5 x 2"):
+        run.predict(np.zeros((1, 6, 6, 2), np.uint8))
+
+
+# Early stopping
+
+
+def noise() -> Loaded:
+    """Labels that images say nothing about: the validation loss soon rises."""
+    rng = np.random.default_rng(1)
+    images, labels = rng.integers(0, 256, (75, *SHAPE), dtype=np.uint8), rng.integers(0, CLASSES, 75)
+    return from_arrays(images[:60], labels[:60], images[60:], labels[60:])
+
+
+def test_early_stopping_is_a_prefix_whose_result_is_the_best_epoch(tmp_path: Path) -> None:
+    settings = {**SMALL, "epochs": 12, "learning_rate": 0.02, "dropout_rate": 0.0}
+    network = ConvNet(features=(2,), hidden=(8,))
+    whole = cnnjax.fit(network, noise(), **settings).history["val_loss"]
+    short = cnnjax.fit(network, noise(), **settings, stop_early=2, out=tmp_path / "run")
+    losses = short.history["val_loss"]
+    best = int(np.argmin(losses))
+    assert losses == whole[: len(losses)] and len(losses) == best + 3 < 12
+    assert short.evaluate("validation")["loss"] == pytest.approx(losses[best], rel=1e-6)
+    assert (short.network.epochs, result(tmp_path / "run")["epoch"]) == (best + 1, best + 1)
+    assert short.evaluate() == result(tmp_path / "run")["test"]
+
+    def stop(row: dict[str, float], state: object) -> None:
+        if row["epoch"] == best + 2:
+            raise KeyboardInterrupt
+
+    again: dict[str, Any] = {**settings, "stop_early": 2, "out": tmp_path / "again"}
+    with pytest.raises(KeyboardInterrupt):
+        cnnjax.fit(network, noise(), **again, on_epoch=stop)
+    for _ in range(2):  # the second time there is nothing left to do
+        cnnjax.fit(network, noise(), **again, resume=True)
+        assert_same_run(tmp_path / "again", tmp_path / "run")
+
+
+def test_patience_counts_the_epochs_since_the_first_best() -> None:
+    rows = [{"val_loss": loss} for loss in (3.0, 1.0, 2.0, 1.0)]
+    assert [early_stopping.ends(rows[:n], 2) for n in range(5)] == [False] * 4 + [True]
+    assert not early_stopping.ends(rows, 0) and not early_stopping.ends(rows, 3)
+    assert (early_stopping.result_epoch(rows, 2), early_stopping.result_epoch(rows, 0)) == (2, 4)
+
+
+# By name, on the command line
+
+
+@pytest.fixture
+def named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with data and a module of networks."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    np.savez(
+        "own.npz",
+        **dict(zip(("x_train", "y_train", "x_test", "y_test"), (*made(60), *made(15)), strict=True)),
+    )
+    Path(f"nets_{tmp_path.name}.py").write_text(
+        "import flax.linen as nn\n"
+        "class Net(nn.Module):\n"
+        "    classes: int = 10\n"
+        "    @nn.compact\n"
+        "    def __call__(self, x, train):\n"
+        "        x = nn.BatchNorm(use_running_average=not train)(nn.Conv(2, (3, 3))(x))\n"
+        "        x = nn.Dropout(0.1, deterministic=not train)(x.reshape(x.shape[0], -1))\n"
+        "        return nn.Dense(self.classes)(x)\n"
+        "class Normalised(nn.Module):\n"
+        "    @nn.compact\n"
+        "    def __call__(self, x, train):\n"
+        "        x = nn.BatchNorm(use_running_average=not train)(x.reshape(x.shape[0], -1))\n"
+        "        return nn.Dense(3)(x)\n"
+        "normalised, number = Normalised(), 3\n"
+    )
+    return Path(f"nets_{tmp_path.name}")
+
+
+def test_a_module_by_its_import_path_goes_through_every_command(named: Path) -> None:
+    model = ["train", "--model", f"{named}:Net", "--dataset", "own.npz", "--batch-size", "8"]
+    succeeds(*model, "--epochs", "2", "--out", "whole")
+    succeeds(*model, "--epochs", "1", "--out", "run")
+    succeeds("train", "--resume", "--epochs", "2", "--out", "run")
+    assert_same_run(Path("run"), Path("whole"))
+    assert f"{named}:Net after 2 epochs" in succeeds("evaluate", "run")
+    assert "of 5 right" in succeeds("predict", "run", "--split", "test")
+    assert "its logits equal" in (exported := succeeds("export", "run")) or "at most" in exported
+    assert "needs a ConvNet" in fails(2, "export", "run", "--format", "onnx")
+    succeeds("train", "--config", "run/config.json", "--out", "third", "--epochs", "2")
+    assert_same_run(Path("third"), Path("whole"))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nowhere:Net", "No module named 'nowhere'"),
+        (":Nothing", "no attribute 'Nothing'"),
+        (":number", "int"),
+    ],
+)
+def test_a_wrong_import_path_is_one_line(name: str, message: str, named: Path) -> None:
+    path = name if name.startswith("nowhere") else f"{named}{name}"
+    assert message in fails(2, "train", "--model", path, "--dataset", "own.npz")
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize("by", ["jit", "pmap"])
+def test_two_devices_train_batch_norm_as_one_does(named: Path, by: str) -> None:
+    """Statistics of half a batch would change the loss by more than a hundredth."""
+    common = ["train", "--model", f"{named}:normalised", "--dataset", "own.npz", "--batch-size", "8"]
+    succeeds(*common, "--epochs", "1", "--out", "one", "--devices", "1")
+    succeeds(*common, "--epochs", "1", "--out", "two", "--devices", "2", "--parallel", by)
+    one, two = (np.array(history(Path(run))[1], float) for run in ("one", "two"))
+    np.testing.assert_allclose(one, two, rtol=1e-4)
+
+
+def test_a_file_of_settings_is_what_the_flags_are(named: Path) -> None:
+    Path("run.toml").write_text('model = "keras-cnn"\nepochs = 1\nbatch_size = 16\ndataset = "own.npz"\n')
+    succeeds("train", "--config", "run.toml", "--batch-size", "8", "--out", "file")
+    succeeds("train", "--epochs", "1", "--batch-size", "8", "--dataset", "own.npz", "--out", "flags")
+    assert_same_run(Path("file"), Path("flags"))
+    for text, message in (
+        ("epoch = 1", "'epoch'"),
+        ('epochs = "1"', "epochs = '1'"),
+        ("epochs", "cannot read"),
+    ):
+        Path("run.toml").write_text(text)
+        assert message in fails(2, "train", "--config", "run.toml")
+    assert "cannot read" in fails(2, "train", "--config", "missing.toml")
+
+
+def test_the_version_is_printed() -> None:
+    assert succeeds("--version").startswith(f"cnnjax {cnnjax.__version__} (jax {jax.__version__}, flax ")
+
+
+# Identity
+
+
+def shifted(by: int) -> Callable[[int], int]:
+    def shift(x: int) -> int:
+        return x + by
+
+    return shift
+
+
+def test_functions_are_described_by_source_and_enclosed_values() -> None:
+    assert describe(shifted(1)) == describe(shifted(1)) != describe(shifted(2))
+    one, same, other = [lambda x: x + 1, lambda x: x + 1, lambda x: x + 2]  # fmt: skip
+    assert describe(one) == describe(same) != describe(other)
+
+
+def test_an_attribute_that_does_not_exist_is_an_error() -> None:
+    with pytest.raises(AttributeError, match="has no attribute 'fitt'"):
+        cnnjax.fitt  # noqa: B018  # pyright: ignore[reportAttributeAccessIssue]
