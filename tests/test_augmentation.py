@@ -1,6 +1,5 @@
 """Augmentations: laws of each, and a training that does not depend on the number of devices."""
 
-from functools import partial
 from typing import Any
 
 import chex
@@ -15,6 +14,7 @@ from cnnjax.config import HParams
 from cnnjax.data.augmentation import Augment, chain, crop, cutout, flip, rotate, rotation, shift
 from cnnjax.devices import layouts
 from cnnjax.errors import ArgumentError
+from cnnjax.files.identity import describe
 from cnnjax.keys import streams
 from cnnjax.models import ConvNet
 from cnnjax.optimizers import keras_adam
@@ -130,7 +130,13 @@ def test_a_chain_splits_its_key() -> None:
     chex.assert_trees_all_equal(chain(shift(2), cutout(3))(key, image), expected)
 
 
-@pytest.mark.parametrize("make", [shift, crop, rotation, partial(cutout)])
+def test_an_identity_tells_sizes_apart() -> None:
+    made = (shift(2), shift(3), rotation(10.0), rotation(20.0), chain(shift(2), cutout(4)), chain(shift(2)))
+    texts = [describe(augment) for augment in made]
+    assert len(set(texts)) == len(texts) and not any(" at 0x" in text for text in texts)
+
+
+@pytest.mark.parametrize("make", [shift, crop, rotation, cutout])
 @pytest.mark.parametrize("value", [-1, float("nan")])
 def test_a_value_out_of_range_is_refused(make: Any, value: float) -> None:
     with pytest.raises(ArgumentError, match="must be at least"):

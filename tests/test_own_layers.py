@@ -227,6 +227,7 @@ def test_an_identity_is_the_source_of_functions() -> None:
         OWN.clone(pooling=lambda x, window=2: x[:, ::2]),
         OWN.clone(pooling=partial(rooms, window=3)),
         OWN.clone(dropout="inverted"),
+        OWN.clone(dropout=as_dropout(inverted_noise)),
         OWN.clone(activation=lambda x: x),
         OWN.clone(activation=lambda x: 2 * x),
         OWN.clone(activation=partial(nn.leaky_relu, negative_slope=0.2)),
