@@ -5,18 +5,21 @@ import math
 from collections.abc import Mapping
 from dataclasses import fields
 from types import MappingProxyType
-from typing import Literal
+from typing import Literal, get_args
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from cnnjax.dropout import DROPOUT, DropoutFunction
 from cnnjax.errors import ArgumentError, one_line
 from cnnjax.kernels.convolution import Activation, Padding
 from cnnjax.kernels.layers import Conv, Dense, Dropout
 from cnnjax.keys import Masks
-from cnnjax.pooling import PoolingName
+from cnnjax.pooling import POOLING, Pooling, PoolingName
 from cnnjax.shapes import Array, Float32, Scalar
+
+DropoutSites = Literal["flatten", "blocks"]
 
 
 class ConvNet(nn.Module):
@@ -30,29 +33,43 @@ class ConvNet(nn.Module):
         kernel_size: height and width of every kernel.
         padding: "SAME" or "VALID", as Keras's same and valid.
         activation: after every convolution and every hidden dense layer.
-        pooling: a name in `POOLING`; "strided" is a convolution with strides in place of pooling.
+        pooling: a name in `POOLING`, where "strided" is a convolution with strides in place of pooling; or a
+            function of your own, see `cnnjax.pooling.Pooling`.
         hidden: widths of the dense layers before the logits.
         classes: number of logits.
-        dropout: a name in `DROPOUT`, or "none", which draws no masks at all.
+        dropout: a name in `DROPOUT`, or "none", which draws no masks at all; or a function of your own, see
+            `cnnjax.dropout.as_dropout`.
         dropout_sites: "flatten" drops once, before the dense layers; "blocks" after every block.
         pixel_scale: factor on the images, applied first; 255 undoes the division by 255, for a network that
             takes raw pixels, as the second tutorial's.
         reference: compute the convolutions by their definition, slower on the CPU.
         dtype: of the computation, "float32" or "bfloat16"; parameters and logits are float32.
+
+    Raises:
+        ArgumentError: there is no pooling, dropout or place of dropout of that name.
     """
 
     features: tuple[int, ...] = (10,)
     kernel_size: int = 3
     padding: Padding = "SAME"
     activation: Activation = nn.relu
-    pooling: PoolingName = "max"
+    pooling: PoolingName | Pooling = "max"
     hidden: tuple[int, ...] = (100,)
     classes: int = 10
-    dropout: str = "inverted"
-    dropout_sites: Literal["flatten", "blocks"] = "flatten"
+    dropout: str | DropoutFunction = "inverted"
+    dropout_sites: DropoutSites = "flatten"
     pixel_scale: float = 1.0
     reference: bool = False
     dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        """Refuse unknown names."""
+        names = {"pooling": POOLING, "dropout": (*DROPOUT, "none"), "dropout_sites": get_args(DropoutSites)}
+        for field, choices in names.items():
+            value, own = getattr(self, field), "" if field == "dropout_sites" else ", or give a function"
+            if not (own and callable(value)) and value not in tuple(choices):
+                raise ArgumentError(f"unknown {field} {value!r}; choose one of {', '.join(choices)}{own}")
+        super().__post_init__()
 
     @nn.compact
     def __call__(

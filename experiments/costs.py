@@ -45,7 +45,7 @@ def cost(model: ConvNet, shape: tuple[int, ...] = (28, 28, 1)) -> Cost:
     """Count the cost of `model` on an image of `shape` (height, width, channels).
 
     Raises:
-        KeyError: the activation is not in `ACTIVATION_FLOPS`.
+        KeyError: the activation is not in `ACTIVATION_FLOPS`, or the pooling not in `POOLING_FLOPS`.
     """
     rows = layers(model, shape)
     flops, stored = sum(products(model, shape)), 0

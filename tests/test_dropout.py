@@ -195,6 +195,15 @@ def test_spatial_masks_are_constant_over_height_and_width() -> None:
     assert 0 < int(jnp.sum(y[:, 0, 0] == 0)) < 400
 
 
+@pytest.mark.parametrize("shape", [(), (200,), (20, 10)])
+def test_spatial_dropout_of_vectors_drops_single_elements(shape: tuple[int, ...]) -> None:
+    """They have no places: every element is a channel."""
+    x = jnp.ones(shape)
+    for spatial in (spatial_dropout, FAST[spatial_dropout]):
+        y = spatial(jax.random.key(0), x, 0.5)
+        chex.assert_trees_all_equal(y, inverted_dropout(jax.random.key(0), x, 0.5))
+
+
 def test_no_scaling_is_noticed() -> None:
     """The law E[y] = x fails for masks that are not scaled up: the test above has teeth."""
     unscaled = np.asarray(classic_dropout(jax.random.key(8), jnp.ones((200_000, 1)), 0.1))

@@ -8,23 +8,21 @@ import sys
 import tomllib
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 from PIL import Image
 from runs import TINY, environment, main
+from snippets import ROOT, blocks, execute
 
-from cnnjax import data, experiment
 from cnnjax.data import load
-from cnnjax.experiment import protocol
 
-ROOT = TINY.parents[1]
 README = (ROOT / "README.md").read_text()
 LINES = [
     line.split("  #")[0].split(" #")[0].strip()
-    for block in re.findall(r"```sh\n(.*?)```", README, re.S)
+    for block in blocks(ROOT / "README.md", "sh")
     for line in block.splitlines()
 ]
+ABLATION, OWN_NETWORK = blocks(ROOT / "README.md", "python")
 TABLED = sorted(set(re.findall(r"^\| `(.+?)` \|", README, re.M)))
 EXPERIMENTS = sorted(
     {name for line in [*LINES, *TABLED] for name in re.findall(r"experiments/\w+\.py", line)}
@@ -125,25 +123,16 @@ def test_the_targets_are_there(target: str) -> None:
 def test_the_snippet(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    snippet, _ = re.findall(r"```python\n(.*?)```", README, re.S)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(experiment, "use_every_core", lambda: None)  # the tests have configured the devices
-    tiny = load("fashion_mnist", TINY, announce=lambda _: None)
-    monkeypatch.setattr(protocol, "load", lambda *_, **__: tiny)
-    exec(compile(snippet, "README.md", "exec"), {})
+    execute([ABLATION], tmp_path, monkeypatch)
     assert re.search(
         r"Against max, in validation accuracy over 6 paired seeds: .*average", capsys.readouterr().out
     )
-    assert Path("results/mine/results.csv").exists()
+    assert (tmp_path / "results/mine/results.csv").exists()
 
 
 def test_the_snippet_of_an_own_network(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _, snippet = re.findall(r"```python\n(.*?)```", README, re.S)
-    tiny = load("fashion_mnist", TINY, announce=lambda _: None)
-    monkeypatch.setattr(data, "load", lambda _: tiny)
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):  # as users have it
-        exec(compile(snippet, "README.md", "exec"), {})
+    execute([OWN_NETWORK], tmp_path, monkeypatch)
     accuracies = [float(text) for text in re.findall(r"0\.\d+", capsys.readouterr().out)]
     assert len(accuracies) == 3 and accuracies[-1] > accuracies[0]

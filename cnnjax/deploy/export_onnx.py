@@ -1,8 +1,8 @@
 """Convert a `ConvNet` to an ONNX graph, layer by layer.
 
 This is done by hand because no release of jax2onnx up to 0.17.1 works with JAX 0.12, and its newer ones
-conflict with the Orbax that saves the checkpoints. Only max pooling, relu and swish are supported;
-`cnnjax.deploy.export` compares the logits.
+conflict with the Orbax that saves the checkpoints. Only max pooling, relu, swish and dropout by name are
+supported; `cnnjax.deploy.export` compares the logits.
 """
 
 import importlib
@@ -33,9 +33,10 @@ def encode(model: ConvNet, params: Any, image: tuple[int, int, int]) -> bytes:
         UserError: the extra is not installed, or `model` has an unsupported layer.
     """
     onnx = _extra("onnx")
-    if model.pooling != "max" or model.activation not in ACTIVATIONS:
+    if model.pooling != "max" or model.activation not in ACTIVATIONS or callable(model.dropout):
         raise UserError(
-            "only networks with max pooling and relu or swish can be exported to ONNX; use stablehlo"
+            "only networks with max pooling, relu or swish, and a dropout by name can be exported to ONNX; "
+            "use stablehlo"
         )
     activation = ACTIVATIONS[model.activation]
     nodes: list[Any] = []

@@ -1,5 +1,6 @@
 """The layers of a `ConvNet` in order: the one walk that summary, costs, ONNX and the report page share."""
 
+from functools import partial
 from math import prod
 from typing import Any, Literal, NamedTuple
 
@@ -27,7 +28,7 @@ class Layer(NamedTuple):
     size: int = 1  # side of the kernel or of the pooling window
     stride: int = 1  # keeps every stride-th output of the convolution with stride 1
     padding: Padding = "VALID"
-    pooling: str = "none"
+    pooling: str = "none"  # the name, of a function of one's own too
     activation: Activation | None = None
     factor: float = 1.0
 
@@ -39,7 +40,9 @@ def layers(model: ConvNet, shape: tuple[int, ...] = (28, 28, 1)) -> list[Layer]:
         UserError: the images are too small for the model.
     """
     images = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
-    params = jax.eval_shape(model.init, jax.random.key(0), images)["params"]
+    init = partial(model.init, mutable=True, capture_intermediates=True)
+    variables = jax.eval_shape(init, jax.random.key(0), images)
+    params, outputs = variables["params"], variables["intermediates"]
     rows: list[Layer] = []
 
     def add(operation: Operation, kind: str, output: tuple[int, ...], **settings: Any) -> None:
@@ -50,7 +53,7 @@ def layers(model: ConvNet, shape: tuple[int, ...] = (28, 28, 1)) -> list[Layer]:
 
     def add_dropout(sites: str) -> None:
         if model.dropout != "none" and model.dropout_sites == sites:
-            add("dropout", _DROPOUT.get(model.dropout, "Dropout"), rows[-1].shape)
+            add("dropout", _kind(model.dropout, _DROPOUT) or "Dropout", rows[-1].shape)
 
     if model.pixel_scale != 1:
         add("scale", "Rescaling", shape, factor=model.pixel_scale)
@@ -59,11 +62,13 @@ def layers(model: ConvNet, shape: tuple[int, ...] = (28, 28, 1)) -> list[Layer]:
     stride = WINDOW if model.pooling == "strided" else 1
     height, width, _ = shape
     for block, features in enumerate(model.features):
+        name = f"Conv_{block}"
         height, width = (height - lost) // stride, (width - lost) // stride
-        add("conv", "Conv2D", (height, width, features), name=f"Conv_{block}", stride=stride, **convolution)
-        if kind := _POOLING.get(model.pooling):
-            height, width = height // WINDOW, width // WINDOW
-            add("pool", kind, (height, width, features), size=WINDOW, pooling=model.pooling)
+        add("conv", "Conv2D", (height, width, features), name=name, stride=stride, **convolution)
+        if kind := _kind(model.pooling, _POOLING):
+            pooling = model.pooling if isinstance(model.pooling, str) else kind
+            _, height, width, channels = outputs[name]["__call__"][0].shape
+            add("pool", kind, (height, width, channels), size=WINDOW, pooling=pooling)
         add_dropout("blocks")
     add("flatten", "Flatten", (prod(rows[-1].shape),))
     add_dropout("flatten")
@@ -71,3 +76,11 @@ def layers(model: ConvNet, shape: tuple[int, ...] = (28, 28, 1)) -> list[Layer]:
         activation = model.activation if layer < len(model.hidden) else None
         add("dense", "Dense", (units,), name=f"Dense_{layer}", activation=activation)
     return rows
+
+
+def _kind(layer: Any, names: dict[str, str]) -> str | None:
+    """Return Keras's name of a named layer, where it has one, or the name of a function of one's own."""
+    if isinstance(layer, str):
+        return names.get(layer)
+    function = layer.func if isinstance(layer, partial) else layer
+    return getattr(function, "__name__", type(function).__name__)

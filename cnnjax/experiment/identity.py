@@ -40,7 +40,13 @@ def _network(model: ConvNet) -> str:
     for field in fields(model):
         if field.name not in ("parent", "name", "dtype"):
             value = getattr(model, field.name)
-            lines.append(f"{field.name} = {getattr(value, '__name__', None) or repr(value)}")
+            lines.append(f"{field.name} = {_function(value) if callable(value) else repr(value)}")
     text = "".join(f"    {line}\n" for line in lines)
     dtype = "" if model.dtype == "float32" else f" {model.dtype}"
     return f"{type(model).__name__}(\n{text}){dtype}"
+
+
+def _function(value: Any) -> str:
+    """Describe an activation, pooling or dropout function: one of JAX or Flax by its name alone."""
+    published = hasattr(value, "__name__") and value.__module__.split(".")[0] in ("jax", "flax")
+    return value.__name__ if published else describe(value)

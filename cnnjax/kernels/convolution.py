@@ -40,6 +40,19 @@ MONOTONE: frozenset[Activation] = frozenset(
 )
 """Activations that never fall: max(f(v)) = f(max(v)), so they can wait for the maximum."""
 
+ELEMENTWISE: tuple[Activation, ...] = (
+    *MONOTONE,
+    *(jax.nn.silu, jax.nn.gelu, jax.nn.celu, jax.nn.selu, jax.nn.relu6, jax.nn.softplus, jax.nn.soft_sign),
+    *(jax.nn.log_sigmoid, jax.nn.hard_sigmoid, jax.nn.hard_silu, jax.nn.hard_tanh),
+)
+"""Activations that are known to be elementwise, and so do not see in which order the axes are."""
+
+
+def is_elementwise(activation: Activation) -> bool:
+    """Tell whether `conv_pool` may be used with an activation: it is one of `ELEMENTWISE` itself."""
+    # Not `in`: a module that holds parameters has no hash, and other objects may compare as they like.
+    return any(activation is known for known in ELEMENTWISE)
+
 
 def conv_pool(
     x: Float[Array, "n h w in"],
@@ -61,7 +74,7 @@ def conv_pool(
         kernel: of the convolution, whose stride is 1.
         bias: of the convolution.
         padding: "SAME" or "VALID".
-        activation: any function that is applied elementwise: it sees the axes in another order.
+        activation: elementwise, see `is_elementwise`: it sees the axes in another order.
         pooling: a name in `cnnjax.pooling.POOLING`.
         window: height and width of a pooling window.
 

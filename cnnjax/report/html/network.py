@@ -24,10 +24,12 @@ def exported(model: ConvNet, params: Any, shape: tuple[int, ...] = (28, 28, 1)) 
     Raises:
         UserError: network.js cannot compute this network.
     """
-    if model.activation not in ACTIVATIONS or model.dropout == "classic":
+    own = callable(model.pooling) or callable(model.dropout)
+    if own or model.activation not in ACTIVATIONS or model.dropout == "classic":
+        parts = (getattr(of, "__name__", str(of)) for of in (model.activation, model.pooling, model.dropout))
         raise UserError(
-            "a report evaluates networks with relu or swish and without classic dropout; "
-            f"this one has {getattr(model.activation, '__name__', model.activation)} and {model.dropout}"
+            "a report evaluates networks with relu or swish, and with pooling and dropout by name, but "
+            f"without classic dropout; this one has {', '.join(parts)}"
         )
     records: list[dict[str, Any]] = []
     weights: list[np.ndarray] = []
