@@ -1,17 +1,11 @@
-"""What several experiments share: flag checks, training with a progress bar, renaming, timing in rounds."""
+"""What several experiments share: flag checks, renaming, timing in rounds."""
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from progress import member_progress
 
-from cnnjax import experiment
-from cnnjax.cli.flags import Flags
-from cnnjax.data import Dataset
 from cnnjax.errors import ArgumentError
-from cnnjax.experiment import Arm, Protocol, Splits
 from cnnjax.experiment.results import Results
 
 
@@ -20,28 +14,6 @@ def require_positive(**flags: int | tuple[int, ...]) -> None:
     for name, value in flags.items():
         if np.min(value, initial=1) < 1:
             raise ArgumentError(f"--{name} {value} must be at least 1")
-
-
-def train(
-    flags: Flags,
-    arms: Sequence[Arm],
-    protocol: Protocol,
-    splits: Splits,
-    out: Path,
-    probes: Mapping[str, Dataset] | None = None,
-) -> Results:
-    """Run `experiment.run` with the user's flags and a progress bar."""
-    with member_progress() as progress:
-        return experiment.run(
-            arms,
-            protocol,
-            splits,
-            out,
-            chunk=flags.chunk,
-            probes=probes,
-            on_nan=flags.on_nan,
-            report=progress,
-        )
 
 
 def renamed(results: Results, names: Mapping[str, str]) -> Results:

@@ -26,7 +26,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from common import train
 from costs import milliseconds_per_step
 from figures import Panel, published_over_ours
 from scipy import stats
@@ -42,6 +41,7 @@ from cnnjax.experiment import Arm
 from cnnjax.experiment.results import Results
 from cnnjax.models import MODELS
 from cnnjax.optimizers import OPTIMIZERS
+from cnnjax.report.ablation import run
 from cnnjax.shapes import Float, Floats
 from cnnjax.train import to_device
 
@@ -94,7 +94,7 @@ class ReproduceTutorials(Flags):
                 (second, rmsprop, out / "lenet-swish"),
             ):
                 splits = experiment.prepare(protocol, self.data_dir)
-                results = train(self, arms, protocol, splits, directory)
+                results = run(arms, protocol, splits, directory, chunk=self.chunk, on_nan=self.on_nan)
                 milliseconds = milliseconds_per_step(
                     [(arm.model, arm.hparams) for arm in arms],
                     OPTIMIZERS[protocol.optimizer],

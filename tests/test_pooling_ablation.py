@@ -34,6 +34,7 @@ from cnnjax.experiment.identity import identity
 from cnnjax.experiment.results import METRICS, Predictions, Results, Store
 from cnnjax.models import MODELS, ConvNet
 from cnnjax.plots import png
+from cnnjax.plots.arms import final_by_arm
 
 ON_TINY = ("--dataset", "fashion_mnist", "--data-dir", str(TINY), "--batch-size", "8", "--train-size", "64")
 POOLED = ("--model", "lenet-swish", "--arms", "average", "none", "--seeds", "2", "--epochs", "1")
@@ -322,7 +323,7 @@ def test_the_published_run_is_compared_with_ours() -> None:
 def test_figures_of_arms_show_all_they_are_given() -> None:
     values = np.array([[0.9, 0.8, np.nan], [0.7, 0.75, 0.8], [0.95, 0.96, 0.97]])
     names = ["max", "average", "none, same size"]
-    figure = figures.final_by_arm(values, names, "accuracy")
+    figure = final_by_arm(values, names, "accuracy")
     assert [text.get_text() for text in figure.axes[0].get_xticklabels()] == [
         "max",
         "average",
