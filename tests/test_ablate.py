@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -24,8 +25,9 @@ from cnnjax import experiment
 from cnnjax.config import HParams
 from cnnjax.data import from_arrays
 from cnnjax.errors import ArgumentError, UserError
-from cnnjax.experiment import Arm, Protocol, checks
+from cnnjax.experiment import Arm, Protocol, checks, engine
 from cnnjax.experiment.identity import arm_identity
+from cnnjax.experiment.protocol import cores, divide
 from cnnjax.experiment.results import Store
 from cnnjax.metrics import example_loss
 from cnnjax.models import ConvNet
@@ -135,10 +137,8 @@ def test_a_second_call_trains_nothing_and_says_the_same(
     whole: tuple[Path, Ablation], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, result = whole
-    for name in ("require_determined", "make_population"):
-        monkeypatch.setattr(checks if name.startswith("require") else experiment.engine, name, None, False)
-    monkeypatch.setattr(experiment.engine, "_train_block", lambda *_: pytest.fail("trained again"))
-    monkeypatch.setattr(experiment.engine, "make_population", lambda *_, **__: None)
+    for module, name in ((checks, "require_determined"), (engine, "_train_block")):
+        monkeypatch.setattr(module, name, lambda *_: pytest.fail("it began again"))
     before = {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
     assert ours(out).summary == result.summary
     assert {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()} == before
@@ -167,9 +167,10 @@ def test_it_resumes_to_the_bit(
 def test_other_pieces_are_another_protocol(whole: tuple[Path, Ablation]) -> None:
     with pytest.raises(ArgumentError, match=r"another protocol.*choose another out"):
         ours(whole[0], loss=partial(smoothed, by=0.2))
-    texts = [arm_identity(Arm("a", Net(), Own(), descent, **own)) for own in ({}, {"augment": mirrored})]
-    assert "loss" not in texts[0] and "preprocess" not in texts[0], "as directories always had it"
-    assert texts[1].startswith(f"{texts[0]} augment=")
+    plain = Arm("a", Net(), Own(), descent)
+    text = arm_identity(plain)
+    assert "loss" not in text and "preprocess" not in text, "as directories always had it"
+    assert arm_identity(replace(plain, augment=mirrored)).startswith(f"{text} augment=")
 
 
 def test_arms_may_differ_in_their_loss_or_augmentation(tmp_path: Path) -> None:
@@ -316,7 +317,10 @@ class Unhashable(nn.Module):
 LINEAR = Linear()
 BAD: dict[str, tuple[Any, dict[str, Any], str]] = {
     "no arms": ({}, {}, "no arms"),
-    "one name": ([Arm("a", LINEAR, HParams()), Arm("A", LINEAR, HParams())], {}, "two arms have the name A"),
+    "one name": ([Arm("a", LINEAR, HParams()), Arm("a", LINEAR, HParams())], {}, "two arms have the name a"),
+    "one file": ({"a": LINEAR, "A": LINEAR}, {}, "two arms have the name A"),
+    "no names": ([LINEAR, LINEAR], {}, "a dict from names to networks"),
+    "one network": (LINEAR, {}, "a dict from names to networks"),
     "slash": ({"3/5": LINEAR}, {}, "'3/5' cannot name a file"),
     "empty name": ({"": LINEAR}, {}, "cannot name a file"),
     "long name": ({"n" * 300: LINEAR}, {}, "cannot name a file"),
@@ -376,7 +380,7 @@ def test_what_fails_before_the_first_epoch_leaves_nothing(
     def fails(*_: Any, **__: Any) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(experiment.engine, "make_population", fails)
+    monkeypatch.setattr(engine, "make_population", fails)
     with pytest.raises(MemoryError):
         ours(tmp_path / "out")
     assert not list(tmp_path.iterdir())
@@ -444,10 +448,10 @@ def test_what_keys_do_not_decide_is_refused_by_name(arm: dict[str, Any], tmp_pat
 
 
 def test_a_callback_that_its_arguments_decide_is_no_fault() -> None:
-    splits = experiment.protocol.divide(data(), Protocol(batch_size=8))
+    splits = divide(data(), Protocol(batch_size=8))
     for model in (Linear(partial(called_back, doubled)), Net()):
         arm = Arm("a", model, Own())
-        task = experiment.engine._task(arm, Protocol(), 8)
+        task = engine._task(arm, Protocol(), 8)
         checks.require_fit(arm, task, splits.train)
         checks.require_determined(arm, task, splits.train)
 
@@ -477,7 +481,6 @@ def test_it_works_after_other_code_of_jax(first: str, tmp_path: Path, programs: 
     command = [sys.executable, "-c", AFTER_JAX.format(first=first), str(TINY), str(tmp_path / "out")]
     ended = subprocess.run(command, capture_output=True, text=True, env=env)
     assert ended.returncode == 0, ended.stderr
-    cores = experiment.protocol.cores()
-    expected = "1 []" if first else f"{cores} ['jax_num_cpu_devices']"
+    expected = "1 []" if first else f"{cores()} ['jax_num_cpu_devices']"
     assert ended.stdout.splitlines()[-1] == expected
     assert "only one arm" in ended.stdout and (tmp_path / "out" / "summary.json").exists()

@@ -153,6 +153,30 @@ def test_every_question_is_answered_on_both_networks(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("untrained")
+def test_the_dropout_ablation_takes_an_optimizer_and_says_so(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    chosen = ("--optimizer", "sgd", "--learning-rate", "0.1", "--momentum", "0.9", "--schedule", "cosine")
+    printed = main(DropoutAblation, *chosen, "--epochs", "2", "--mask-seed", "3", "--out", str(out))
+    caption = (
+        "keras-cnn on fashion_mnist, inverted dropout, 64 training images, batch 8, sgd 0.1, cosine "
+        "schedule, momentum 0.9, 2 epochs, 6 paired seeds, mask seed 3 in all"
+    )
+    record = json.loads((out / "summary.json").read_text())
+    assert record["protocol"] == caption and caption in printed and record["conclusion"] in printed
+    assert "confused" in record and [arm["name"] for arm in record["val_loss"]["arms"]][1] == "rate 0.25"
+    drawn = "val_loss", "val_accuracy", "generalisation_gap", "accuracy_against_rate", "confused"
+    assert {path.stem for path in out.glob("*.png")} == set(drawn)
+    assert "--optimizer adma is none of" in refused(DropoutAblation, "--optimizer", "adma")
+
+
+def test_a_flag_that_the_optimizer_does_not_read_is_refused(tmp_path: Path) -> None:
+    out = str(tmp_path / "x")
+    for command_ in (DropoutAblation, pooling.PoolingAblation):
+        assert "--momentum 0.9 does nothing" in refused(command_, "--momentum", "0.9", "--out", out)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.usefixtures("untrained")
 @pytest.mark.parametrize("reuse", [False, True])
 def test_the_reproduction_reports_and_saves_its_measurements(tmp_path: Path, reuse: bool) -> None:
     out = tmp_path / "out"

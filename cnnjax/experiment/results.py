@@ -65,7 +65,7 @@ class Store:
         """
         self.out = out
         self.rows: dict[Cell, Row] = {}
-        self._unwritten: dict[str, Any] = {}
+        self._unwritten: dict[str, Any] | None = None
         if leads():
             self._open(protocol)
         self.rows = from_leader(self.rows)
@@ -95,9 +95,9 @@ class Store:
 
     def _write_protocol(self) -> None:
         """Write protocol.json before the first result, so that what fails before it leaves nothing."""
-        if self._unwritten:
+        if self._unwritten is not None:
             write_json(self.out / "protocol.json", self._unwritten)
-            self._unwritten = {}
+            self._unwritten = None
 
     def write(self) -> None:
         """Write all rows, sorted by arm, seed and epoch."""

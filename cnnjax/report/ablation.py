@@ -111,7 +111,10 @@ def ablate(
         UserError: the data are not available, `out` cannot be written, or a network diverged.
     """
     with _named_as_arguments():
-        experiment.use_every_core()
+        listed = isinstance(arms, Sequence) and all(isinstance(arm, Arm) for arm in arms)
+        if not isinstance(arms, Mapping) and not listed:
+            raise ArgumentError("give the arms as a dict from names to networks, or as a list of Arm")
+        named = arms.items() if isinstance(arms, Mapping) else [(arm.name, arm) for arm in arms]
         if hparams is None:
             hparams = HParams(learning_rate, dropout_rate, weight_decay, momentum)
         elif HParams(learning_rate, dropout_rate, weight_decay, momentum) != HParams():
@@ -134,7 +137,6 @@ def ablate(
         own = {"loss": loss, "preprocess": preprocess, "augment": augment}
         if not isinstance(optimizer, str):
             own["optimizer"] = optimizer
-        named = arms.items() if isinstance(arms, Mapping) else [(getattr(a, "name", a), a) for a in arms]
         complete = [_arm(str(name), given, hparams, own) for name, given in named]
         if primary is not None and primary not in [arm.name for arm in complete[1:]]:
             raise ArgumentError(f"primary {primary!r} must name an arm other than the first")
@@ -143,6 +145,7 @@ def ablate(
         else:
             splits = experiment.prepare(protocol, None if data_dir is None else Path(data_dir))
         complete = [replace(arm, model=_with_classes(arm.model, splits.train.classes)) for arm in complete]
+        experiment.use_every_core()
         results = run(complete, protocol, splits, Path(out), chunk=chunk, on_nan=on_nan)
         line = f"{protocol.dataset}, {settings(complete, protocol, splits)}"
         result = Ablation(results, splits.test, line, primary)
