@@ -369,6 +369,8 @@ def test_data_must_be_data(tmp_path: Path) -> None:
     for wrong, message in ((np.ones(3), "from_arrays"), ("mnits", "unknown dataset 'mnits'")):
         with pytest.raises(ArgumentError, match=message):
             ablate({"a": LINEAR}, wrong, out=tmp_path / "out")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ArgumentError, match="data_dir is for a data set given by name"):
+        ablate({"a": LINEAR}, data(), out=tmp_path / "out", data_dir=TINY)
     assert not list(tmp_path.iterdir())
 
 

@@ -25,7 +25,7 @@ class Arm:
     model: nn.Module
     hparams: Any  # `HParams`, or a NamedTuple of the user's own
     optimizer: str | MakeOptimizer | None = None  # a name, or hparams -> optax; default: the protocol's
-    loss: Loss | None = None  # None, here and below: that of `cnnjax.task.Task`
+    loss: Loss | None = None  # None, here and below: the default of `cnnjax.task.Task`
     preprocess: Preprocess | None = None
     augment: Augment | None = None
 

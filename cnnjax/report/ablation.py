@@ -92,7 +92,8 @@ def ablate(
         weight_decay: for "adamw" and "sgd".
         momentum: for "sgd".
         hparams: a NamedTuple of numbers in place of these four.
-        loss: (logits f32[n, classes], labels i32[n]) -> f32[n]; by default the cross-entropy.
+        loss: (logits f32[n, classes], labels i32[n]) -> f32[n]; by default the cross-entropy. It is what all
+            columns of losses hold, so arms with losses of their own compare in accuracy alone.
         preprocess: uint8[n, h, w, c] -> f32[n, h, w, c]; by default a division by 255.
         augment: (key, uint8[h, w, c]) -> uint8[h, w, c], in training only.
         out: directory of the results.
@@ -121,6 +122,8 @@ def ablate(
             raise ArgumentError("give the learning rate and the other numbers in hparams, or omit hparams")
         if not isinstance(data, str | Path | Loaded):
             raise ArgumentError(f"data are {type(data)}; give a name, a file or cnnjax.data.from_arrays(...)")
+        if isinstance(data, Loaded) and data_dir is not None:
+            raise ArgumentError("data_dir is for a data set given by name; omit it")
         protocol = Protocol(
             epochs=epochs,
             seeds=seeds,
