@@ -32,7 +32,8 @@ from cnnjax.cli.flags import OptimizerFlags
 from cnnjax.errors import ArgumentError
 from cnnjax.experiment import Arm
 from cnnjax.models import model_named
-from cnnjax.report.ablation import Ablation, run, settings
+from cnnjax.report.ablation import run, settings
+from cnnjax.report.outcome import Ablation
 
 PRIMARY = 0.5
 
