@@ -4,10 +4,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cnnjax.api import Run, fit, load
+    from cnnjax.api import Run, ablate, fit, load
 
 __version__ = "0.1.0"
-__all__ = ["Run", "fit", "load"]
+__all__ = ["Run", "ablate", "fit", "load"]
 
 
 def __getattr__(name: str) -> Any:

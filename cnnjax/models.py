@@ -1,9 +1,7 @@
 """One convolutional network whose fields are the axes one may ablate, and the tutorials' two instances."""
 
-import importlib
 import math
 from collections.abc import Mapping
-from dataclasses import fields
 from types import MappingProxyType
 from typing import Literal, get_args
 
@@ -12,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from cnnjax.dropout import DROPOUT, DropoutFunction
-from cnnjax.errors import ArgumentError, one_line
+from cnnjax.errors import ArgumentError
 from cnnjax.kernels.convolution import Activation, Padding
 from cnnjax.kernels.layers import Conv, Dense, Dropout
 from cnnjax.keys import Masks
@@ -130,39 +128,6 @@ MODELS: Mapping[str, ConvNet] = MappingProxyType(
     }
 )
 """The tutorials' networks by name: 197,210 and 9,532 parameters on 28 x 28 x 1 images."""
-
-
-def model_named(name: str) -> nn.Module:
-    """Look up a network in `MODELS`, or import it.
-
-    Args:
-        name: a key of `MODELS`, or "package.module:NAME" of a module, or of what makes one.
-
-    Raises:
-        ArgumentError: there is none of that name.
-    """
-    if ":" not in name:
-        if name not in MODELS:
-            raise ArgumentError(
-                f"unknown model {name!r}; choose one of {', '.join(MODELS)}, or import your own as "
-                "package.module:NAME"
-            )
-        return MODELS[name]
-    path, _, attribute = name.partition(":")
-    try:
-        model = getattr(importlib.import_module(path), attribute)
-        model = model if isinstance(model, nn.Module) else model()
-    except Exception as error:
-        raise ArgumentError(f"cannot import the model {name}: {one_line(error)}") from error
-    if not isinstance(model, nn.Module):
-        raise ArgumentError(f"{name} is {type(model).__name__}; give a flax.linen.Module, or what makes one")
-    return model
-
-
-def for_classes(model: nn.Module, classes: int) -> nn.Module:
-    """Give a network a logit for each class, if it has a field `classes`."""
-    named = any(field.name == "classes" for field in fields(model))
-    return model.clone(classes=classes) if named else model
 
 
 def parameter_count(params: object) -> int:

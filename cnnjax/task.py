@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from cnnjax.errors import ArgumentError, UserError, one_line
+from cnnjax.errors import ArgumentError, one_line
 from cnnjax.kernels.loops import fast_in_loops
 from cnnjax.keys import Masks, Streams, streams
 from cnnjax.metrics import example_loss
@@ -56,7 +56,8 @@ def init_state(task: Task, keys: Streams, image_shape: tuple[int, ...], hparams:
     """
     images = task.preprocess(jnp.zeros((1, *image_shape), jnp.uint8))
     arguments = _asked_for(task.model, hparams, train=False)
-    variables = dict(task.model.init(keys.init, images, **arguments))
+    rngs = {"params": keys.init, "dropout": Masks(keys.dropout).foreign_key()}
+    variables = dict(task.model.init(rngs, images, **arguments))
     params = variables.pop("params", {})
     opt_state = task.optimizer(hparams).init(params)
     return TrainState(jnp.zeros((), jnp.int32), params, opt_state, keys.dropout, variables)
@@ -65,29 +66,33 @@ def init_state(task: Task, keys: Streams, image_shape: tuple[int, ...], hparams:
 def require_fit(
     task: Task, image_shape: tuple[int, ...], classes: int, hparams: HParams, subject: str
 ) -> None:
-    """Check, without computing anything, that the model gives a logit for each class of such images.
+    """Check, by shapes alone, that the model and its loss go with the data.
 
     Raises:
-        ArgumentError: it does not; the message begins with `subject`.
+        ArgumentError: the model fails on such images, or its output is not float[n, classes], or the loss
+            is not float[n]. The message begins with `subject`.
     """
 
     def logits(images: jax.Array) -> jax.Array:
-        return predict(
-            task, init_state(task, streams(jax.random.key(0)), image_shape, hparams), images, hparams
-        )
+        state = init_state(task, streams(jax.random.key(0)), image_shape, hparams)
+        return predict(task, state, images, hparams)
 
-    size = " x ".join(map(str, image_shape))
-    try:
-        out = jax.eval_shape(logits, jax.ShapeDtypeStruct((2, *image_shape), jnp.uint8))
-    except UserError:
-        raise
-    except Exception as error:
-        raise ArgumentError(f"{subject} fails on images of {size}: {one_line(error)}") from error
-    if (out.shape, out.dtype) != ((2, classes), jnp.float32):
-        raise ArgumentError(
-            f"{subject} gives {out.dtype}{list(out.shape)} for 2 images of {size}; the data have {classes} "
-            f"classes, so give it an output of float32[2, {classes}]"
-        )
+    def shape(what: str, function: Callable[..., Any], wanted: tuple[int, ...], *given: Any) -> Any:
+        try:
+            out = jax.eval_shape(function, *given)
+        except Exception as error:
+            size = " x ".join(map(str, image_shape))
+            raise ArgumentError(f"{subject}: {what} fails on images of {size}: {one_line(error)}") from error
+        made = jax.tree.map(lambda leaf: f"{leaf.dtype}{list(leaf.shape)}", out)
+        if not (getattr(out, "shape", None) == wanted and jnp.issubdtype(out.dtype, jnp.floating)):
+            raise ArgumentError(
+                f"{subject}: of {wanted[0]} images {what} makes {made}; it must make float32{list(wanted)}: "
+                f"{'a logit for each class' if what == 'the network' else 'one number an image'}"
+            )
+        return out
+
+    out = shape("the network", logits, (2, classes), jax.ShapeDtypeStruct((2, *image_shape), jnp.uint8))
+    shape("the loss", task.loss, (2,), out, jax.ShapeDtypeStruct((2,), jnp.int32))
 
 
 def predict(task: Task, state: TrainState, images: UInt8[Array, "n h w c"], hparams: HParams) -> Array:

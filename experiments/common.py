@@ -1,19 +1,14 @@
-"""What several experiments share: flag checks, training with a progress bar, renaming, timing in rounds."""
+"""What several experiments share: flag checks, renaming, timing in rounds."""
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from progress import member_progress
 
-from cnnjax import experiment
-from cnnjax.cli.flags import Flags
-from cnnjax.data import Dataset
 from cnnjax.errors import ArgumentError
-from cnnjax.experiment import Arm, Protocol, Splits
 from cnnjax.experiment.results import Results
-from cnnjax.models import ConvNet, model_named
+from cnnjax.models import ConvNet
+from cnnjax.runs.recipe import model_named
 
 
 def require_positive(**flags: int | tuple[int, ...]) -> None:
@@ -33,28 +28,6 @@ def convnet_named(name: str) -> ConvNet:
     if not isinstance(model, ConvNet):
         raise ArgumentError(f"--model {name} is no ConvNet, whose layers this experiment varies")
     return model
-
-
-def train(
-    flags: Flags,
-    arms: Sequence[Arm],
-    protocol: Protocol,
-    splits: Splits,
-    out: Path,
-    probes: Mapping[str, Dataset] | None = None,
-) -> Results:
-    """Run `experiment.run` with the user's flags and a progress bar."""
-    with member_progress() as progress:
-        return experiment.run(
-            arms,
-            protocol,
-            splits,
-            out,
-            chunk=flags.chunk,
-            probes=probes,
-            on_nan=flags.on_nan,
-            report=progress,
-        )
 
 
 def renamed(results: Results, names: Mapping[str, str]) -> Results:

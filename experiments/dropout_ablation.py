@@ -24,23 +24,22 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from common import convnet_named, train
-from figures import final_vs_rate, generalisation_gap, metric_bands
+from common import convnet_named
+from figures import final_vs_rate
 
-from cnnjax import experiment, plots, report
+from cnnjax import experiment
+from cnnjax.api.ablation import run, settings
 from cnnjax.cli import runner
-from cnnjax.cli.flags import Flags
-from cnnjax.config import HParams
+from cnnjax.cli.flags import OptimizerFlags
 from cnnjax.errors import ArgumentError
 from cnnjax.experiment import Arm
-from cnnjax.experiment.results import Results
-from cnnjax.files import write_json
+from cnnjax.report.outcome import Ablation
 
 PRIMARY = 0.5
 
 
 @dataclass(frozen=True)
-class DropoutAblation(Flags):
+class DropoutAblation(OptimizerFlags):
     """Train paired networks that differ only in the dropout rate, and compare them."""
 
     rates: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75)
@@ -62,60 +61,22 @@ class DropoutAblation(Flags):
         if len(set(self.rates)) < 2 or not all(0 <= rate <= 1 for rate in self.rates):
             raise ArgumentError(f"--rates {self.rates} must be two or more different rates between 0 and 1")
         experiment.use_every_core()
-        protocol = self.protocol()
+        protocol = self.protocol(self.optimizer, self.schedule)
         splits = experiment.prepare(protocol, self.data_dir)
         model = convnet_named(self.model).clone(dropout=self.kind, classes=splits.train.classes)
-        arms = [Arm(f"rate {rate:g}", model, HParams(1e-3, rate)) for rate in self.rates]
-        results = train(self, arms, protocol, splits, out)
-        caption = (
-            f"{self.model} on {self.dataset}, {self.kind} dropout, {len(splits.train.labels):,} training "
-            f"images, batch {self.batch_size}, Adam 0.001, {self.epochs} epochs, {self.paired_seeds}"
+        arms = [Arm(f"rate {rate:g}", model, self.hparams(rate)) for rate in self.rates]
+        results = run(arms, protocol, splits, out, chunk=self.chunk, on_nan=self.on_nan)
+        caption = f"{self.model} on {self.dataset}, {self.kind} dropout, {settings(arms, protocol, splits)}"
+        figure = final_vs_rate(
+            np.array(self.rates),
+            results.final("val_accuracy"),
+            "validation accuracy at the last epoch",
+            title="How much dropout?",
+            caption=caption,
         )
         primary = f"rate {PRIMARY:g}" if PRIMARY in self.rates[1:] else None
-        record = report.print_ablation(results, caption, primary)
-        record |= report.print_confusions(results.predictions, splits.test)
-        write_json(out / "summary.json", record)
-        confused = report.confusion_figure(results.predictions, splits.test, caption)
-        report.draw(out, self._figures(results, caption) | confused)
-        print(f"table, summary and figures in {out}")
-
-    def _figures(self, results: Results, caption: str) -> dict[str, plots.Figure]:
-        epochs = np.arange(1, results.epochs + 1)
-        values, names = results.values, results.arms
-        return {
-            "val_loss.png": metric_bands(
-                epochs,
-                values["val_loss"],
-                names,
-                "validation loss",
-                title="Validation loss",
-                caption=caption,
-                mark_lowest=True,
-            ),
-            "val_accuracy.png": metric_bands(
-                epochs,
-                values["val_accuracy"],
-                names,
-                "validation accuracy",
-                title="Validation accuracy",
-                caption=caption,
-            ),
-            "generalisation_gap.png": generalisation_gap(
-                epochs,
-                values["train_loss"],
-                values["val_loss"],
-                names,
-                title="Generalisation gap (losses measured without dropout)",
-                caption=caption,
-            ),
-            "accuracy_against_rate.png": final_vs_rate(
-                np.array(self.rates),
-                results.final("val_accuracy"),
-                "validation accuracy at the last epoch",
-                title="How much dropout?",
-                caption=caption,
-            ),
-        }
+        result = Ablation(results, splits.test, caption, primary)
+        result.write(out, {"accuracy_against_rate.png": figure})
 
 
 if __name__ == "__main__":

@@ -31,17 +31,18 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
-from common import convnet_named, renamed, train
+from common import convnet_named, renamed
 from costs import Cost, cost, milliseconds_per_step, narrowed
-from figures import against_costs, final_by_arm, shift_sensitivity
+from figures import against_costs, shift_sensitivity
 
 from cnnjax import experiment, plots, report
+from cnnjax.api.ablation import run, settings
 from cnnjax.cli import runner
-from cnnjax.cli.flags import Flags
-from cnnjax.config import HParams
+from cnnjax.cli.flags import OptimizerFlags
+from cnnjax.cli.runner import shown
 from cnnjax.data import Dataset
 from cnnjax.errors import ArgumentError
 from cnnjax.experiment import Arm, Splits
@@ -49,10 +50,10 @@ from cnnjax.experiment.results import Results
 from cnnjax.files import write_json
 from cnnjax.models import ConvNet
 from cnnjax.optimizers import OPTIMIZERS
+from cnnjax.plots.arms import final_by_arm
 from cnnjax.stats import Contrast, summarise
 from cnnjax.train import to_device
 
-HPARAMS = HParams(1e-3, 0.0)
 OPTIMIZER = {"keras-cnn": "adam", "lenet-swish": "rmsprop"}
 SHIFTS = (1, 2)
 ARMS = ("max", "average", "median", "strided", "none", "none, same size")
@@ -61,7 +62,7 @@ Costs = Sequence[tuple[Cost, float]]  # one an arm, with the milliseconds of a t
 
 
 @dataclass(frozen=True)
-class PoolingAblation(Flags):
+class PoolingAblation(OptimizerFlags):
     """Train paired networks that differ only in pooling, and compare accuracy, cost and robustness."""
 
     seeds: int = 8
@@ -72,6 +73,8 @@ class PoolingAblation(Flags):
     """Names of the networks."""
     arms: tuple[str, ...] = ARMS
     """Arms to train; max, the reference, is always included."""
+    optimizer: Annotated[str, shown("STR", "the network's own: adam or rmsprop")] = ""
+    """adam, rmsprop, sgd or adamw, as in Keras."""
     out: Path | None = None
     """Output directory; results/pooling_ablation by default."""
     quick: bool = False
@@ -93,25 +96,24 @@ class PoolingAblation(Flags):
             name: {arm: model for arm, model in pooling_arms(convnet_named(name)).items() if arm in chosen}
             for name in dict.fromkeys(self.model)
         }
+        optimizer = {name: self.optimizer or OPTIMIZER[name] for name in networks}
+        hparams = self.hparams(0.0)
         arms = [
-            Arm(f"{name}, {arm}", model, HPARAMS, OPTIMIZER[name])
+            Arm(f"{name}, {arm}", model, hparams, optimizer[name])
             for name, models in networks.items()
             for arm, model in models.items()
         ]
-        protocol = self.protocol()
+        protocol = self.protocol(schedule=self.schedule)
         splits = experiment.prepare(protocol, self.data_dir)
         probes = {f"shift_{pixels}": shifted(splits.val, pixels) for pixels in SHIFTS}
-        results = train(self, arms, protocol, splits, out, probes)
+        results = run(arms, protocol, splits, out, probes=probes, chunk=self.chunk, on_nan=self.on_nan)
         record = {}
         for name, models in networks.items():
-            caption = (
-                f"{name} on {self.dataset}, {len(splits.train.labels):,} training images, batch "
-                f"{self.batch_size}, {OPTIMIZER[name]} 0.001, no dropout, {self.epochs} epochs, "
-                f"{self.paired_seeds}"
-            )
+            of = [arm for arm in arms if arm.name.startswith(f"{name}, ")]
+            caption = f"{name} on {self.dataset}, no dropout, {settings(of, protocol, splits)}"
             milliseconds = milliseconds_per_step(
-                [(model, HPARAMS) for model in models.values()],
-                OPTIMIZERS[OPTIMIZER[name]],
+                [(model, hparams) for model in models.values()],
+                OPTIMIZERS[optimizer[name]],
                 to_device(splits.train),
                 batch_size=self.batch_size,
             )

@@ -26,12 +26,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from common import train
 from costs import milliseconds_per_step
 from figures import Panel, published_over_ours
 from scipy import stats
 
 from cnnjax import experiment, files, report
+from cnnjax.api.ablation import run
 from cnnjax.cli import runner
 from cnnjax.cli.flags import Flags
 from cnnjax.config import HParams
@@ -94,7 +94,7 @@ class ReproduceTutorials(Flags):
                 (second, rmsprop, out / "lenet-swish"),
             ):
                 splits = experiment.prepare(protocol, self.data_dir)
-                results = train(self, arms, protocol, splits, directory)
+                results = run(arms, protocol, splits, directory, chunk=self.chunk, on_nan=self.on_nan)
                 milliseconds = milliseconds_per_step(
                     [(arm.model, arm.hparams) for arm in arms],
                     OPTIMIZERS[protocol.optimizer],

@@ -46,7 +46,7 @@ class Plain(nn.Module):
             if self.like.pooling == "max":
                 x = nn.max_pool(x, (2, 2), (2, 2))
             elif stride == 1:
-                x = POOLING[self.like.pooling](x)
+                x = POOLING[self.like.pooling](x)  # pyright: ignore[reportArgumentType]
         x = x.reshape(1, -1)
         for width in self.like.hidden:
             x = self.like.activation(nn.Dense(width)(x))

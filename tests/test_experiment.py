@@ -201,7 +201,7 @@ def test_damaged_files_are_reported_or_ignored(whole: Path, tmp_path: Path) -> N
 
 
 def test_a_diverged_member_stops_the_experiment_or_is_counted(tmp_path: Path, whole: Path) -> None:
-    arms = [*ARMS, Arm("diverges", MODEL, HParams(float("nan"), 0.0))]
+    arms = [*ARMS, Arm("diverges", MODEL, HParams(1e38, 0.0))]
     with pytest.raises(UserError, match=r"diverges, seed 0, is not finite in epoch 1.*--on-nan continue"):
         run(tmp_path, arms=arms)
     results = run(tmp_path, arms=arms, on_nan="continue")

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 from runs import assert_same_run, contents, fails, history, result, succeeds
 
 import cnnjax
@@ -48,6 +49,20 @@ class Normalised(nn.Module):
         x = nn.relu(nn.BatchNorm(use_running_average=not train, momentum=0.8)(nn.Conv(4, (3, 3))(x)))
         x = nn.Dropout(0.2, deterministic=not train)(x.reshape(x.shape[0], -1))
         return nn.Dense(self.classes)(x)
+
+
+class Bridged(nnx.Module):
+    """Dropout and BatchNorm of NNX."""
+
+    def __init__(self, rngs: nnx.Rngs) -> None:
+        self.dense = nnx.Linear(60, 4, rngs=rngs)
+        self.norm = nnx.BatchNorm(4, rngs=rngs)
+        self.dropout = nnx.Dropout(0.3, rngs=rngs)
+        self.out = nnx.Linear(4, CLASSES, rngs=rngs)
+
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        x = self.norm(self.dense(x.reshape(x.shape[0], -1)), use_running_average=not train)
+        return self.out(self.dropout(nnx.relu(x), deterministic=not train))
 
 
 def smoothed(logits: jax.Array, labels: jax.Array) -> jax.Array:
@@ -144,6 +159,14 @@ def test_a_resumed_run_equals_one_without_interruption(run: cnnjax.Run, out: Pat
         )  # fmt: skip
 
 
+def test_a_module_of_nnx_trains_through_the_bridge_of_flax(tmp_path: Path) -> None:
+    run = cnnjax.fit(nnx.bridge.to_linen(Bridged), DATA, **SMALL, out=tmp_path / "run")
+    assert run.network.config.model == "Bridged"
+    statistics = jax.tree.leaves(run.network.state.collections)
+    assert len(statistics) == 2 and any(np.any(leaf != 0) for leaf in statistics)
+    assert run.evaluate() == result(tmp_path / "run")["test"]
+
+
 def test_without_out_nothing_is_written_or_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TMPDIR", str(tmp_path))
@@ -162,8 +185,8 @@ def test_without_out_nothing_is_written_or_printed(tmp_path: Path, monkeypatch: 
         ("keras-dnn", {}, "unknown model 'keras-dnn'"),
         (Normalised(), {"dropout_rate": 0.5}, "no argument dropout_rate"),
         (Normalised(), {"pixel_scale": 2.0}, "--pixel-scale and --compute-dtype do nothing with Normalised"),
-        (nn.Dense(3), {}, r"Dense gives float32\[2, 6, 5, 3\] for 2 images of 6 x 5 x 2; the data have 3"),
-        (nn.Conv(3, (1, 1), strides=(1, 1, 1)), {}, "Conv fails on images of 6 x 5 x 2"),
+        (nn.Dense(3), {}, r"Dense: of 2 images the network makes float32\[2, 6, 5, 3\]"),
+        (nn.Conv(3, (1, 1), strides=(1, 1, 1)), {}, "Conv: the network fails on images of 6 x 5 x 2"),
         ("lenet-swish", {}, "too small"),
         ("keras-cnn", {"optimizer": "adamm"}, "--optimizer adamm is none of"),
         ("keras-cnn", {"stop_early": -1}, "--stop-early -1"),

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from cnnjax import plots
 from cnnjax.data.published import published_history
 from cnnjax.plots import style
+from cnnjax.plots.arms import generalisation_gap, metric_bands
 from cnnjax.stats.intervals import t_interval
 
 EPOCHS = np.arange(1, 8)
@@ -94,7 +95,7 @@ def test_confusion_matrix_of_a_perfect_or_an_empty_test(tmp_path):
 @given(arms=st.integers(1, 14), seeds=st.integers(1, 4), epochs=st.integers(1, 30))
 def test_every_arm_is_in_the_legend_and_in_sight_and_looks_different(arms, seeds, epochs):
     values, names = members(arms, seeds, epochs), [f"arm {i}" for i in range(arms)]
-    figure = figures.metric_bands(np.arange(epochs), values, names, "loss", mark_lowest=True)
+    figure = metric_bands(np.arange(epochs), values, names, "loss", mark_lowest=True)
     (axis,) = figure.axes
     assert [label.split(" (")[0] for label in legend(figure)] == names
     assert all(f"(n={seeds})" in label for label in legend(figure))
@@ -112,7 +113,7 @@ def test_band_is_the_t_interval_of_the_mean():
     low, high = t.interval(0.95, 2, mean, values[0].std(axis=0, ddof=1) / np.sqrt(3))
     np.testing.assert_allclose([mean - half, mean + half], [low, high])
     assert (n == 3).all()
-    band = figures.metric_bands(EPOCHS, values, ["a"], "loss").axes[0].collections[0]
+    band = metric_bands(EPOCHS, values, ["a"], "loss").axes[0].collections[0]
     edge = np.asarray(band.get_paths()[0].vertices)[:, 1]
     assert (edge.min(), edge.max()) == pytest.approx((low.min(), high.max()))
 
@@ -121,8 +122,8 @@ def test_ring_is_where_the_validation_loss_is_lowest():
     validation = members()
     validation[1, :, 3] = 0.01
     for figure in (
-        figures.metric_bands(EPOCHS, validation, NAMES, "validation loss", mark_lowest=True),
-        figures.generalisation_gap(EPOCHS, 2 * validation, validation, NAMES),
+        metric_bands(EPOCHS, validation, NAMES, "validation loss", mark_lowest=True),
+        generalisation_gap(EPOCHS, 2 * validation, validation, NAMES),
     ):
         assert "ring at epoch 4" in legend(figure)[1]
         rings = [line for line in figure.axes[0].lines if line.get_markerfacecolor() == "none"]
@@ -131,7 +132,7 @@ def test_ring_is_where_the_validation_loss_is_lowest():
 
 def test_generalisation_gap_is_validation_minus_training():
     train, validation = members(), members() + 0.25
-    (axis,) = figures.generalisation_gap(EPOCHS, train, validation, NAMES).axes
+    (axis,) = generalisation_gap(EPOCHS, train, validation, NAMES).axes
     lines = [line for line in axis.lines if "dropout" in str(line.get_label())]
     gaps = np.array([line.get_ydata() for line in lines], float)
     np.testing.assert_allclose(gaps, np.full((4, 7), 0.25))
@@ -143,8 +144,8 @@ def test_diverged_members_break_nothing_and_are_not_counted(bad, tmp_path):
     values[0, 1, 4:] = bad
     values[2] = bad
     whole = np.delete(values[0], 1, axis=0).mean(axis=0)
-    bands = figures.metric_bands(EPOCHS, values, NAMES, "loss", mark_lowest=True)
-    gap = figures.generalisation_gap(EPOCHS, members(), values, NAMES)
+    bands = metric_bands(EPOCHS, values, NAMES, "loss", mark_lowest=True)
+    gap = generalisation_gap(EPOCHS, members(), values, NAMES)
     for figure in (bands, gap):
         assert [label.split("\n")[0][-4:] for label in legend(figure)] == [
             "n=2)",
@@ -176,7 +177,7 @@ def test_final_vs_rate_sorts_by_rate_and_shows_every_seed(seeds):
 
 
 def test_title_and_caption_are_shown_and_nothing_overlaps_the_legend():
-    figure = figures.metric_bands(
+    figure = metric_bands(
         EPOCHS, members(), NAMES, "loss", title="A title", caption="word " * 60, mark_lowest=True
     )
     figure.draw_without_rendering()

@@ -34,6 +34,7 @@ from cnnjax.experiment.identity import identity
 from cnnjax.experiment.results import METRICS, Predictions, Results, Store
 from cnnjax.models import MODELS, ConvNet
 from cnnjax.plots import png
+from cnnjax.plots.arms import final_by_arm
 
 ON_TINY = ("--dataset", "fashion_mnist", "--data-dir", str(TINY), "--batch-size", "8", "--train-size", "64")
 POOLED = ("--model", "lenet-swish", "--arms", "average", "none", "--seeds", "2", "--epochs", "1")
@@ -149,6 +150,30 @@ def test_every_question_is_answered_on_both_networks(tmp_path: Path) -> None:
         assert len(network["answers"]) == 10
         assert len(network["val_accuracy"]["contrasts"]) == 5
         assert all(contrast["can_claim"] for contrast in network["val_accuracy"]["contrasts"]), "so 8 seeds"
+
+
+@pytest.mark.usefixtures("untrained")
+def test_the_dropout_ablation_takes_an_optimizer_and_says_so(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    chosen = ("--optimizer", "sgd", "--learning-rate", "0.1", "--momentum", "0.9", "--schedule", "cosine")
+    printed = main(DropoutAblation, *chosen, "--epochs", "2", "--mask-seed", "3", "--out", str(out))
+    caption = (
+        "keras-cnn on fashion_mnist, inverted dropout, 64 training images, batch 8, sgd 0.1, cosine "
+        "schedule, momentum 0.9, 2 epochs, 6 paired seeds, mask seed 3 in all"
+    )
+    record = json.loads((out / "summary.json").read_text())
+    assert record["protocol"] == caption and caption in printed and record["conclusion"] in printed
+    assert "confused" in record and [arm["name"] for arm in record["val_loss"]["arms"]][1] == "rate 0.25"
+    drawn = "val_loss", "val_accuracy", "generalisation_gap", "accuracy_against_rate", "confused"
+    assert {path.stem for path in out.glob("*.png")} == set(drawn)
+    assert "--optimizer adma is none of" in refused(DropoutAblation, "--optimizer", "adma")
+
+
+def test_a_flag_that_the_optimizer_does_not_read_is_refused(tmp_path: Path) -> None:
+    out = str(tmp_path / "x")
+    for command_ in (DropoutAblation, pooling.PoolingAblation):
+        assert "--momentum 0.9 does nothing" in refused(command_, "--momentum", "0.9", "--out", out)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.usefixtures("untrained")
@@ -322,7 +347,7 @@ def test_the_published_run_is_compared_with_ours() -> None:
 def test_figures_of_arms_show_all_they_are_given() -> None:
     values = np.array([[0.9, 0.8, np.nan], [0.7, 0.75, 0.8], [0.95, 0.96, 0.97]])
     names = ["max", "average", "none, same size"]
-    figure = figures.final_by_arm(values, names, "accuracy")
+    figure = final_by_arm(values, names, "accuracy")
     assert [text.get_text() for text in figure.axes[0].get_xticklabels()] == [
         "max",
         "average",

@@ -1,5 +1,6 @@
 """For scripts and notebooks: train a network or run an ablation with one call."""
 
-from cnnjax.api.fit import Run, fit, load
+from cnnjax.api.ablation import ablate
+from cnnjax.api.fitting import Run, fit, load
 
-__all__ = ["Run", "fit", "load"]
+__all__ = ["Run", "ablate", "fit", "load"]

@@ -6,6 +6,7 @@ from typing import Annotated
 import tyro
 
 from cnnjax.cli.runner import DataDirectory, shown
+from cnnjax.config import HParams
 from cnnjax.data import identity
 from cnnjax.devices.processes import ALONE, Processes
 from cnnjax.experiment import OnNan, Protocol
@@ -38,14 +39,7 @@ class Flags:
     """If a loss is not finite: stop, or continue and count the network as diverged."""
     processes: Annotated[Processes, tyro.conf.arg(name="")] = ALONE
 
-    @property
-    def paired_seeds(self) -> str:
-        """Describe the seeds in a caption: "6 paired seeds, init seed 3 in all"."""
-        shared = {"init": self.init_seed, "order": self.order_seed, "mask": self.mask_seed}
-        texts = (f", {name} seed {seed} in all" for name, seed in shared.items() if seed is not None)
-        return f"{self.seeds} paired seeds{''.join(texts)}"
-
-    def protocol(self, optimizer: str = "adam") -> Protocol:
+    def protocol(self, optimizer: str = "adam", schedule: str = "constant") -> Protocol:
         """Return the protocol that all arms share."""
         return Protocol(
             epochs=self.epochs,
@@ -57,4 +51,25 @@ class Flags:
             init_seed=self.init_seed,
             order_seed=self.order_seed,
             mask_seed=self.mask_seed,
+            schedule=schedule,
         )
+
+
+@dataclass(frozen=True)
+class OptimizerFlags(Flags):
+    """Base class of the flags of an ablation whose optimizer may be chosen."""
+
+    optimizer: str = "adam"
+    """adam, rmsprop, sgd or adamw, as in Keras."""
+    learning_rate: float = 1e-3
+    """Step size of the optimizer."""
+    schedule: str = "constant"
+    """Learning rate over the run: constant; cosine: falls to 0; one-cycle: rises for 30%, then falls."""
+    weight_decay: float = 0.0
+    """adamw, sgd: each step shrinks all parameters by learning rate x weight decay."""
+    momentum: float = 0.0
+    """sgd: share of the last step that is added to the next, from 0 to below 1."""
+
+    def hparams(self, dropout_rate: float) -> HParams:
+        """Return the hyperparameters of an arm."""
+        return HParams(self.learning_rate, dropout_rate, self.weight_decay, self.momentum)

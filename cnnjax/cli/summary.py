@@ -20,8 +20,9 @@ class Summary:
     def __call__(self) -> None:
         """Print the table and the totals."""
         from cnnjax.deploy.layers import layers
-        from cnnjax.models import ConvNet, model_named
+        from cnnjax.models import ConvNet
         from cnnjax.report import console
+        from cnnjax.runs.recipe import model_named
 
         model = model_named(self.model)
         if not isinstance(model, ConvNet):

@@ -6,28 +6,27 @@ results = run(arms, protocol, prepare(protocol), Path("results/mine"))
 print(conclusion(summarise(results.final("val_accuracy"), results.arms), "accuracy", accuracy=True))
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Literal
 
-import flax.linen as nn
 import jax
 import numpy as np
 
 from cnnjax import files
-from cnnjax.config import require_read
 from cnnjax.data import Dataset
 from cnnjax.devices.processes import fetch
-from cnnjax.errors import ArgumentError, UserError
+from cnnjax.errors import UserError
+from cnnjax.experiment import checks
 from cnnjax.experiment.identity import identity
 from cnnjax.experiment.protocol import Arm, Protocol, Splits
 from cnnjax.experiment.results import Predictions, Results, Store
 from cnnjax.keys import StreamSeeds
-from cnnjax.metrics import means
+from cnnjax.metrics import example_loss, means
 from cnnjax.optimizers import make_optimizer
 from cnnjax.population import PopulationProgram, default_chunk, make_population, stack
-from cnnjax.task import MakeOptimizer, Task
+from cnnjax.task import Task, to_unit_interval
 from cnnjax.train import Arrays, to_device
 
 OnNan = Literal["stop", "continue"]
@@ -63,39 +62,34 @@ def run(
         report: called with the network-epochs done and their total.
 
     Raises:
-        ArgumentError: `out` is a file, or holds results of another protocol, or an arm has a hyperparameter
-            that its optimizer does not read.
+        ArgumentError: `out` is a file, or holds results of another protocol, or an arm is wrong in itself or
+            for the data (see `cnnjax.experiment.checks`). Nothing is written then.
         UserError: `out` cannot be written or is in use by another process, or a network diverged and
             `on_nan` is "stop".
     """
-    for arm in arms:
-        if not callable(arm.optimizer):
-            require_read(arm.hparams, arm.optimizer or protocol.optimizer, f"arm {arm.name}: ")
-        classes = getattr(arm.model, "classes", splits.train.classes)
-        if classes != splits.train.classes:
-            raise ArgumentError(
-                f"the network of {arm.name} has {classes} classes, and the data have "
-                f"{splits.train.classes}; give the network classes={splits.train.classes}"
-            )
+    checks.require_arms(arms, protocol)
+    groups = _groups(arms)
+    tasks = [_task(group[0], protocol, len(splits.train.labels)) for group in groups]
+    for group, task in zip(groups, tasks, strict=True):
+        checks.require_model(group[0], task, splits.train)
     with files.claimed(out):
         store = Store(out, identity(arms, protocol, splits))
         train, val, test = (to_device(part) for part in (splits.train, splits.val, splits.test))
         final_data = {"test": test} | {name: to_device(probe) for name, probe in (probes or {}).items()}
         width = jax.device_count() * (chunk or default_chunk(jax.default_backend()))
         names, seeds = [arm.name for arm in arms], range(protocol.seeds)
+        for group, task in zip(groups, tasks, strict=True):
+            if any((arm.name, seed, protocol.epochs) not in store.rows for arm in group for seed in seeds):
+                checks.require_determined(group[0], task, splits.train)
         cells = list(product(names, seeds, range(1, protocol.epochs + 1)))
 
         def report_progress() -> None:
             report(sum(cell in store.rows for cell in cells), len(cells))
 
         report_progress()
-        for group in _groups(arms):
-            steps = -(-len(splits.train.labels) // protocol.batch_size)
-            optimizer = group[0].optimizer or protocol.optimizer
-            if not callable(optimizer):
-                optimizer = make_optimizer(optimizer, protocol.schedule, protocol.epochs * steps)
+        for group, task in zip(groups, tasks, strict=True):
             program = make_population(
-                Task(group[0].model, optimizer),
+                task,
                 train,
                 val,
                 batch_size=protocol.batch_size,
@@ -113,10 +107,21 @@ Member = tuple[Arm, int]  # an arm and a seed
 
 def _groups(arms: Sequence[Arm]) -> list[list[Arm]]:
     """Group arms that can share a compiled program."""
-    groups: dict[tuple[nn.Module, str | MakeOptimizer | None], list[Arm]] = {}
+    groups: dict[Hashable, list[Arm]] = {}
     for arm in arms:
-        groups.setdefault((arm.model, arm.optimizer), []).append(arm)
+        alike = arm.model, arm.optimizer, arm.loss, arm.preprocess, arm.augment, type(arm.hparams)
+        groups.setdefault(alike, []).append(arm)
     return list(groups.values())
+
+
+def _task(arm: Arm, protocol: Protocol, examples: int) -> Task:
+    """Return what the arm trains."""
+    optimizer = arm.optimizer or protocol.optimizer
+    if isinstance(optimizer, str):
+        steps = protocol.epochs * -(-examples // protocol.batch_size)
+        optimizer = make_optimizer(optimizer, protocol.schedule, steps)
+    loss, preprocess = arm.loss or example_loss, arm.preprocess or to_unit_interval
+    return Task(arm.model, optimizer, loss, preprocess, arm.augment)
 
 
 def _blocks(

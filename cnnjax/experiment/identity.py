@@ -13,6 +13,9 @@ from cnnjax.files.identity import describe
 from cnnjax.files.records import without_defaults
 from cnnjax.models import ConvNet
 
+PIECES = ("loss", "preprocess", "augment")
+"""Functions of an arm that its text names where they are its own."""
+
 
 def identity(arms: Sequence[Arm], protocol: Protocol, splits: Splits) -> dict[str, Any]:
     """Return the settings that all rows of a directory must share; arms and seeds may be added later."""
@@ -31,7 +34,8 @@ def arm_identity(arm: Arm) -> str:
     hparams = f"{type(arm.hparams).__name__}({values})"
     optimizer = describe(arm.optimizer) if callable(arm.optimizer) else arm.optimizer
     model = _network(arm.model) if type(arm.model) is ConvNet else describe(arm.model)
-    return " ".join(filter(None, (model, hparams, optimizer)))
+    own = (f"{name}={describe(piece)}" for name in PIECES if (piece := getattr(arm, name)) is not None)
+    return " ".join(filter(None, (model, hparams, optimizer, *own)))
 
 
 def _network(model: ConvNet) -> str:

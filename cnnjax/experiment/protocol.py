@@ -1,6 +1,7 @@
 """What an ablation varies, and what its arms share."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -8,22 +9,25 @@ from typing import Any, Literal
 import flax.linen as nn
 import jax
 
-from cnnjax.config import SCHEDULE_NAMES, require_seeds
-from cnnjax.data import Dataset, load, split, training_split
+from cnnjax.config import OPTIMIZER_NAMES, SCHEDULE_NAMES, require_seeds
+from cnnjax.data import Dataset, Loaded, load, split, training_split
 from cnnjax.devices.layouts import cores
 from cnnjax.devices.processes import silence_followers
 from cnnjax.errors import ArgumentError
-from cnnjax.task import MakeOptimizer
+from cnnjax.task import Augment, Loss, MakeOptimizer, Preprocess
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One condition of the ablation; arms with equal `model` and `optimizer` share a compiled program."""
+    """One condition of the ablation; arms that differ in `hparams` alone share a compiled program."""
 
     name: str
     model: nn.Module
     hparams: Any  # `HParams`, or a NamedTuple of the user's own
     optimizer: str | MakeOptimizer | None = None  # a name, or hparams -> optax; default: the protocol's
+    loss: Loss | None = None  # None, here and below: the default of `cnnjax.task.Task`
+    preprocess: Preprocess | None = None
+    augment: Augment | None = None
 
 
 @dataclass(frozen=True)
@@ -51,10 +55,11 @@ class Protocol:
         """Check the values."""
         for name in ("epochs", "seeds", "batch_size", "train_size"):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ArgumentError(f"--{name.replace('_', '-')} {value} must be at least 1")
-        if self.schedule not in SCHEDULE_NAMES:
-            raise ArgumentError(f"the schedule {self.schedule} is none of {', '.join(SCHEDULE_NAMES)}")
+            if value is not None and not (isinstance(value, int) and value >= 1):
+                raise ArgumentError(f"--{name.replace('_', '-')} {value} must be a whole number, at least 1")
+        for name, choices in (("optimizer", OPTIMIZER_NAMES), ("schedule", SCHEDULE_NAMES)):
+            if getattr(self, name) not in choices:
+                raise ArgumentError(f"--{name} {getattr(self, name)} is none of {', '.join(choices)}")
         require_seeds(init_seed=self.init_seed, order_seed=self.order_seed, mask_seed=self.mask_seed)
 
 
@@ -69,12 +74,13 @@ class Splits:
 
 
 def use_every_core() -> None:
-    """Split the CPU into one device per core; call this before JAX's first computation.
+    """Split the CPU into one device per core, if JAX has not computed anything yet.
 
     Networks train independently, so one core each is faster than all cores on one network. With several
     processes, only the leading one prints from here on.
     """
-    jax.config.update("jax_num_cpu_devices", cores())
+    with suppress(RuntimeError):  # already initialised: the devices stay as they are
+        jax.config.update("jax_num_cpu_devices", cores())
     silence_followers()
 
 
@@ -87,7 +93,11 @@ def prepare(
         ArgumentError: the training split is smaller than the protocol needs.
         UserError: the data are not available.
     """
-    loaded = load(protocol.dataset, data_dir, announce=announce)
+    return divide(load(protocol.dataset, data_dir, announce=announce), protocol)
+
+
+def divide(loaded: Loaded, protocol: Protocol) -> Splits:
+    """Split data that are in memory; see `prepare`."""
     train, val = training_split(loaded, protocol.train_split)
     available = len(train.labels)
     wanted = protocol.train_size or available

@@ -65,6 +65,7 @@ class Store:
         """
         self.out = out
         self.rows: dict[Cell, Row] = {}
+        self._unwritten: dict[str, Any] | None = None
         if leads():
             self._open(protocol)
         self.rows = from_leader(self.rows)
@@ -77,7 +78,7 @@ class Store:
         try:
             stored = json.loads((out / "protocol.json").read_text())
         except FileNotFoundError:
-            write_json(out / "protocol.json", wanted)
+            self._unwritten = wanted
             return
         except ValueError as error:
             raise UserError(f"{out / 'protocol.json'} is damaged: {error}; choose another --out") from None
@@ -88,12 +89,19 @@ class Store:
                 f"{out} holds results of another protocol (different: {', '.join(sorted(names))}); "
                 "choose another --out"
             )
-        write_json(out / "protocol.json", stored | wanted)
+        self._unwritten = stored | wanted
         if (out / "results.csv").exists():
             self.rows = read_rows(out / "results.csv")
 
+    def _write_protocol(self) -> None:
+        """Write protocol.json before the first result, so that what fails before it leaves nothing."""
+        if self._unwritten is not None:
+            write_json(self.out / "protocol.json", self._unwritten)
+            self._unwritten = None
+
     def write(self) -> None:
         """Write all rows, sorted by arm, seed and epoch."""
+        self._write_protocol()
         metrics = self._metrics()
         # An empty cell was not measured; NaN means that the run diverged.
         rows = ([*cell, *(self.rows[cell].get(name, "") for name in metrics)] for cell in sorted(self.rows))
@@ -106,6 +114,7 @@ class Store:
 
     def keep(self, arm: str, seed: int, predictions: Predictions) -> None:
         """Write the predictions of one member."""
+        self._write_protocol()
         path = _predictions(self.out, arm, seed)
         make_directory(path.parent)
         content = io.BytesIO()

@@ -10,9 +10,9 @@ from cnnjax.plots.curves import (
     draw_bands,
     draw_differences,
     draw_history,
-    png,
     training_curves,
 )
+from cnnjax.plots.style import png
 
 __all__ = [
     "Figure",

@@ -3,7 +3,6 @@
 `title` is a line above the figure, `caption` a line below it for n and the protocol.
 """
 
-import io
 import textwrap
 from collections.abc import Mapping, Sequence
 
@@ -15,7 +14,6 @@ from matplotlib.ticker import MaxNLocator
 
 from cnnjax.plots.style import (
     COLOURS,
-    DPI,
     GREY,
     MARKERS,
     counted,
@@ -114,14 +112,6 @@ def confusion_matrix(
     bar = figure.colorbar(image, ax=axis, shrink=0.8, label="misclassified images")
     bar.ax.yaxis.set_major_locator(MaxNLocator(integer=True))
     return figure
-
-
-def png(figure: Figure) -> bytes:
-    """Render a figure as PNG; equal figures give equal bytes."""
-    buffer = io.BytesIO()
-    # Without this, matplotlib writes its version into the file.
-    figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
-    return buffer.getvalue()
 
 
 def draw_bands(

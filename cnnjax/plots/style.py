@@ -5,6 +5,7 @@ Each arm also has its own line style and marker, so the figures survive black-an
 pyplot and its global state are not used.
 """
 
+import io
 import textwrap
 from collections.abc import Collection
 from typing import Any
@@ -23,11 +24,26 @@ GREY = "#808080"
 DPI = 150
 
 
+def png(figure: Figure) -> bytes:
+    """Render a figure as PNG; equal figures give equal bytes."""
+    buffer = io.BytesIO()
+    # Without this, matplotlib writes its version into the file.
+    figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+class _Shown(Figure):
+    """Shows itself in a notebook, where others need pyplot."""
+
+    def _repr_png_(self) -> bytes:
+        return png(self)
+
+
 def frame(
     width: float, height: float, title: str, caption: str, panels: int = 1
 ) -> tuple[Figure, list[Axes]]:
     """Make a figure of panels side by side, with a title above and a caption below."""
-    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+    figure = _Shown(figsize=(width, height), dpi=DPI, layout="constrained")
     axes = [figure.add_subplot(1, panels, i + 1) for i in range(panels)]
     for axis in axes:
         axis.grid(color="#DDDDDD", linewidth=0.6)

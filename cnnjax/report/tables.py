@@ -6,14 +6,16 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from cnnjax import plots
 from cnnjax.data import DIGITS, Dataset
 from cnnjax.experiment.results import Predictions, Results
 from cnnjax.files import write_bytes
 from cnnjax.plots import confusion
-from cnnjax.stats import Summary, conclusion, summarise
+from cnnjax.stats import conclusion, summarise
 from cnnjax.stats.confusion import Mistake, Pair, confused_pairs, worst_mistakes
 from cnnjax.stats.sentences import pair_sentence
 
@@ -30,6 +32,18 @@ def console() -> Console:
 def print_ablation(results: Results, protocol: str, primary: str | None = None) -> dict[str, Any]:
     """Print the protocol, the table and the conclusion; return them for summary.json.
 
+    Arguments: see `ablation_record`.
+    """
+    record = ablation_record(results, protocol, primary)
+    print(protocol)
+    print_table(*summary_table(results, primary))
+    print(record["conclusion"])
+    return record
+
+
+def ablation_record(results: Results, protocol: str, primary: str | None = None) -> dict[str, Any]:
+    """Return the protocol, the statistics and the conclusion, for summary.json.
+
     Args:
         results: of all arms.
         protocol: one line.
@@ -37,15 +51,11 @@ def print_ablation(results: Results, protocol: str, primary: str | None = None) 
     """
     accuracy = summarise(results.final("val_accuracy"), results.arms, primary=primary)
     loss = summarise(results.final("val_loss"), results.arms, primary=primary, higher_is_better=False)
-    sentence = conclusion(accuracy, "validation accuracy", accuracy=True)
-    print(protocol)
-    _print_summary(results, accuracy)
-    print(sentence)
     return {
         "protocol": protocol,
         "val_accuracy": accuracy.as_dict(),
         "val_loss": loss.as_dict(),
-        "conclusion": sentence,
+        "conclusion": conclusion(accuracy, "validation accuracy", accuracy=True),
     }
 
 
@@ -54,15 +64,22 @@ def print_confusions(predictions: Mapping[str, Predictions], test: Dataset) -> d
 
     `predictions` are those of the test images by arm; without any, nothing is printed.
     """
+    record = confusion_record(predictions, test)
+    if record:
+        print_table(*confusion_table(predictions, test, test.class_names))
+        print(list(record.values())[-1])
+    return record
+
+
+def confusion_record(predictions: Mapping[str, Predictions], test: Dataset) -> dict[str, Any]:
+    """Return what `print_confusions` prints, for summary.json."""
     if not predictions:
         return {}
     names = test.class_names
-    print_table(*confusion_table(predictions, test, names))
     pairs = {arm: confused_pairs(test.labels, of_arm, test.classes) for arm, of_arm in predictions.items()}
     arm, first = next(iter(pairs.items()))
     a, b = (3, 5) if names == DIGITS else first[0][:2]
     sentence = f"{arm}: {pair_sentence(first, a, b, len(test.labels), names)}"
-    print(sentence)
     counts = {
         arm: {f"{names[p.a]} and {names[p.b]}": p.counts.tolist() for p in of[:PAIRS]}
         for arm, of in pairs.items()
@@ -114,11 +131,11 @@ def draw(out: Path, figures: Mapping[str, plots.Figure]) -> None:
 
 def print_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print a table with its first column to the left and the others to the right."""
-    table = Table(*heads)
+    table = Table(*map(escape, heads))  # rich reads "[a]" in a string as a style
     for column in table.columns[1:]:
         column.justify = "right"
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))
     console().print(table)
 
 
@@ -131,12 +148,13 @@ def spread(values: np.ndarray, digits: int) -> str:
     return f"{np.mean(finite):.{digits}f}{sd}"
 
 
-def _print_summary(results: Results, summary: Summary) -> None:
-    """Print each arm's final metrics (mean ± sd) and its paired difference to the first arm.
+def summary_table(results: Results, primary: str | None = None) -> tuple[list[str], list[list[str]]]:
+    """Return heads and rows: each arm's final metrics (mean ± sd), and its paired difference to the first.
 
-    `summary` is that of the final validation accuracy. The gap is validation loss minus training loss,
-    both measured without dropout.
+    The gap is validation loss minus training loss, both measured without dropout. `primary`: see
+    `ablation_record`.
     """
+    summary = summarise(results.final("val_accuracy"), results.arms, primary=primary)
     compared = {
         c.arm: [
             "{:+.2f} [{:+.2f}, {:+.2f}]".format(*(100 * value for value in (c.difference, c.low, c.high))),
@@ -159,4 +177,4 @@ def _print_summary(results: Results, summary: Summary) -> None:
     ]
     metrics = "val accuracy %", "val loss", "test accuracy %", "gap (loss)"
     difference = f"difference to {summary.arms[0].name}, points [95%]"
-    print_table(("arm", "n", *metrics, difference, "p (corrected)"), rows)
+    return ["arm", "n", *metrics, difference, "p (corrected)"], rows

@@ -1,16 +1,51 @@
 """What a run trains: the task that its configuration names, with objects of the user's own in their place."""
 
+import importlib
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 
-from cnnjax.errors import ArgumentError, UserError
+from cnnjax.errors import ArgumentError, UserError, one_line
 from cnnjax.files.identity import describe
-from cnnjax.models import ConvNet, for_classes, model_named
+from cnnjax.models import MODELS, ConvNet
 from cnnjax.optimizers import make_optimizer
 from cnnjax.runs.config import CUSTOM, TrainConfig
 from cnnjax.task import Augment, Loss, MakeOptimizer, Preprocess, Task, asks_for
+
+
+def model_named(name: str) -> nn.Module:
+    """Look up a network in `MODELS`, or import it.
+
+    Args:
+        name: a key of `MODELS`, or "package.module:NAME" of a module, or of what makes one.
+
+    Raises:
+        ArgumentError: there is none of that name.
+    """
+    if ":" not in name:
+        if name not in MODELS:
+            raise ArgumentError(
+                f"unknown model {name!r}; choose one of {', '.join(MODELS)}, or import your own as "
+                "package.module:NAME"
+            )
+        return MODELS[name]
+    path, _, attribute = name.partition(":")
+    try:
+        model = getattr(importlib.import_module(path), attribute)
+        model = model if isinstance(model, nn.Module) else model()
+    except Exception as error:
+        raise ArgumentError(f"cannot import the model {name}: {one_line(error)}") from error
+    if not isinstance(model, nn.Module):
+        raise ArgumentError(f"{name} is {type(model).__name__}; give a flax.linen.Module, or what makes one")
+    return model
+
+
+def for_classes(model: nn.Module, classes: int) -> nn.Module:
+    """Give a network a logit for each class, if it has a field `classes`."""
+    named = any(field.name == "classes" for field in fields(model))
+    return model.clone(classes=classes) if named else model
 
 
 class Custom(NamedTuple):

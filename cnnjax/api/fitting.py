@@ -131,7 +131,7 @@ def fit(
         hparams=hparams,
     )
     given = settings | {
-        "model": model if isinstance(model, str) else type(model).__name__,
+        "model": model if isinstance(model, str) else getattr(model, "nnx_class", type(model)).__name__,
         "optimizer": optimizer if isinstance(optimizer, str) else CUSTOM,
         "dataset": MEMORY + data.name if isinstance(data, Loaded) else identity(str(data)),
         "custom": custom.texts,

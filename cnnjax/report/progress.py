@@ -1,4 +1,4 @@
-"""The progress of an experiment: a bar on a terminal, lines elsewhere."""
+"""The progress of an experiment: a bar on a terminal or in a notebook, lines elsewhere."""
 
 import math
 import time
@@ -7,7 +7,10 @@ from contextlib import contextmanager
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 
-from cnnjax.report import console
+from cnnjax.report.tables import console
+
+WIDTH = 40
+"""Characters of a bar."""
 
 
 @contextmanager
@@ -16,12 +19,12 @@ def member_progress() -> Iterator[Callable[[int, int], None]]:
 
     Yields a function of the number of finished network-epochs, with those of earlier starts, and their total.
     """
-    terminal = console()
-    columns = BarColumn(bar_width=40), MofNCompleteColumn(), "elapsed", TimeElapsedColumn(), "left"
+    screen = console()
+    columns = BarColumn(bar_width=WIDTH), MofNCompleteColumn(), "elapsed", TimeElapsedColumn(), "left"
     first: tuple[float, int] | None = None
     printed = -math.inf
     with Progress(
-        "network-epochs", *columns, TimeRemainingColumn(), console=terminal, disable=not terminal.is_terminal
+        "network-epochs", *columns, TimeRemainingColumn(), console=screen, disable=not screen.is_terminal
     ) as bar:
         task = bar.add_task("", total=None)
 
@@ -31,10 +34,14 @@ def member_progress() -> Iterator[Callable[[int, int], None]]:
             now = time.monotonic()
             if first is None:
                 first = now, done
-            elif not terminal.is_terminal and (now - printed > 60 or done == total):
+            elif not screen.is_terminal and (screen.is_jupyter or now - printed > 60 or done == total):
                 printed = now
                 each = (now - first[0]) / max(done - first[1], 1)
                 left = each * (total - done) / 60
-                print(f"{done} of {total} network-epochs, {each:.2f} s each, {left:.1f} min left", flush=True)
+                line = f"{done} of {total} network-epochs, {each:.2f} s each, {left:.1f} min left"
+                # In a notebook, a carriage return starts the line again; rich's bar would need ipywidgets.
+                full = WIDTH * done // total
+                drawn = f"\r{'█' * full}{'░' * (WIDTH - full)} " if screen.is_jupyter else ""
+                print(f"{drawn}{line}", end="" if drawn and done < total else "\n", flush=True)
 
         yield update

@@ -1,0 +1,166 @@
+"""What an experiment refuses before it writes or trains anything; every error names the arm."""
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cnnjax.config import OPTIMIZER_NAMES, HParams, require_read
+from cnnjax.data import Dataset
+from cnnjax.errors import ArgumentError, one_line
+from cnnjax.experiment.protocol import Arm, Protocol
+from cnnjax.keys import run_streams
+from cnnjax.models import ConvNet
+from cnnjax.population import stack
+from cnnjax.shapes import Index
+from cnnjax.task import HParams as AnyHParams
+from cnnjax.task import Task, require_fit
+from cnnjax.train import Arrays, Plan, make_training
+
+LONGEST = 200
+"""Bytes of an arm's name, which is part of a file's."""
+LARGEST = 3.4e38
+"""Above it float32 has nothing finite."""
+BATCH = 8
+"""Images of a step in `require_determined`."""
+TRACES = 3
+"""In `require_determined`: a choice of one in five, made in Python, is the same in all at one in 25."""
+IMPURE = re.compile(r"custom_call|stablehlo\.rng[ :]")
+"""A lowered program without these is a function of its arguments: no callback to Python, no hidden state."""
+
+
+def require_arms(arms: Sequence[Arm], protocol: Protocol) -> None:
+    """Check the arms by themselves: names, hyperparameters, optimizers.
+
+    Raises:
+        ArgumentError: there are no arms, two have one name, a name cannot be a file's, a hyperparameter is
+            not a finite number, or an optimizer is unknown or does not read a hyperparameter that is set.
+    """
+    if not arms:
+        raise ArgumentError("there are no arms; give at least one")
+    seen: set[str] = set()
+    for arm in arms:
+        name = arm.name
+        if not name.isprintable() or "/" in name or not 0 < len(name.encode()) <= LONGEST:
+            raise ArgumentError(
+                f"the arm {name[:LONGEST]!r} cannot name a file; use 1 to {LONGEST} printable characters "
+                "other than /"
+            )
+        # Some file systems do not tell upper from lower case.
+        if name.casefold() in seen:
+            raise ArgumentError(f"two arms have the name {name}; give each a name of its own")
+        seen.add(name.casefold())
+        _require_arm(arm, protocol)
+
+
+def _require_arm(arm: Arm, protocol: Protocol) -> None:
+    of = f"arm {arm.name}: "
+    if not isinstance(arm.model, nn.Module):
+        raise ArgumentError(f"{of}the network is {arm.model!r}; give an instance of a flax.linen.Module")
+    if not hasattr(arm.hparams, "_asdict"):
+        raise ArgumentError(f"{of}the hparams are {arm.hparams!r}; give a NamedTuple of numbers, as HParams")
+    for name, value in arm.hparams._asdict().items():
+        scalar = np.ndim(value) == 0 and np.asarray(value).dtype.kind in "biuf"
+        if not scalar or not abs(float(value)) < LARGEST:
+            raise ArgumentError(f"{of}{name} is {value!r}; give a finite number")
+        most = 1 if name in ("dropout_rate", "momentum") else LARGEST
+        if isinstance(arm.hparams, HParams) and not 0 <= value <= most:
+            raise ArgumentError(f"{of}{name} {value:g} must lie between 0 and {most:g}")
+    if callable(arm.optimizer):
+        if protocol.schedule != "constant":
+            raise ArgumentError(
+                f"{of}--schedule {protocol.schedule} is for optimizers given by name; put the schedule into "
+                "the optimizer"
+            )
+    else:
+        optimizer = arm.optimizer or protocol.optimizer
+        if optimizer not in OPTIMIZER_NAMES:
+            raise ArgumentError(
+                f"{of}the optimizer {optimizer!r} is none of {', '.join(OPTIMIZER_NAMES)}, nor a function "
+                "from hparams to an optax optimizer"
+            )
+        require_read(arm.hparams, optimizer, of)
+    try:
+        hash((arm.model, arm.optimizer, arm.loss, arm.preprocess, arm.augment))
+    except TypeError as error:
+        raise ArgumentError(f"{of}{one_line(error)}; give tuples and named functions instead") from error
+
+
+def require_model(arm: Arm, task: Task, data: Dataset) -> None:
+    """Check that the network and its loss go with the data, see `cnnjax.task.require_fit`."""
+    require_fit(task, data.image_shape, data.classes, _traced(arm), f"arm {arm.name}")
+
+
+def require_determined(arm: Arm, task: Task, data: Dataset) -> None:
+    """Check that an arm's keys decide its result: trace two training steps again and compare the programs.
+
+    NumPy's random numbers or a counter in `__call__` become constants, which differ between traces. If the
+    programs differ, or call back into Python, two runs are compared.
+
+    It takes seconds, so a `ConvNet` of parts that this project tests is taken to be determined.
+
+    Raises:
+        ArgumentError: two runs differ, or a step fails.
+    """
+    if _tested(arm):
+        return
+    rows = np.arange(2 * BATCH) % len(data.labels)
+    given = jnp.uint32(0), Arrays(jnp.asarray(data.images[rows]), jnp.asarray(data.labels[rows]))
+    plan, on_cpu = jnp.arange(2 * BATCH, dtype=jnp.int32).reshape(2, BATCH), jax.default_backend() == "cpu"
+
+    def trace() -> Any:
+        run = make_training(task, data.image_shape, 2 * BATCH, BATCH)
+
+        def two_steps(seed: Index, data: Arrays, plan: Plan, hparams: AnyHParams) -> Any:
+            state, sums = run.epoch(run.init(run_streams(seed), hparams), data, plan, hparams)
+            measured = sums, run.evaluate(state, data, hparams)[0]
+            # On an accelerator, the order of sums may vary, and Adam enlarges the smallest differences.
+            return (measured, state.params, state.collections) if on_cpu else measured
+
+        return jax.jit(two_steps).lower(*given, plan, _traced(arm))
+
+    with _named(arm, "a training step fails"):
+        programs = {program.as_text(): program for program in (trace() for _ in range(TRACES))}
+        text, *others = programs
+        if not others and not IMPURE.search(text):
+            return
+        # Only compiled to run two steps.
+        options = {"xla_backend_optimization_level": 0} if on_cpu else None
+        one, other = (
+            jax.device_get(programs[each].compile(options)(*given, plan, _traced(arm)))
+            for each in (text, *others, text)[:2]
+        )
+    same = partial(np.array_equal, equal_nan=True) if on_cpu else partial(np.allclose, rtol=1e-3)
+    if not jax.tree.all(jax.tree.map(same, one, other)):
+        raise ArgumentError(
+            f"arm {arm.name}: two runs with the same keys differ, so its network, loss, augmentation or "
+            "optimizer depends on something else, such as NumPy's random numbers or a counter; draw from a "
+            'key, in a module that of self.make_rng("dropout")'
+        )
+
+
+def _tested(arm: Arm) -> bool:
+    """Whether an arm has no function of the user's own."""
+    parts = *vars(arm.model).values(), arm.optimizer, arm.loss, arm.preprocess, arm.augment
+    origins = {getattr(part, "__module__", "").split(".")[0] for part in parts if callable(part)}
+    return type(arm.model) is ConvNet and origins <= {"cnnjax", "jax", "flax"}
+
+
+def _traced(arm: Arm) -> AnyHParams:
+    """Return the hyperparameters as they enter the program: f32[] each."""
+    return jax.tree.map(lambda leaf: leaf[0], stack([arm.hparams]))
+
+
+@contextmanager
+def _named(arm: Arm, what: str) -> Iterator[None]:
+    """Turn an error of the user's functions into an `ArgumentError` that names the arm."""
+    try:
+        yield
+    except Exception as error:
+        raise ArgumentError(f"arm {arm.name}: {what}: {one_line(error)}") from error
