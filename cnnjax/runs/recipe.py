@@ -44,7 +44,7 @@ def model_named(name: str) -> nn.Module:
 
 def for_classes(model: nn.Module, classes: int) -> nn.Module:
     """Give a network a logit for each class, if it has a field `classes`."""
-    named = any(field.name == "classes" for field in fields(model))
+    named = isinstance(model, nn.Module) and any(field.name == "classes" for field in fields(model))
     return model.clone(classes=classes) if named else model
 
 
