@@ -22,7 +22,7 @@ LINES = [
     for block in blocks(ROOT / "README.md", "sh")
     for line in block.splitlines()
 ]
-ABLATION, OWN_NETWORK = blocks(ROOT / "README.md", "python")
+FIT, ABLATION, OWN_NETWORK = blocks(ROOT / "README.md", "python")
 TABLED = sorted(set(re.findall(r"^\| `(.+?)` \|", README, re.M)))
 EXPERIMENTS = sorted(
     {name for line in [*LINES, *TABLED] for name in re.findall(r"experiments/\w+\.py", line)}
@@ -128,6 +128,11 @@ def test_the_snippet(
         r"Against max, in validation accuracy over 6 paired seeds: .*average", capsys.readouterr().out
     )
     assert (tmp_path / "results/mine/results.csv").exists()
+
+
+def test_the_first_snippet_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = execute([FIT], tmp_path, monkeypatch)
+    assert made["probabilities"].shape == (5, 10) and not (tmp_path / "runs").exists()
 
 
 def test_the_snippet_of_an_own_network(
