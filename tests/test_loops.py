@@ -19,7 +19,7 @@ PADDINGS = st.sampled_from(["SAME", "VALID", ((1, 2), (0, 3)), ((0, 0), (2, 1)),
 
 @given(
     groups=st.sampled_from([1, 2, 4]),
-    channels=st.tuples(st.integers(1, 2), st.integers(1, 2)),
+    channels=st.tuples(st.integers(1, 4), st.integers(1, 2)),
     kernel=st.tuples(SMALL, SMALL),
     strides=st.tuples(SMALL, SMALL),
     dilation=st.tuples(st.integers(1, 2), st.integers(1, 2)),
@@ -78,7 +78,7 @@ class Net(nn.Module):
 
 def test_modules_use_it_without_being_changed() -> None:
     """Layers with a convolution of their own keep it; the compiled gradient has no slow form left."""
-    net, x = Net(), jax.random.normal(jax.random.key(0), (3, 8, 8, 2))
+    net, x = Net(), jax.random.normal(jax.random.key(0), (3, 8, 8, 4))
     params = net.init(jax.random.key(1), x)
 
     def loss(apply: Any, params: Any) -> jax.Array:
