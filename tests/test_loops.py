@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -53,6 +54,25 @@ def test_equals_lax(
             )
             y, back = jax.vjp(layer, x, weights)
             pairs.append((y, back(jnp.cos(jnp.arange(y.size, dtype=jnp.float32)).reshape(y.shape))))
+        return pairs
+
+    ours, lax = results(x, weights)
+    chex.assert_trees_all_close(ours, lax, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("padding", ["SAME", "VALID", ((1, 2), (0, 3)), ((0, 0), (2, 1))])
+def test_patches_of_few_channels_equal_lax(padding: Any) -> None:
+    x, weights = jax.random.normal(jax.random.key(0), (2, 7, 6, 3)), jnp.cos(jnp.arange(72.0))
+    weights = weights.reshape(3, 2, 3, 4)
+
+    @jax.jit
+    def results(x: jax.Array, weights: jax.Array) -> list[Any]:
+        pairs = []
+        for convolve in (conv_general_dilated, jax.lax.conv_general_dilated):
+            y, back = jax.vjp(
+                lambda *a, f=convolve: f(*a, (1, 1), padding, dimension_numbers=LAYOUT), x, weights
+            )
+            pairs.append((y, back(jnp.cos(y))))
         return pairs
 
     ours, lax = results(x, weights)
