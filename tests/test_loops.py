@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,7 +20,7 @@ PADDINGS = st.sampled_from(["SAME", "VALID", ((1, 2), (0, 3)), ((0, 0), (2, 1)),
 
 @given(
     groups=st.sampled_from([1, 2, 4]),
-    channels=st.tuples(st.integers(1, 2), st.integers(1, 2)),
+    channels=st.tuples(st.integers(1, 4), st.integers(1, 2)),
     kernel=st.tuples(SMALL, SMALL),
     strides=st.tuples(SMALL, SMALL),
     dilation=st.tuples(st.integers(1, 2), st.integers(1, 2)),
@@ -59,6 +60,25 @@ def test_equals_lax(
     chex.assert_trees_all_close(ours, lax, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("padding", ["SAME", "VALID", ((1, 2), (0, 3)), ((0, 0), (2, 1))])
+def test_patches_of_few_channels_equal_lax(padding: Any) -> None:
+    x, weights = jax.random.normal(jax.random.key(0), (2, 7, 6, 3)), jnp.cos(jnp.arange(72.0))
+    weights = weights.reshape(3, 2, 3, 4)
+
+    @jax.jit
+    def results(x: jax.Array, weights: jax.Array) -> list[Any]:
+        pairs = []
+        for convolve in (conv_general_dilated, jax.lax.conv_general_dilated):
+            y, back = jax.vjp(
+                lambda *a, f=convolve: f(*a, (1, 1), padding, dimension_numbers=LAYOUT), x, weights
+            )
+            pairs.append((y, back(jnp.cos(y))))
+        return pairs
+
+    ours, lax = results(x, weights)
+    chex.assert_trees_all_close(ours, lax, rtol=1e-4, atol=1e-4)
+
+
 def test_others_are_passed_on() -> None:
     x, weights = jnp.ones((1, 6, 5)), jnp.ones((3, 5, 2))
     numbers = ("NWC", "WIO", "NWC")
@@ -78,7 +98,7 @@ class Net(nn.Module):
 
 def test_modules_use_it_without_being_changed() -> None:
     """Layers with a convolution of their own keep it; the compiled gradient has no slow form left."""
-    net, x = Net(), jax.random.normal(jax.random.key(0), (3, 8, 8, 2))
+    net, x = Net(), jax.random.normal(jax.random.key(0), (3, 8, 8, 4))
     params = net.init(jax.random.key(1), x)
 
     def loss(apply: Any, params: Any) -> jax.Array:

@@ -1,0 +1,104 @@
+"""What dropout gains with and without BatchNorm: contrasts of made-up accuracies, and the whole run."""
+
+import json
+from pathlib import Path
+
+import batchnorm_or_dropout as bn
+import chex
+import jax
+import numpy as np
+import pytest
+from runs import TINY
+from scipy import stats
+
+from cnnjax import experiment
+from cnnjax.cli import runner
+from cnnjax.experiment import engine
+from cnnjax.models import MODELS
+
+
+def test_contrasts_are_paired_differences_in_points() -> None:
+    rng = np.random.default_rng(0)
+    accuracy = rng.uniform(0.9, 1.0, (4, 10))
+    alone, beside = 100 * (accuracy[1] - accuracy[0]), 100 * (accuracy[3] - accuracy[2])
+    compared = bn.compare(bn.gains(accuracy))
+    assert tuple(compared) == bn.GAINS
+    for of, expected in zip(compared.values(), (alone, beside, beside - alone), strict=True):
+        test = stats.ttest_1samp(expected, 0.0)
+        low, high = test.confidence_interval(0.95)
+        np.testing.assert_allclose(
+            [of["difference"], of["low"], of["high"]], [expected.mean(), low, high], atol=1e-9
+        )
+        assert of["n"] == 10 and of["p"] <= of["p_holm"] <= 1
+
+
+def test_the_three_contrasts_of_a_data_set_are_corrected_together() -> None:
+    rows = np.stack([np.full(10, 1.0), np.full(10, -1.0), np.tile([1.0, -1.0], 5)])
+    compared = bn.compare(rows).values()
+    assert [of["p"] for of in compared] == [2 / 1024, 2 / 1024, 1.0]
+    assert [of["p_holm"] for of in compared] == [6 / 1024, 6 / 1024, 1.0]
+
+
+def test_a_diverged_seed_leaves_the_contrasts_that_it_is_in() -> None:
+    accuracy = np.full((4, 8), 0.9)
+    accuracy[1, 0] = np.nan
+    assert [of["n"] for of in bn.compare(bn.gains(accuracy)).values()] == [7, 8, 7]
+
+
+@pytest.mark.parametrize(
+    ("difference", "high", "p_holm", "answer"),
+    [
+        (0.3, 0.5, 0.01, "helps still and is not shown to be unnecessary"),
+        (0.1, 0.15, 0.01, "helps still and is unnecessary"),
+        (-0.3, -0.1, 0.01, "harms and is unnecessary"),
+        (0.0, 0.19, 0.9, "is not shown to help or harm and is unnecessary"),
+        (0.1, 0.21, 0.06, "is not shown to help or harm and is not shown to be unnecessary"),
+    ],
+)
+def test_the_answer_follows_from_the_interval_and_p(
+    difference: float, high: float, p_holm: float, answer: str
+) -> None:
+    gain = {"difference": difference, "high": high, "p_holm": p_holm}
+    assert answer in bn.verdict({bn.GAINS[1]: gain})
+
+
+def test_the_plain_arm_is_the_first_tutorials_network(key: jax.Array) -> None:
+    tutorial, plain = MODELS["keras-cnn"], bn.Network(norm=False, classes=10)
+    images = jax.random.uniform(key, (3, 28, 28, 1))
+    params = tutorial.init(key, images)["params"]
+    # The layer of the logits is made first, and named so.
+    ours = {"Conv_0": params["Conv_0"], "Dense_1": params["Dense_0"], "Dense_0": params["Dense_1"]}
+    logits = plain.apply({"params": ours}, images, train=False, dropout_rate=0.5)
+    chex.assert_trees_all_equal(logits, tutorial.apply({"params": params}, images, train=False))
+
+
+def test_one_seed_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    assert runner.run(bn.BatchNormOrDropout, "", ["--seeds", "1", "--out", str(out)]) == 2
+    assert "--seeds 1" in capsys.readouterr().err and not out.exists()
+
+
+@pytest.mark.slow
+def test_both_data_sets_leave_what_every_experiment_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ("fashion_mnist", "kmnist")  # the checksums of mnist are enforced
+    monkeypatch.setattr(experiment, "use_every_core", lambda: None)
+    monkeypatch.setattr(bn, "DATASETS", names)
+    out, data = tmp_path / "out", tmp_path / "data"
+    data.mkdir()
+    for name in names:
+        (data / name).symlink_to(TINY)
+    small = ["--seeds", "2", "--epochs", "1", "--batch-size", "8", "--train-size", "64"]
+    arguments = [*small, "--data-dir", str(data), "--out", str(out)]
+    assert runner.run(bn.BatchNormOrDropout, "", arguments) == 0, capsys.readouterr().err
+    record, printed = json.loads((out / "summary.json").read_text()), capsys.readouterr().out
+    assert tuple(record) == names
+    for name, of in record.items():
+        assert [arm["name"] for arm in of["arms"]] == list(bn.ARMS)
+        assert tuple(of["contrasts"]) == bn.GAINS and of["answer"] in printed
+        directory = out / name
+        assert len((directory / "results.csv").read_text().splitlines()) == 1 + 4 * 2
+        assert {path.name for path in directory.glob("*.png")} == {"val_accuracy.png", "gains.png"}
+    monkeypatch.setattr(engine, "_train_block", lambda *_: pytest.fail("trained again"))
+    assert runner.run(bn.BatchNormOrDropout, "", arguments) == 0
