@@ -18,22 +18,21 @@ from pathlib import Path
 import flax.linen as nn
 import jax
 import numpy as np
-from common import train
-from figures import final_by_arm, metric_bands
 
 from cnnjax import experiment, report
-from cnnjax.cli import runner
-from cnnjax.cli.flags import Flags
+from cnnjax.api.ablation import run, settings
+from cnnjax.cli import flags, runner
 from cnnjax.config import HParams
 from cnnjax.errors import ArgumentError
 from cnnjax.files import write_json
 from cnnjax.kernels.layers import Conv, Dense, Dropout
+from cnnjax.plots.arms import final_by_arm, metric_bands
 from cnnjax.stats.intervals import t_interval
 from cnnjax.stats.paired import ALPHA, holm, sign_flip_p, summarise
 
 ARMS = {"plain": (False, 0.0), "dropout": (False, 0.5), "BatchNorm": (True, 0.0), "both": (True, 0.5)}
 GAINS = ("dropout, without BatchNorm", "dropout, with BatchNorm", "difference")
-MARGIN, DATASETS = 0.2, ("mnist", "fashion_mnist")  # the margin in percentage points
+MARGIN, DATASETS = 0.2, ("mnist", "fashion_mnist")  # margin in percentage points
 
 
 class Network(nn.Module):
@@ -75,7 +74,7 @@ def verdict(contrasts: dict[str, dict[str, float]]) -> str:
 
 
 @dataclass(frozen=True)
-class BatchNormOrDropout(Flags):
+class BatchNormOrDropout(flags.Flags):
     """Train paired networks with and without dropout and BatchNorm, and compare what dropout gains."""
 
     seeds: int = 10
@@ -102,18 +101,19 @@ class BatchNormOrDropout(Flags):
             splits = experiment.prepare(protocol, self.data_dir and self.data_dir / (name if both else ""))
             networks = [Network(norm, splits.train.classes) for norm in (False, True)]
             arms = [experiment.Arm(arm, networks[n], HParams(1e-3, rate)) for arm, (n, rate) in ARMS.items()]
-            results = train(self, arms, protocol, splits, out / Path(name).stem)
+            where = out / Path(name).stem
+            results = run(arms, protocol, splits, where, chunk=self.chunk, on_nan=self.on_nan)
             accuracy, curves = results.final("val_accuracy"), results.values["val_accuracy"]
-            about = f"{name}, {len(splits.train.labels):,} images, {self.epochs} epochs, {self.paired_seeds}"
+            about = f"{name}, {settings(arms, protocol, splits)}"
             found, of_arms = compare(gains(accuracy)), summarise(accuracy, list(ARMS)).as_dict()["arms"]
             record[name] = {"protocol": about, "arms": of_arms, "contrasts": found, "answer": verdict(found)}
             write_json(out / "summary.json", record)
             rows = [[gain, *(f"{value:.3g}" for value in of.values())] for gain, of in found.items()]
-            report.print_table((about, *found[GAINS[1]]), rows)
-            print(record[name]["answer"])
+            report.print_table(("points gained by", *found[GAINS[1]]), rows)
+            print(f"{about}: {record[name]['answer']}")
             bands = metric_bands(np.arange(self.epochs) + 1, curves, list(ARMS), "accuracy", caption=about)
             gained = final_by_arm(gains(accuracy), GAINS, "accuracy gained, points", caption=about)
-            report.draw(out / Path(name).stem, {"val_accuracy.png": bands, "gains.png": gained})
+            report.draw(where, {"val_accuracy.png": bands, "gains.png": gained})
 
 
 if __name__ == "__main__":
