@@ -214,6 +214,34 @@ def test_weight_decay_of_the_users_own_shrinks_the_weights() -> None:
     chex.assert_trees_all_close(after.params, jax.tree.map(lambda leaf: 0.9 * leaf, state.params), rtol=1e-6)
 
 
+def max_norm(limit: float) -> optax.GradientTransformation:
+    """Project every unit's incoming weights to a norm of at most `limit` (Srivastava et al. 2014)."""
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        def projected(param: jax.Array, change: jax.Array) -> jax.Array:
+            new = param + change
+            if new.ndim < 2:
+                return change
+            norm = jnp.linalg.norm(new, axis=0, keepdims=True)
+            return new * jnp.minimum(1.0, limit / jnp.maximum(norm, 1e-9)) - param
+
+        return jax.tree.map(projected, params, updates), state
+
+    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+
+
+def test_momentum_with_a_max_norm_projection_keeps_every_unit_within_the_limit() -> None:
+    def optimizer(hparams: HParams) -> optax.GradientTransformation:
+        descent = optax.chain(optax.trace(0.9), optax.scale_by_learning_rate(hparams.learning_rate))
+        return optax.chain(descent, max_norm(0.5))
+
+    run = partial(train_run, Task(Plain(), optimizer), epochs=2, batch_size=8)
+    state, training, _ = jax.jit(run)(jax.random.key(0), HParams(0.1), TRAIN, VAL)
+    norms = [np.linalg.norm(state.params[name]["kernel"], axis=0) for name in ("Dense_0", "Dense_1")]
+    assert max(map(np.max, norms)) == pytest.approx(0.5, rel=1e-5), "some unit is at the limit, none beyond"
+    assert np.isfinite(training.loss).all()
+
+
 def test_own_loss_and_preprocess() -> None:
     """Label smoothing and standardised pixels give the step that optax takes on them."""
 
