@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import chex
 import flax.linen as nn
@@ -130,7 +130,7 @@ def test_a_run_is_loaded_with_the_objects_that_it_was_given(run: cnnjax.Run, out
     assert (again.evaluate(), again.history) == (run.evaluate(), run.history)
     with pytest.raises(UserError, match=r"cnnjax.load\(directory, loss=\.\.\., preprocess=\.\.\.\)"):
         cnnjax.load(out, DATA, model=Normalised(), verbose=False)
-    with pytest.raises(UserError, match="the model has changed"):
+    with pytest.raises(UserError, match="the model differs"):
         cnnjax.load(out, DATA, model=Normalised(classes=3), **EVALUATED, verbose=False)
     assert "load it there" in fails(1, "evaluate", str(out))
 
@@ -152,7 +152,7 @@ def test_a_resumed_run_equals_one_without_interruption(run: cnnjax.Run, out: Pat
     assert epochs == [(2, 12), (3, 18)]
     assert_same_run(tmp_path / "run", out)
     chex.assert_trees_all_equal(again.network.state.collections, run.network.state.collections)
-    with pytest.raises(UserError, match="the loss has changed"):
+    with pytest.raises(UserError, match="the loss differs"):
         cnnjax.fit(
             Normalised(), DATA, **{**OWN, "loss": optax.softmax_cross_entropy_with_integer_labels}, **SMALL,
             out=tmp_path / "run", resume=True,
@@ -165,6 +165,35 @@ def test_a_module_of_nnx_trains_through_the_bridge_of_flax(tmp_path: Path) -> No
     statistics = jax.tree.leaves(run.network.state.collections)
     assert len(statistics) == 2 and any(np.any(leaf != 0) for leaf in statistics)
     assert run.evaluate() == result(tmp_path / "run")["test"]
+
+
+class Scale(NamedTuple):
+    """Hyperparameters of the user's own."""
+
+    step_size: Any = 0.1
+    scale: Any = 1.0
+
+
+class Scaled(nn.Module):
+    @nn.compact
+    def __call__(self, x: jax.Array, scale: jax.Array) -> jax.Array:
+        return nn.Dense(CLASSES)(x.reshape(x.shape[0], -1)) * scale
+
+
+def test_own_hyperparameters_reach_module_and_optimizer(tmp_path: Path) -> None:
+    def descent(hparams: Scale) -> optax.GradientTransformation:
+        return optax.sgd(hparams.step_size)
+
+    out = tmp_path / "still"
+    still = cnnjax.fit(Scaled(), DATA, optimizer=descent, hparams=Scale(0.0), out=out, **SMALL)
+    double = cnnjax.fit(Scaled(), DATA, optimizer=descent, hparams=Scale(0.0, 2.0), **SMALL)
+    assert len(set(still.history["val_loss"])) == 1, "a step of size 0 trains nothing"
+    chex.assert_trees_all_equal(still.params, double.params)
+    assert still.history["val_loss"] != double.history["val_loss"]
+    again = cnnjax.load(out, DATA, model=Scaled(), hparams=Scale(0.0), verbose=False)
+    assert again.evaluate() == still.evaluate()
+    with pytest.raises(UserError, match="the hparams differ"):
+        cnnjax.load(out, DATA, model=Scaled(), hparams=Scale(0.0, 2.0), verbose=False)
 
 
 def test_without_out_nothing_is_written_or_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,7 +27,7 @@ def describe(value: Any) -> str:
         return f"{describe(type(value))}({inside})"
     if isinstance(value, partial):
         return f"partial({describe((value.func, *value.args))}, {describe(value.keywords)})"
-    if hasattr(value, "_asdict"):
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
         return f"{describe(type(value))}{describe(value._asdict())}"
     if isinstance(value, tuple | list):
         return f"({', '.join(map(describe, value))})"

@@ -91,9 +91,10 @@ def recognised(
         )
     for name in parts:
         if was.get(name) != now.get(name):
+            differ = "differ" if name == "hparams" else "differs"
             raise UserError(
-                f"the {name} has changed since {where} was trained: it was {was.get(name)}, and is "
-                f"{now.get(name)}; restore it, or train anew"
+                f"the {name} {differ} from that of {where}: it was {was.get(name)}, and is {now.get(name)}; "
+                "restore it, or train anew"
             )
     return custom
 
