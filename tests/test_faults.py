@@ -30,15 +30,16 @@ from runs import (
     history,
     main,
     new_process,
+    result,
     succeeds,
     train,
 )
 
-from cnnjax import data, files
+from cnnjax import data, files, plots
 from cnnjax.data import idx
 from cnnjax.devices import signals
 from cnnjax.errors import UserError
-from cnnjax.runs import checkpoints, training
+from cnnjax.runs import checkpoints, run_directory, training
 
 pytestmark = pytest.mark.usefixtures("shared_programs")
 EPOCHS = 3
@@ -186,6 +187,29 @@ def test_a_missing_file_is_made_anew(name: str, uninterrupted: Path, tmp_path: P
     (out / name).unlink()
     succeeds("train", "--resume", "--out", str(out))
     assert_same_run(out, uninterrupted)
+
+
+def test_figures_that_cannot_be_drawn_cost_nothing_else(
+    uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A matplotlibrc may ask for LaTeX, which is not there; the test accuracy is on disk before."""
+
+    def without_latex(*_: Any) -> Any:
+        assert "accuracy" in json.loads((out / "result.json").read_text())["test"]
+        raise RuntimeError("latex\nis not there")
+
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(plots, "training_curves", without_latex)
+        printed = succeeds(*train(out, "--epochs", str(EPOCHS)))
+    line = "curves.png cannot be drawn, but the numbers are complete (RuntimeError: latex is not there)"
+    assert line in printed.splitlines()
+    record = result(out)
+    assert record.pop(run_directory.UNDRAWN) == ["curves.png"]
+    assert record == result(uninterrupted) and not (out / "curves.png").exists()
+    before = contents(out)
+    assert "has finished" in succeeds("train", "--resume", "--out", str(out))
+    assert contents(out) == before
 
 
 @pytest.mark.parametrize("raw", [b"", b"{", b"[]", b'{"epochs": 3}'[:-2], b"\xff\xfe"])
