@@ -13,7 +13,7 @@ from cnnjax import files, plots
 from cnnjax.data import Dataset, Loaded, load, training_split
 from cnnjax.data.published import published_history
 from cnnjax.devices import processes
-from cnnjax.devices.layouts import Layout, one_device, refuse_undivided
+from cnnjax.devices.layouts import Layout, one_device, refuse_undivided, require_backend
 from cnnjax.errors import ArgumentError, UserError
 from cnnjax.models import parameter_count
 from cnnjax.runs import (
@@ -92,6 +92,7 @@ def train(
         KeyboardInterrupt: Ctrl-C or SIGTERM; finished epochs are saved, and the message says how to resume.
     """
     began = time.perf_counter()
+    require_backend()
     layout = layout or one_device()
     if checkpoint_every < 1:
         raise ArgumentError(f"--checkpoint-every {checkpoint_every} must be at least 1")
