@@ -36,6 +36,7 @@ from runs import (
 )
 
 from cnnjax import data, files, plots
+from cnnjax.cli import runner
 from cnnjax.data import idx
 from cnnjax.devices import signals
 from cnnjax.errors import UserError
@@ -393,7 +394,10 @@ def _signalled(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGUSR1, 138)],
+)
 def test_a_signal_saves_first(number: signal.Signals, code: int, tmp_path: Path, programs: Path) -> None:
     out = tmp_path / "run"
     returned, err = _signalled(out, 3000, "epoch    4/", 0, number, programs)
@@ -407,6 +411,19 @@ def test_a_signal_saves_first(number: signal.Signals, code: int, tmp_path: Path,
     assert f"resumed after epoch {saved} of" in succeeds(
         "train", "--resume", "--out", str(out), "--epochs", str(saved + 1)
     )
+
+
+@pytest.mark.parametrize("kind", [signals.Terminated, signals.HungUp, signals.Warned])
+def test_every_signal_that_announces_the_end_is_an_interrupt(kind: type[signals.Terminated]) -> None:
+    def job() -> None:
+        signal.raise_signal(kind.number)
+        time.sleep(30)
+
+    before = signal.getsignal(kind.number)
+    assert runner.run(lambda: job, "", []) == 128 + kind.number
+    with pytest.raises(kind), signals.as_exceptions():
+        job()
+    assert signal.getsignal(kind.number) is before
 
 
 def test_an_interrupt_that_python_drops_is_raised_again() -> None:

@@ -58,8 +58,8 @@ def run(
         prog: the program's name in `--help`.
 
     Returns:
-        0 on success, 1 on any other error, 2 on a wrong argument, 130 on Ctrl-C, 143 on SIGTERM, 141 if
-        nobody reads the output any more (which stops no training).
+        0 on success, 1 on any other error, 2 on a wrong argument, 130 on Ctrl-C, 143 on SIGTERM, 129 on
+        SIGHUP, 138 on SIGUSR1, 141 if nobody reads the output any more (which stops no training).
     """
     if arguments is not None:
         return _run(command, description, list(arguments), prog)
@@ -82,7 +82,7 @@ def _run(command: Any, description: str, given: list[str], prog: str, exits: boo
         if debug:
             traceback.print_exc()
         print(f"cnnjax: {str(stop) or 'interrupted; finished work is on disk'}", file=sys.stderr)
-        code = 128 + (signal.SIGTERM if isinstance(stop, signals.Terminated) else signal.SIGINT)
+        code = 128 + getattr(stop, "number", signal.SIGINT)
         if exits:
             # A normal exit would first wait for all work queued on the device.
             sys.stdout.flush()
