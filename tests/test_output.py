@@ -57,6 +57,12 @@ def test_characters_that_the_terminal_lacks_are_replaced() -> None:
     assert (done.returncode, done.stdout) == (0, "mean ? 0.1, ?\n"), done.stderr
 
 
+def test_names_cannot_command_a_terminal(tmp_path: Path) -> None:
+    """A name can hold escapes, which would recolour the terminal, set its title or clear it."""
+    line = fails(2, "evaluate", str(tmp_path / "a\x1b]0;title\x07\x9b2J\u202eb ±"))
+    assert r"a\x1b]0;title\x07\x9b2J\u202eb ±" in line and line.rstrip("\n").isprintable()
+
+
 def test_what_is_written_before_the_reader_leaves_arrives(tmp_path: Path) -> None:
     read, write = os.pipe()
     with os.fdopen(write, "wb") as pipe, Output(pipe, "utf-8", "replace", line_buffering=True) as stream:
