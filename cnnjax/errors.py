@@ -13,8 +13,3 @@ def one_line(error: BaseException) -> str:
     """Return the message of an error as one line of at most 200 characters."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= 200 else f"{text[:200]}..."
-
-
-def printable(text: str) -> str:
-    r"""Return text with an escape such as \x1b for each character that could command a terminal."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -65,3 +65,8 @@ def exit_code(code: int) -> int:
     with contextlib.suppress(OSError):
         print(f"cnnjax: error: cannot write to standard output: {error.strerror}", file=sys.stderr)
     return 1
+
+
+def printable(text: str) -> str:
+    r"""Return text with an escape such as \x1b for each character that could command a terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -11,10 +11,11 @@ import tyro
 from rich.markup import escape
 from rich.table import Column, Table
 
+from cnnjax.cli.output import printable
 from cnnjax.cli.runner import DataDirectory, RunDirectory, shown
 from cnnjax.data import Dataset, load, training_split
 from cnnjax.deploy import digits, pictures
-from cnnjax.errors import ArgumentError, UserError, printable
+from cnnjax.errors import ArgumentError, UserError
 
 if TYPE_CHECKING:
     from cnnjax.deploy.predict import Trained

@@ -18,7 +18,7 @@ import tyro
 from cnnjax.cli import completion, output
 from cnnjax.devices import processes, signals
 from cnnjax.devices.processes import ALONE
-from cnnjax.errors import ArgumentError, UserError, printable
+from cnnjax.errors import ArgumentError, UserError
 
 Command = Callable[[], None]
 
@@ -81,7 +81,10 @@ def _run(command: Any, description: str, given: list[str], prog: str, exits: boo
     except KeyboardInterrupt as stop:
         if debug:
             traceback.print_exc()
-        print(f"cnnjax: {printable(str(stop)) or 'interrupted; finished work is on disk'}", file=sys.stderr)
+        print(
+            f"cnnjax: {output.printable(str(stop)) or 'interrupted; finished work is on disk'}",
+            file=sys.stderr,
+        )
         code = 128 + getattr(stop, "number", signal.SIGINT)
         if exits:
             # A normal exit would first wait for all work queued on the device.
@@ -91,7 +94,7 @@ def _run(command: Any, description: str, given: list[str], prog: str, exits: boo
     except Exception as error:
         if debug:
             traceback.print_exc()
-        message = printable(" ".join(str(error).split()))
+        message = output.printable(" ".join(str(error).split()))
         if not isinstance(error, UserError):
             message = f"{type(error).__name__}: {message} (--debug shows where)"
         print(f"cnnjax: error: {message}", file=sys.stderr)
