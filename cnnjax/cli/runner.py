@@ -81,10 +81,8 @@ def _run(command: Any, description: str, given: list[str], prog: str, exits: boo
     except KeyboardInterrupt as stop:
         if debug:
             traceback.print_exc()
-        print(
-            f"cnnjax: {output.printable(str(stop)) or 'interrupted; finished work is on disk'}",
-            file=sys.stderr,
-        )
+        said = output.printable(str(stop)) or "interrupted; finished work is on disk"
+        print(f"cnnjax: {said}", file=sys.stderr)
         code = 128 + getattr(stop, "number", signal.SIGINT)
         if exits:
             # A normal exit would first wait for all work queued on the device.
