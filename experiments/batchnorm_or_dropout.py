@@ -13,6 +13,7 @@ It writes summary.json, and results.csv and figures for each data set, to --out;
 
 import sys
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import flax.linen as nn
@@ -111,8 +112,9 @@ class BatchNormOrDropout(flags.Flags):
             rows = [[gain, *(f"{value:.3g}" for value in of.values())] for gain, of in found.items()]
             report.print_table(("points gained by", *found[GAINS[1]]), rows)
             print(f"{about}: {record[name]['answer']}")
-            bands = metric_bands(np.arange(self.epochs) + 1, curves, list(ARMS), "accuracy", caption=about)
-            gained = final_by_arm(gains(accuracy), GAINS, "accuracy gained, points", caption=about)
+            epochs = np.arange(self.epochs) + 1
+            bands = partial(metric_bands, epochs, curves, list(ARMS), "accuracy", caption=about)
+            gained = partial(final_by_arm, gains(accuracy), GAINS, "accuracy gained, points", caption=about)
             report.draw(where, {"val_accuracy.png": bands, "gains.png": gained})
 
 

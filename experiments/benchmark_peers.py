@@ -26,6 +26,7 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 from statistics import median
@@ -47,7 +48,7 @@ from peers.comparison import (
 from peers.protocol import PARAMETERS, Arrays, Settings
 from peers.worker import ACCURACY_EPOCH, Launch, Row, measure
 
-from cnnjax import files, plots
+from cnnjax import files, report
 from cnnjax.cli import runner
 from cnnjax.data import load, split
 from cnnjax.errors import ArgumentError, UserError
@@ -298,7 +299,7 @@ class BenchmarkPeers:
             f"{protocol['machine']['cpu']}, cores: {protocol['machine']['cores']}, {date}. Bars: median of "
             f"{' or '.join(map(str, rounds))} rounds; whiskers: minimum and maximum; {background}."
         )
-        files.write_bytes(out / "ratios.png", plots.png(chart(comparisons, caption)))
+        report.draw(out, {"ratios.png": partial(chart, comparisons, caption)})
         print(f"table, summary and chart in {out}")
 
 

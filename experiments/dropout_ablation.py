@@ -20,6 +20,7 @@ and continues an interrupted run.
 
 import sys
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -67,7 +68,8 @@ class DropoutAblation(OptimizerFlags):
         arms = [Arm(f"rate {rate:g}", model, self.hparams(rate)) for rate in self.rates]
         results = run(arms, protocol, splits, out, chunk=self.chunk, on_nan=self.on_nan)
         caption = f"{self.model} on {self.dataset}, {self.kind} dropout, {settings(arms, protocol, splits)}"
-        figure = final_vs_rate(
+        figure = partial(
+            final_vs_rate,
             np.array(self.rates),
             results.final("val_accuracy"),
             "validation accuracy at the last epoch",

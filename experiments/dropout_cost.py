@@ -25,6 +25,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -41,6 +42,7 @@ from cnnjax.keys import streams
 from cnnjax.models import ConvNet
 from cnnjax.optimizers import keras_adam
 from cnnjax.plots.style import COLOURS, frame
+from cnnjax.report import draw as write_figures
 from cnnjax.report import print_table
 from cnnjax.stats import summarise
 from cnnjax.task import Task
@@ -148,8 +150,7 @@ def report(out: Path, seconds: np.ndarray, protocol: str, epochs: int) -> None:
     summary = {"protocol": protocol, "ratio": spread, "logarithm of wall seconds": logarithm.as_dict()}
     files.write_json(out / "summary.json", summary | files.provenance())
     caption = f"{protocol}. Dots: rounds (between 0.5 and 2.5). Black: median and quartiles."
-    figure = draw(ratios, names[1:], caption)
-    files.write_bytes(out / "cost.png", plots.png(figure))
+    write_figures(out, {"cost.png": partial(draw, ratios, names[1:], caption)})
     print(f"results.csv, summary.json and cost.png in {out}")
 
 

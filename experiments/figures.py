@@ -7,9 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
+from cnnjax.plots import Axes, Figure
 from cnnjax.plots.arms import Final, draw_seeds
 from cnnjax.plots.style import COLOURS, counted, epoch_axis, finite, frame, legend_beside, line_style
 from cnnjax.shapes import Float

@@ -188,13 +188,12 @@ def mean_activations(record: Record, arms: dict[str, TrainedArm], seeds: jax.Arr
     record.contrast("forgotten scaling", "test loss", pair)
     record.figure(
         "activations.png",
-        dropout_figures.activations(
-            measured.training,
-            measured.test,
-            title="Masks lower the mean in training; classic also lowers it at test, inverted raises it back",
-            caption=f"{record.protocol}, {MASKS} masks per seed. The same networks (trained inverted, Adam) "
-            "in each form. Bars: 95% t intervals over seeds. Dots: one seed and mask each.",
-        ),
+        dropout_figures.activations,
+        measured.training,
+        measured.test,
+        title="Masks lower the mean in training; classic also lowers it at test, inverted raises it back",
+        caption=f"{record.protocol}, {MASKS} masks per seed. The same networks (trained inverted, Adam) "
+        "in each form. Bars: 95% t intervals over seeds. Dots: one seed and mask each.",
     )
 
 
@@ -258,14 +257,13 @@ def one_family(
         record.contrast(f"{optimizer}: classic", "test loss", loss, primary=f"{optimizer}: {CLASSIC.name}")
     record.figure(
         "same_function.png",
-        dropout_figures.same_function(
-            reference,
-            others,
-            notes,
-            title="From the same keys, classic follows inverted if start and steps are scaled by 1/p",
-            caption=f"{record.protocol}. Dots: the 10 logits of 200 test images, seed 0. Differences are "
-            "over all images and seeds. First step: p dW of the classic over dV of the inverted network.",
-        ),
+        dropout_figures.same_function,
+        reference,
+        others,
+        notes,
+        title="From the same keys, classic follows inverted if start and steps are scaled by 1/p",
+        caption=f"{record.protocol}. Dots: the 10 logits of 200 test images, seed 0. Differences are "
+        "over all images and seeds. First step: p dW of the classic over dV of the inverted network.",
     )
 
 
@@ -294,13 +292,12 @@ def averaging(record: Record, trained: TrainedArm, seeds: jax.Array, test: Array
     record.add("averaging", "weight scaling", (), **scaled)
     record.figure(
         "monte_carlo.png",
-        dropout_figures.monte_carlo(
-            curves,
-            lines,
-            title="Averages of k sampled networks against weight scaling",
-            caption=f"{record.protocol}; inverted, Adam. Class probabilities are averaged; each image has "
-            "its own masks. Bands: 95% t intervals over seeds (below: of the paired difference).",
-        ),
+        dropout_figures.monte_carlo,
+        curves,
+        lines,
+        title="Averages of k sampled networks against weight scaling",
+        caption=f"{record.protocol}; inverted, Adam. Class probabilities are averaged; each image has "
+        "its own masks. Bands: 95% t intervals over seeds (below: of the paired difference).",
     )
 
 
@@ -322,16 +319,15 @@ def masks_and_keys(record: Record) -> None:
     shown = {name: masks[name] for name in ("1 device", "8 devices, shard_map", demonstration.MISTAKE)}
     record.figure(
         "masks.png",
-        key_figures.masks_and_keys(
-            shown,
-            {name: int(name[0]) for name in shown},
-            demonstration.key_tree(0, 0, one),
-            title=f"The masks of one batch, and their keys: {differ['8 devices, shard_map']} of "
-            f"{one.size:,} bits differ between 1 device and 8",
-            caption=f"Seed 0, step 0, batch {BATCH}, dropout rate {RATE:g}; blue: kept. Orange: the path to "
-            "these masks; grey: siblings. An element is kept if its half of a word, right half first, is at "
-            "least 8000 (the rate times 2^16, in hex). Nothing on the path depends on devices.",
-        ),
+        key_figures.masks_and_keys,
+        shown,
+        {name: int(name[0]) for name in shown},
+        demonstration.key_tree(0, 0, one),
+        title=f"The masks of one batch, and their keys: {differ['8 devices, shard_map']} of "
+        f"{one.size:,} bits differ between 1 device and 8",
+        caption=f"Seed 0, step 0, batch {BATCH}, dropout rate {RATE:g}; blue: kept. Orange: the path to "
+        "these masks; grey: siblings. An element is kept if its half of a word, right half first, is at "
+        "least 8000 (the rate times 2^16, in hex). Nothing on the path depends on devices.",
     )
 
 
@@ -373,7 +369,7 @@ class InvertedDropout:
         with files.claimed(out):
             networks = train_all(out, json.dumps(stamp), seeds, train, test, self.epochs)
             print(protocol)
-            record = Record(out, protocol, [], origin)
+            record = Record(out, protocol, [], origin, {})
             mean_activations(record, networks["Adam"], seeds, test)
             one_family(record, networks, seeds, test)
             averaging(record, networks["Adam"][INVERTED.name], seeds, test)

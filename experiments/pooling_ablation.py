@@ -30,6 +30,7 @@ and continues an interrupted run.
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -122,8 +123,8 @@ class PoolingAblation(OptimizerFlags):
             record[name] = _report(of_network, costs, splits, caption)
             figures = _figures(of_network, costs, caption)
             figures |= report.confusion_figure(of_network.predictions, splits.test, caption)
-            report.draw(out, {f"{name}-{file}": figure for file, figure in figures.items()})
             write_json(out / "summary.json", record)
+            report.draw(out, {f"{name}-{file}": figure for file, figure in figures.items()})
         print(f"table, summary and figures in {out}")
 
 
@@ -292,7 +293,7 @@ def _cost_table(results: Results, costs: Costs) -> None:
     )
 
 
-def _figures(results: Results, costs: Costs, caption: str) -> dict[str, plots.Figure]:
+def _figures(results: Results, costs: Costs, caption: str) -> dict[str, Callable[[], plots.Figure]]:
     final = results.final("val_accuracy")
     moved = np.stack([final, *(results.final(f"shift_{pixels}_accuracy") for pixels in SHIFTS)])
     axes = {
@@ -301,18 +302,29 @@ def _figures(results: Results, costs: Costs, caption: str) -> dict[str, plots.Fi
         "milliseconds a training step": [milliseconds for _, milliseconds in costs],
     }
     return {
-        "accuracy_by_arm.png": final_by_arm(
+        "accuracy_by_arm.png": partial(
+            final_by_arm,
             final,
             results.arms,
             "validation accuracy at the last epoch",
             title="Which pooling?",
             caption=caption,
         ),
-        "cost_against_accuracy.png": against_costs(
-            axes, final, results.arms, "validation accuracy", title="Accuracy against cost", caption=caption
+        "cost_against_accuracy.png": partial(
+            against_costs,
+            axes,
+            final,
+            results.arms,
+            "validation accuracy",
+            title="Accuracy against cost",
+            caption=caption,
         ),
-        "shift_sensitivity.png": shift_sensitivity(
-            moved, results.arms, title="Accuracy lost to shifts (validation images)", caption=caption
+        "shift_sensitivity.png": partial(
+            shift_sensitivity,
+            moved,
+            results.arms,
+            title="Accuracy lost to shifts (validation images)",
+            caption=caption,
         ),
     }
 

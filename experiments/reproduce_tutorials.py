@@ -20,8 +20,9 @@ network to --out, and continues an interrupted run.
 
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,6 +43,7 @@ from cnnjax.experiment import Arm
 from cnnjax.experiment.results import Results
 from cnnjax.models import MODELS
 from cnnjax.optimizers import OPTIMIZERS
+from cnnjax.plots import Figure
 from cnnjax.shapes import Float, Floats
 from cnnjax.train import to_device
 
@@ -88,6 +90,7 @@ class ReproduceTutorials(Flags):
         rmsprop = replace(self.protocol("rmsprop"), epochs=self.second_epochs, train_split="all")
         with files.claimed(out):
             record: dict[str, Any] = {}
+            figures: dict[str, Callable[[], Figure]] = {}
             merged: list[str] = []
             for arms, protocol, directory in (
                 (first, adam, self.reuse or out / "keras-cnn"),
@@ -107,21 +110,23 @@ class ReproduceTutorials(Flags):
                         f"{len(splits.val.labels):,} {'test' if arms is second else 'validation'} images, "
                         f"batch {self.batch_size}, {protocol.optimizer} 0.001, {protocol.epochs} epochs"
                     )
-                    record[arm.name] = self._report(results, arm, caption, 1000 * step / self.batch_size, out)
+                    entry, figure = self._report(results, arm, caption, 1000 * step / self.batch_size)
+                    record[arm.name], figures = entry, figures | figure
                 record[arms[0].name] |= report.print_confusions(results.predictions, splits.test)
                 if leads():
                     rows = (directory / "results.csv").read_text().splitlines(keepends=True)
                     merged += rows[len(merged) > 0 :]
             files.write_bytes(out / "results.csv", "".join(merged).encode())
             files.write_json(out / "summary.json", record)
+            report.draw(out, figures)
             if (self.epochs, self.second_epochs, self.batch_size, self.train_size) != (20, 10, 32, None):
                 print("This is not the published protocol, which may explain differences.")
             print(f"table, summary and figures in {out}")
 
     def _report(
-        self, results: Results, arm: Arm, caption: str, microseconds: float, out: Path
-    ) -> dict[str, Any]:
-        """Print and draw one network beside its published run; return its entry of summary.json."""
+        self, results: Results, arm: Arm, caption: str, microseconds: float
+    ) -> tuple[dict[str, Any], dict[str, Callable[[], Figure]]]:
+        """Print one network beside its published run; return its entry of summary.json and its figure."""
         index = results.arms.index(arm.name)
         ours = {
             name: results.values[name][index] for name in ("loss", "accuracy", "val_loss", "val_accuracy")
@@ -133,7 +138,7 @@ class ReproduceTutorials(Flags):
         print(caption)
         if np.sum(finite) < 2:
             print("Fewer than two runs are finite, so there is no spread to compare with.")
-            return {"protocol": caption}
+            return {"protocol": caption}, {}
         network = "lenet-swish" if arm.model is LENET else "keras-cnn"
         published = published_history(network, self.dataset, float(arm.hparams.dropout_rate))
         if published is not None:
@@ -156,13 +161,13 @@ class ReproduceTutorials(Flags):
             for metric, label in CURVES.items()
         }
         title = "Our runs; none was published" if published is None else "The published run and ours"
-        figure = published_over_ours(panels, title=title, caption=caption)
-        report.draw(out, {f"{arm.name.replace(' ', '-')}.png": figure})
-        return {
+        figure = partial(published_over_ours, panels, title=title, caption=caption)
+        entry = {
             "protocol": caption,
             "microseconds_per_image": microseconds,
             **{c.measure: c.as_dict() for c in comparisons},
         }
+        return entry, {f"{arm.name.replace(' ', '-')}.png": figure}
 
 
 def prediction_interval(

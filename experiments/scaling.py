@@ -26,6 +26,7 @@ are compared only within a run, so an interrupted run starts over.
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ from ceilings.measurements import (
 from common import convnet_named, require_positive, time_in_rounds
 from costs import cost, step_cost
 
-from cnnjax import files, plots, report
+from cnnjax import files, report
 from cnnjax.cli import runner
 from cnnjax.config import HParams
 from cnnjax.devices import layouts
@@ -318,7 +319,8 @@ def _write(out: Path, timings: Timings, record: dict[str, Any], caption: str, ca
     files.write_json(out / "summary.json", record | files.provenance())
     costs = [step_cost(timings.model, batch) for batch in timings.batches]
     fitted = Fit(**record["fit"])
-    figure = figures.scaling(
+    figure = partial(
+        figures.scaling,
         timings.batches,
         np.array([timings.seconds[_batch(batch)] for batch in timings.batches]),
         {
@@ -335,7 +337,7 @@ def _write(out: Path, timings: Timings, record: dict[str, Any], caption: str, ca
         title="Time of a training step",
         caption=caption,
     )
-    files.write_bytes(out / "scaling.png", plots.png(figure))
+    report.draw(out, {"scaling.png": figure})
 
 
 if __name__ == "__main__":

@@ -383,3 +383,20 @@ assert loaded.sha256 == idx.digests(files)
         assert "without" not in out and "cannot write" not in out, out
     assert tfds_store.read("mnist", tfds_store.directories("mnist")[0]) == files
     assert not [name for name in contents(homes) if "incomplete" in name or ".part" in name]
+
+
+@pytest.mark.parametrize("module", ["pip", "cnnjax.data.tfds_download"])
+def test_children_run_no_code_from_the_working_directory(
+    module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    marker = tmp_path / "ran"
+    for name in ("pip.py", "cnnjax.py", "json.py"):
+        (tmp_path / name).write_text(f"open({str(marker)!r}, 'w').close()")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    if module == "pip":
+        sources._run(["-m", module, "--version"], 60)
+    else:  # it starts, and finds the package, from anywhere
+        with pytest.raises(UserError, match="IndexError"):
+            sources._run(["-m", module], 60)
+    assert not marker.exists()

@@ -30,15 +30,17 @@ from runs import (
     history,
     main,
     new_process,
+    result,
     succeeds,
     train,
 )
 
-from cnnjax import data, files
+from cnnjax import data, files, plots
+from cnnjax.cli import runner
 from cnnjax.data import idx
 from cnnjax.devices import signals
 from cnnjax.errors import UserError
-from cnnjax.runs import checkpoints, training
+from cnnjax.runs import checkpoints, run_directory, training
 
 pytestmark = pytest.mark.usefixtures("shared_programs")
 EPOCHS = 3
@@ -186,6 +188,29 @@ def test_a_missing_file_is_made_anew(name: str, uninterrupted: Path, tmp_path: P
     (out / name).unlink()
     succeeds("train", "--resume", "--out", str(out))
     assert_same_run(out, uninterrupted)
+
+
+def test_figures_that_cannot_be_drawn_cost_nothing_else(
+    uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A matplotlibrc may ask for LaTeX, which is not there; the test accuracy is on disk before."""
+
+    def without_latex(*_: Any) -> Any:
+        assert "accuracy" in json.loads((out / "result.json").read_text())["test"]
+        raise RuntimeError("latex\nis not there")
+
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(plots, "training_curves", without_latex)
+        printed = succeeds(*train(out, "--epochs", str(EPOCHS)))
+    line = "curves.png cannot be drawn, but the numbers are complete (RuntimeError: latex is not there)"
+    assert line in printed.splitlines()
+    record = result(out)
+    assert record.pop(run_directory.UNDRAWN) == ["curves.png"]
+    assert record == result(uninterrupted) and not (out / "curves.png").exists()
+    before = contents(out)
+    assert "has finished" in succeeds("train", "--resume", "--out", str(out))
+    assert contents(out) == before
 
 
 @pytest.mark.parametrize("raw", [b"", b"{", b"[]", b'{"epochs": 3}'[:-2], b"\xff\xfe"])
@@ -369,7 +394,10 @@ def _signalled(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGUSR1, 138)],
+)
 def test_a_signal_saves_first(number: signal.Signals, code: int, tmp_path: Path, programs: Path) -> None:
     out = tmp_path / "run"
     returned, err = _signalled(out, 3000, "epoch    4/", 0, number, programs)
@@ -383,6 +411,19 @@ def test_a_signal_saves_first(number: signal.Signals, code: int, tmp_path: Path,
     assert f"resumed after epoch {saved} of" in succeeds(
         "train", "--resume", "--out", str(out), "--epochs", str(saved + 1)
     )
+
+
+@pytest.mark.parametrize("kind", [signals.Terminated, signals.HungUp, signals.Warned])
+def test_every_signal_that_announces_the_end_is_an_interrupt(kind: type[signals.Terminated]) -> None:
+    def job() -> None:
+        signal.raise_signal(kind.number)
+        time.sleep(30)
+
+    before = signal.getsignal(kind.number)
+    assert runner.run(lambda: job, "", []) == 128 + kind.number
+    with pytest.raises(kind), signals.as_exceptions():
+        job()
+    assert signal.getsignal(kind.number) is before
 
 
 def test_an_interrupt_that_python_drops_is_raised_again() -> None:

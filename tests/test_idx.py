@@ -1,6 +1,7 @@
 """The IDX format, and data sets from --data-dir."""
 
 import gzip
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from cnnjax import data
-from cnnjax.data import idx
+from cnnjax import files as files_on_disk
+from cnnjax.data import idx, own
 from cnnjax.errors import ArgumentError, UserError
 
 TINY = Path(__file__).parent / "data"
@@ -149,3 +151,29 @@ def test_mnist_means_the_canonical_mnist():
 def test_unknown_name_lists_the_known():
     with pytest.raises(ArgumentError, match="mnist, fashion_mnist, kmnist"):
         data.load("minst")
+
+
+def test_a_small_file_that_decompresses_to_a_large_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(idx, "LARGEST", 1000)
+    for content in (bytes(1001), gzip.compress(bytes(1001)), gzip.compress(bytes(10**8))):
+        (tmp_path / "file").write_bytes(content)
+        with pytest.raises(UserError, match="holds more than 1,000 bytes"):
+            idx.read(tmp_path / "file")
+    (tmp_path / "file").write_bytes(gzip.compress(bytes(1000)))
+    assert idx.read(tmp_path / "file") == bytes(1000)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+@pytest.mark.parametrize("read", [idx.read, files_on_disk.read_json, own.read])
+def test_what_is_no_file_is_refused_and_not_read(kind, read, tmp_path):
+    path = tmp_path / "given.npz"
+    os.mkfifo(path) if kind == "pipe" else path.symlink_to("/dev/zero")
+    with pytest.raises(UserError, match=f"{path}.*file"):
+        read(path)
+
+
+def test_a_record_is_not_larger_than_any(tmp_path):
+    with (tmp_path / "config.json").open("wb") as file:
+        file.truncate(10**11)  # without blocks on the disk
+    with pytest.raises(UserError, match=r"config\.json is no record"):
+        files_on_disk.read_json(tmp_path / "config.json")

@@ -151,7 +151,7 @@ def test_many_classes_are_named_where_there_is_room(capsys: pytest.CaptureFixtur
     wrong = tables.Predictions(np.roll(loaded.test.labels, 1)[None], np.ones((1, 35)))
     summary = tables.print_confusions({"arm": wrong}, loaded.test)
     assert "kind 0 and kind 1" in summary["confused"]["arm"] and "kind" in capsys.readouterr().out
-    assert tables.confusion_figure({"arm": wrong}, loaded.test, "")["confused.png"] is not None
+    assert tables.confusion_figure({"arm": wrong}, loaded.test, "")["confused.png"]() is not None
 
 
 # Formats

@@ -1,19 +1,27 @@
 """The figures show all they are given, and are written whole or not at all."""
 
+import os
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
 import figures
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cnnjax import plots
+from cnnjax import plots, report
 from cnnjax.data.published import published_history
 from cnnjax.plots import style
 from cnnjax.plots.arms import generalisation_gap, metric_bands
 from cnnjax.stats.intervals import t_interval
 
+HERE = [Path(__file__).parents[1], Path(figures.__file__).parent]
 EPOCHS = np.arange(1, 8)
 NAMES = ["no dropout", "dropout 0.25", "dropout 0.5", "dropout 0.75"]
 
@@ -191,3 +199,43 @@ def test_the_same_figure_gives_the_same_bytes():
     first, second = (plots.png(plots.training_curves(history(3), None, "title")) for _ in range(2))
     assert first == second
     assert first.startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("backend", ["module://matplotlib_inline.backend_inline", "none", "QtAgg", "svg"])
+def test_the_backend_of_the_environment_does_not_matter(backend: str) -> None:
+    """A notebook's is inherited by what it starts; a backend that exists stays pyplot's."""
+    lines = (
+        "import os, figures, matplotlib",
+        "from cnnjax import plots",
+        "png = plots.png(figures.frame(4, 3, 'title', 'caption')[0])",
+        "print(png[1:4].decode(), os.environ['MPLBACKEND'], matplotlib.get_backend(auto_select=False))",
+    )
+    env = os.environ | {"MPLBACKEND": backend, "PYTHONPATH": os.pathsep.join(map(str, HERE))}
+    command = [sys.executable, "-c", "\n".join(lines)]
+    done = subprocess.run(command, capture_output=True, text=True, env=env)
+    known = backend if backend in ("QtAgg", "svg") else None
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["PNG", backend, str(known)]
+
+
+def test_a_figure_that_fails_is_told_and_has_no_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "bad.png").write_bytes(b"of an earlier run")
+    good = partial(plots.training_curves, history(2), None, "title", "caption")
+
+    def bad() -> Figure:
+        with rc_context({"text.usetex": True, "text.latex.preamble": r"\nonsense"}):
+            figure = good()
+            figure.axes[0].set_title("$\\undefined$", usetex=True)
+        return figure
+
+    def worse() -> Figure:
+        raise ValueError("no\nfigure")
+
+    report.draw(tmp_path, {"bad.png": bad, "worse.png": worse, "good.png": good})
+    assert {path.name for path in tmp_path.iterdir()} == {"good.png"}
+    assert (tmp_path / "good.png").read_bytes() == plots.png(good())
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(" ", 1)[0] for line in lines] == ["bad.png", "worse.png"]
+    assert all("cannot be drawn, but the numbers are complete" in line for line in lines)

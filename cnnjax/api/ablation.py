@@ -140,7 +140,7 @@ def ablate(
         results = run(complete, protocol, splits, Path(out), chunk=chunk, on_nan=on_nan)
         line = f"{protocol.dataset}, {settings(complete, protocol, splits)}"
         result = Ablation(results, splits.test, line, primary)
-        result.write(Path(out), {"accuracy_by_arm.png": result.plot_final("val_accuracy")})
+        result.write(Path(out), {"accuracy_by_arm.png": result.plot_final})
         return result
 
 

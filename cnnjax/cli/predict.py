@@ -11,6 +11,7 @@ import tyro
 from rich.markup import escape
 from rich.table import Column, Table
 
+from cnnjax.cli.output import printable
 from cnnjax.cli.runner import DataDirectory, RunDirectory, shown
 from cnnjax.data import Dataset, load, training_split
 from cnnjax.deploy import digits, pictures
@@ -93,7 +94,7 @@ class Predict:
                 raise UserError(f"{path}: {error}") from error
         images = np.stack(converted)
         # A file name may hold bytes that are no text and cannot be printed.
-        names = [os.fsencode(path).decode(errors="replace") for path in self.images]
+        names = [printable(os.fsencode(path).decode(errors="replace")) for path in self.images]
         unlabelled = Dataset(images, np.zeros(len(images), np.int32), network.class_names)
         self._print_table(network, names, unlabelled, "")
         for name, picture in zip(names, read, strict=True):

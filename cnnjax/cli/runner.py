@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from cnnjax.cli import completion
+from cnnjax.cli import completion, output
 from cnnjax.devices import processes, signals
 from cnnjax.devices.processes import ALONE
 from cnnjax.errors import ArgumentError, UserError
@@ -58,9 +58,17 @@ def run(
         prog: the program's name in `--help`.
 
     Returns:
-        0 on success, 1 on any other error, 2 on a wrong argument, 130 on Ctrl-C, 143 on SIGTERM.
+        0 on success, 1 on any other error, 2 on a wrong argument, 130 on Ctrl-C, 143 on SIGTERM, 129 on
+        SIGHUP, 138 on SIGUSR1, 141 if nobody reads the output any more (which stops no training).
     """
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments is not None:
+        return _run(command, description, list(arguments), prog)
+    output.protect()
+    return output.exit_code(_run(command, description, sys.argv[1:], prog, exits=True))
+
+
+def _run(command: Any, description: str, given: list[str], prog: str, exits: bool = False) -> int:
+    """Do it; `exits`: end the process at once after an interrupt."""
     debug = "--debug" in given
     if not {"", os.getcwd()} & set(sys.path):
         sys.path.append(os.getcwd())  # for --model package.module:NAME, as with `python -m`
@@ -73,9 +81,10 @@ def run(
     except KeyboardInterrupt as stop:
         if debug:
             traceback.print_exc()
-        print(f"cnnjax: {str(stop) or 'interrupted; finished work is on disk'}", file=sys.stderr)
-        code = 128 + (signal.SIGTERM if isinstance(stop, signals.Terminated) else signal.SIGINT)
-        if arguments is None:
+        said = output.printable(str(stop)) or "interrupted; finished work is on disk"
+        print(f"cnnjax: {said}", file=sys.stderr)
+        code = 128 + getattr(stop, "number", signal.SIGINT)
+        if exits:
             # A normal exit would first wait for all work queued on the device.
             sys.stdout.flush()
             os._exit(code)
@@ -83,7 +92,7 @@ def run(
     except Exception as error:
         if debug:
             traceback.print_exc()
-        message = " ".join(str(error).split())
+        message = output.printable(" ".join(str(error).split()))
         if not isinstance(error, UserError):
             message = f"{type(error).__name__}: {message} (--debug shows where)"
         print(f"cnnjax: error: {message}", file=sys.stderr)

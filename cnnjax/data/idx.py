@@ -129,14 +129,25 @@ def find(directory: Path) -> dict[str, Path]:
     return paths
 
 
+LARGEST = 600_000_000
+"""Bytes of a file at most; a small gzip file can hold any number. The largest of EMNIST has 547 million."""
+
+
 def read(path: Path) -> bytes:
     """Return the content of a file, decompressed if it is gzip; raise `UserError` if it cannot be read.
 
     The content decides, not the name, because some browsers decompress .gz files and keep the name.
     """
     try:
-        raw = path.read_bytes()
-        return gzip.decompress(raw) if raw.startswith(GZIP_MAGIC) else raw
+        if path.exists() and not path.is_file():  # reading a pipe or a device may never end
+            raise UserError(f"{path} is no regular file; give the file itself")
+        with path.open("rb") as plain:
+            compressed = plain.read(len(GZIP_MAGIC)) == GZIP_MAGIC
+        with (gzip.open if compressed else open)(path, "rb") as file:
+            raw = file.read(LARGEST + 1)
+        if len(raw) > LARGEST:
+            raise UserError(f"{path} holds more than {LARGEST:,} bytes, more than any of these data sets")
+        return raw
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise UserError(f"{path}: broken gzip file ({error}); download it again") from error
     except OSError as error:

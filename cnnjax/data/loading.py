@@ -11,7 +11,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-from cnnjax.data import idx, own, sources, tfds_any
+from cnnjax.data import home, idx, own, sources, tfds_any
 from cnnjax.data.dataset import Loaded
 from cnnjax.data.idx import Files
 from cnnjax.errors import ArgumentError, UserError, one_line
@@ -70,7 +70,7 @@ def identity(name: str) -> str:
         ArgumentError: it is neither a name nor anything like a path.
     """
     if not is_identity(name):
-        path = Path(name).expanduser()
+        path = Path(os.path.expanduser(name))
         if not (path.exists() or len(path.parts) > 1 or path.suffix):
             raise ArgumentError(
                 f"unknown dataset {name!r}; choose one of {', '.join(NAMES)}, or give FILE.npz, FILE.csv, a "
@@ -86,9 +86,8 @@ def is_identity(name: str) -> bool:
 
 
 def cache_path(name: str) -> Path:
-    """Return the path of a data set in the cache."""
-    root = os.environ.get("XDG_CACHE_HOME", "")
-    return Path(os.path.expanduser(root or "~/.cache"), "cnnjax", f"{name}.zip")
+    """Return the path of a data set in the cache; raise `UserError` without a home directory."""
+    return home.directory("XDG_CACHE_HOME", "~/.cache") / "cnnjax" / f"{name}.zip"
 
 
 def _load_directory(name: str, directory: Path) -> Loaded:

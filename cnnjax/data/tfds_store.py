@@ -7,7 +7,6 @@ here has the same name, version and features, but takes the images from memory a
 import functools
 import hashlib
 import io
-import os
 import struct
 import tempfile
 import warnings
@@ -19,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from cnnjax.data import home
 from cnnjax.data.dataset import Dataset
 from cnnjax.data.idx import Files, pack, unpack
 
@@ -28,7 +28,7 @@ BLOCK = 1000  # records read at once; reading them one by one takes seconds long
 
 def data_dir() -> Path:
     """Return TFDS's data directory: $TFDS_DATA_DIR, or ~/tensorflow_datasets."""
-    return Path(os.path.expanduser(os.environ.get("TFDS_DATA_DIR", "") or "~/tensorflow_datasets"))
+    return home.directory("TFDS_DATA_DIR", "~/tensorflow_datasets")
 
 
 def directories(name: str) -> tuple[Path, Path]:

@@ -12,6 +12,7 @@ import numpy as np
 from scipy.special import softmax
 
 from cnnjax.data import DIGITS, Dataset
+from cnnjax.devices.layouts import require_backend
 from cnnjax.errors import ArgumentError, UserError
 from cnnjax.keys import Masks, streams
 from cnnjax.models import ConvNet
@@ -87,6 +88,7 @@ def trained(run: Path, announce: Callable[[str], None] = print, custom: Custom =
     recorded = resumption.recorded(run, announce)
     if recorded is None:
         raise ArgumentError(f"{run} holds no run; name the --out directory of a train command")
+    require_backend()
     config, data_dir = recorded
     checkpoint = checkpoints.newest(run / CHECKPOINTS, announce)
     if checkpoint is None:

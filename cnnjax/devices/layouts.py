@@ -17,7 +17,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, Sharding
 from jax.sharding import PartitionSpec as P
 
-from cnnjax.errors import ArgumentError
+from cnnjax.errors import ArgumentError, UserError, one_line
 
 AXIS = "data"
 Mapper = Literal["jit", "pmap"]
@@ -53,6 +53,24 @@ def host_devices(count: int) -> None:
             jax.config.update("jax_num_cpu_devices", count)
 
 
+def require_backend() -> None:
+    """Initialise JAX, and check that programs can be compiled for the devices that the environment asks for.
+
+    Raises:
+        UserError: JAX_PLATFORMS names a platform without a device here.
+        ArgumentError: JAX_DISABLE_JIT is set, with which an epoch would take hours.
+    """
+    if jax.config.values["jax_disable_jit"]:
+        raise ArgumentError("JAX_DISABLE_JIT is set, and training is compiled ahead; unset it")
+    try:
+        jax.devices()
+    except (AssertionError, RuntimeError) as error:
+        raise UserError(
+            f"JAX finds no device of the platform {jax.config.values['jax_platforms']} ({one_line(error)}); "
+            "unset JAX_PLATFORMS, or install JAX for that platform"
+        ) from error
+
+
 def layout(devices: int | None = None, by: Mapper = "jit") -> Layout:
     """Return the layout over `devices` devices per process: by default all accelerators, or one CPU device.
 
@@ -66,6 +84,7 @@ def layout(devices: int | None = None, by: Mapper = "jit") -> Layout:
         if devices < 1:
             raise ArgumentError(f"--devices {devices} must be at least 1")
         host_devices(devices)
+    require_backend()
     by_process = [jax.local_devices(process) for process in range(jax.process_count())]
     available = min(map(len, by_process))
     each = devices or (1 if jax.default_backend() == "cpu" else available)

@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 _HELPER = """
 import signal, sys
-for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
     signal.signal(number, signal.SIG_IGN)
 last = ""
 for last in sys.stdin:

@@ -1,4 +1,4 @@
-"""Turn Ctrl-C and SIGTERM into exceptions that are neither lost nor raised during an import.
+"""Turn Ctrl-C, SIGTERM, SIGHUP and SIGUSR1 into exceptions that are neither lost nor raised during an import.
 
 Python raises the exception of a signal wherever the main thread happens to be. During an import, that can
 leave the import lock held, and another thread then waits forever. In a destructor or a garbage collection
@@ -19,19 +19,33 @@ RETRY = 0.02
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, as a subclass of what Ctrl-C raises, so that code that saves on one saves on both."""
+    """SIGTERM, as a subclass of what Ctrl-C raises, so that code that saves on one saves on all."""
+
+    number = signal.SIGTERM
+
+
+class HungUp(Terminated):
+    """SIGHUP: the terminal or the connection is gone."""
+
+    number = signal.SIGHUP
+
+
+class Warned(Terminated):
+    """SIGUSR1: what Slurm sends before a job's time is over, if asked to."""
+
+    number = signal.SIGUSR1
 
 
 @contextmanager
 def as_exceptions() -> Iterator[None]:
-    """Within this context, SIGINT raises `KeyboardInterrupt` and SIGTERM its subclass `Terminated`.
+    """Within this context, SIGINT raises `KeyboardInterrupt`; SIGTERM, SIGHUP and SIGUSR1 its subclasses.
 
     SIGALRM triggers the retries. Signals that the process was started to ignore stay ignored.
     """
     if threading.current_thread() is not threading.main_thread():  # only that one may handle signals
         yield
         return
-    kinds = {signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: Terminated}
+    kinds = {signal.SIGINT: KeyboardInterrupt, **{kind.number: kind for kind in (Terminated, HungUp, Warned)}}
     handled = [number for number in kinds if signal.getsignal(number) is not signal.SIG_IGN]
     last: type[KeyboardInterrupt] = KeyboardInterrupt
     report = sys.unraisablehook

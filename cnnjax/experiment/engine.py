@@ -16,6 +16,7 @@ import numpy as np
 
 from cnnjax import files
 from cnnjax.data import Dataset
+from cnnjax.devices.layouts import require_backend
 from cnnjax.devices.processes import fetch
 from cnnjax.errors import UserError
 from cnnjax.experiment import checks
@@ -67,6 +68,7 @@ def run(
         UserError: `out` cannot be written or is in use by another process, or a network diverged and
             `on_nan` is "stop".
     """
+    require_backend()
     checks.require_arms(arms, protocol)
     groups = _groups(arms)
     tasks = [_task(group[0], protocol, len(splits.train.labels)) for group in groups]

@@ -65,12 +65,22 @@ class Protocol:
 
 @dataclass(frozen=True)
 class Splits:
-    """The data of an experiment, and the SHA-256 sums of its files."""
+    """The data of an experiment, and the SHA-256 sums of its files.
+
+    Raises:
+        ArgumentError: one of the three is empty.
+    """
 
     train: Dataset
     val: Dataset
     test: Dataset
     sha256: dict[str, str]
+
+    def __post_init__(self) -> None:
+        """Refuse a part without images: a mean over it is no number."""
+        for name, part in (("training", self.train), ("validation", self.val), ("test", self.test)):
+            if not len(part.labels):
+                raise ArgumentError(f"there are no {name} images; give at least one")
 
 
 def use_every_core() -> None:

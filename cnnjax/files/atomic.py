@@ -14,6 +14,9 @@ from typing import Any
 from cnnjax.devices.processes import leads
 from cnnjax.errors import UserError
 
+LARGEST_RECORD = 100_000_000
+"""Bytes of a JSON file at most."""
+
 
 @contextmanager
 def explained(path: Path) -> Iterator[None]:
@@ -42,6 +45,9 @@ def read_json(path: Path) -> dict[str, Any] | None:
         UserError: the file cannot be read, or does not hold a JSON object.
     """
     try:
+        size = path.stat().st_size
+        if not path.is_file() or size > LARGEST_RECORD:  # reading a pipe or a device may never end
+            raise UserError(f"{path} is no record: not a file of at most {LARGEST_RECORD:,} bytes; remove it")
         record = json.loads(path.read_bytes())
     except FileNotFoundError:
         return None

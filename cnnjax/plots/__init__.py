@@ -4,7 +4,9 @@ A function named `draw_*` draws into axes that it is given, so that a chart look
 the report.
 """
 
+from cnnjax.plots import backend  # noqa: F401 (imports matplotlib, before all others do)
 from cnnjax.plots.curves import (
+    Axes,
     Figure,
     confusion_matrix,
     draw_bands,
@@ -12,10 +14,12 @@ from cnnjax.plots.curves import (
     draw_history,
     training_curves,
 )
-from cnnjax.plots.style import png
+from cnnjax.plots.style import attempt, png
 
 __all__ = [
+    "Axes",
     "Figure",
+    "attempt",
     "confusion_matrix",
     "draw_bands",
     "draw_differences",

@@ -7,7 +7,7 @@ pyplot and its global state are not used.
 
 import io
 import textwrap
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from cnnjax.errors import one_line
 from cnnjax.shapes import Floats, Int
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -30,6 +31,26 @@ def png(figure: Figure) -> bytes:
     # Without this, matplotlib writes its version into the file.
     figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
     return buffer.getvalue()
+
+
+def attempt(name: str, draw: Callable[[], Figure], announce: Callable[[str], None] = print) -> bytes | None:
+    """Render a figure as PNG; a failure is announced in one line: drawing must not cost a measurement.
+
+    Args:
+        name: of the figure's file.
+        draw: makes the figure.
+        announce: called with the line if drawing fails. What fails is often a setting of the user's own
+            matplotlibrc, such as LaTeX that is not installed.
+
+    Returns:
+        The PNG file, or None if drawing failed.
+    """
+    try:
+        return png(draw())
+    except Exception as error:
+        why = f"{type(error).__name__}: {one_line(error)}"
+        announce(f"{name} cannot be drawn, but the numbers are complete ({why})")
+        return None
 
 
 class _Shown(Figure):

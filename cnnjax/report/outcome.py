@@ -2,7 +2,7 @@
 
 import html
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -107,15 +107,16 @@ class Ablation:
         draw = partial(final_by_arm, title=label.capitalize(), caption=self.protocol)
         return draw(self.results.final(metric), self.results.arms, label)
 
-    def write(self, out: Path, figures: Mapping[str, Figure] | None = None) -> None:
-        """Print the report; write summary.json, and as PNG the learning curves and `figures` by file name."""
+    def write(self, out: Path, figures: Mapping[str, Callable[[], Figure]] | None = None) -> None:
+        """Print the report; write summary.json, then the learning curves and `figures`, by file name."""
         results = self.results
         print(self.protocol)
         self.table()
         print(self.conclusion)
         tables.print_confusions(results.predictions, self.test)
         write_json(out / "summary.json", self.summary)
-        gap = generalisation_gap(
+        gap = partial(
+            generalisation_gap,
             np.arange(1, results.epochs + 1),
             results.values["train_loss"],
             results.values["val_loss"],
@@ -123,7 +124,7 @@ class Ablation:
             title="Generalisation gap (losses measured without dropout)",
             caption=self.protocol,
         )
-        curves = {f"{metric}.png": self.plot(metric) for metric in ("val_loss", "val_accuracy")}
+        curves = {f"{metric}.png": partial(self.plot, metric) for metric in ("val_loss", "val_accuracy")}
         confused = tables.confusion_figure(results.predictions, self.test, self.protocol)
         drawn = {**curves, "generalisation_gap.png": gap, **(figures or {}), **confused}
         tables.draw(out, drawn)

@@ -1,6 +1,7 @@
 """Tables and sentences of an ablation, printed and returned for summary.json, and its figures."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -112,21 +113,25 @@ def worst_pairs(
 
 def confusion_figure(
     predictions: Mapping[str, Predictions], test: Dataset, protocol: str
-) -> dict[str, plots.Figure]:
-    """Draw the test images that the networks of the first arm confuse most, as confused.png."""
+) -> dict[str, Callable[[], plots.Figure]]:
+    """Return what draws the test images that the networks of the first arm confuse most, as confused.png."""
     if not predictions:
         return {}
     arm, first = next(iter(predictions.items()))
     rows = worst_pairs(first, test, confusion.COLUMNS, classes=test.classes)
     title = f"Most confused test images, {arm}"
-    figure = confusion.worst_images(test.images, rows, test.class_names, title=title, caption=protocol)
-    return {"confused.png": figure}
+    make = partial(confusion.worst_images, test.images, rows, test.class_names, title=title, caption=protocol)
+    return {"confused.png": make}
 
 
-def draw(out: Path, figures: Mapping[str, plots.Figure]) -> None:
-    """Write figures as PNG, by file name."""
-    for name, figure in figures.items():
-        write_bytes(out / name, plots.png(figure))
+def draw(out: Path, figures: Mapping[str, Callable[[], plots.Figure]]) -> None:
+    """Write figures as PNG, by file name. One that cannot be drawn is told in a line, and has no file."""
+    for name, make in figures.items():
+        png = plots.attempt(name, make)
+        if png is not None:
+            write_bytes(out / name, png)
+        else:  # an older one would not be of these numbers
+            (out / name).unlink(missing_ok=True)
 
 
 def print_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

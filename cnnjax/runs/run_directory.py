@@ -3,7 +3,7 @@
 RUN/config.json            the configuration
 RUN/history.csv            epoch,loss,accuracy,val_loss,val_accuracy,seconds
 RUN/result.json            final metrics and their provenance
-RUN/curves.png, RUN/confusion_matrix.png
+RUN/curves.png, RUN/confusion_matrix.png   drawn last; result.json names those that cannot be drawn
 RUN/checkpoints/epoch-N/   the state after epoch N (cnnjax.runs.checkpoints)
 RUN/tensorboard/           with --tensorboard (cnnjax.runs.event_files)
 """
@@ -19,7 +19,10 @@ from cnnjax.files import clear_half_written, explained, read_json, write_csv
 COLUMNS = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "seconds")
 CHECKPOINTS = "checkpoints"
 TENSORBOARD = "tensorboard"
-FILES = ("config.json", "history.csv", "result.json", "curves.png", "confusion_matrix.png")
+FIGURES = ("curves.png", "confusion_matrix.png")
+FILES = ("config.json", "history.csv", "result.json", *FIGURES)
+UNDRAWN = "figures that could not be drawn"
+"""Key of result.json: names of `FIGURES` that are missing because drawing them failed."""
 _OF_OTHER_COMMANDS = ("confused.png", "model.stablehlo", "model.onnx", "report.html")
 
 Row = Mapping[str, float]
@@ -54,7 +57,8 @@ def finished(run: Path, epochs: int) -> dict[str, Any] | None:
         return None
     if record is None or not (record.get("epochs") == epochs or record.get("stopped_early")):
         return None
-    return record if all((run / name).exists() for name in FILES) else None
+    undrawn = record.get(UNDRAWN) or ()
+    return record if all(name in undrawn or (run / name).exists() for name in FILES) else None
 
 
 def write_history(run: Path, rows: Sequence[Row]) -> None:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from cnnjax import files, plots
 from cnnjax.data import Dataset, Loaded, load, training_split
 from cnnjax.data.published import published_history
 from cnnjax.devices import processes
-from cnnjax.devices.layouts import Layout, one_device, refuse_undivided
+from cnnjax.devices.layouts import Layout, one_device, refuse_undivided, require_backend
 from cnnjax.errors import ArgumentError, UserError
 from cnnjax.models import parameter_count
 from cnnjax.runs import (
@@ -91,6 +92,7 @@ def train(
         KeyboardInterrupt: Ctrl-C or SIGTERM; finished epochs are saved, and the message says how to resume.
     """
     began = time.perf_counter()
+    require_backend()
     layout = layout or one_device()
     if checkpoint_every < 1:
         raise ArgumentError(f"--checkpoint-every {checkpoint_every} must be at least 1")
@@ -146,9 +148,12 @@ def train(
                 state = checkpoints.restore(best.path, program.start)
             final = evaluation_state(*jax.device_get((state.params, state.collections)))
             test = programs.evaluate_on(task, final, recipe.hparams(config, custom), loaded.test)
-            _draw(config, run, rows, loaded, programs.confusion(loaded.test.labels, test.logits))
             record = _record(config, loaded, program, state, rows, result, test, saver.seconds())
             files.write_json(run / "result.json", record)
+            confusion = programs.confusion(loaded.test.labels, test.logits)
+            if undrawn := _draw(config, run, rows, loaded, confusion, announce):
+                record[run_directory.UNDRAWN] = undrawn
+                files.write_json(run / "result.json", record)
         except KeyboardInterrupt as stop:
             stop.args = (
                 f"interrupted with {saver.saved} of {config.epochs} epochs saved; to continue: python -m "
@@ -306,14 +311,27 @@ def _record(
 
 
 def _draw(
-    config: TrainConfig, run: Path, rows: list[dict[str, float]], loaded: Loaded, confusion: Any
-) -> None:
+    config: TrainConfig,
+    run: Path,
+    rows: list[dict[str, float]],
+    loaded: Loaded,
+    confusion: Any,
+    announce: Callable[[str], None],
+) -> list[str]:
+    """Write the figures; return the names of those that cannot be drawn."""
     title = f"{config.model} on {loaded.name}{config.network.removeprefix(config.model)}, seed {config.seed}"
     caption = f"batch {config.batch_size}, {config.optimization}, one run"
     published = None
     if config == TrainConfig(dropout_rate=config.dropout_rate, epochs=config.epochs, seed=config.seed):
         published = published_history(config.model, config.dataset, config.dropout_rate)
-    curves = plots.training_curves(rows, published, title, caption)
-    files.write_bytes(run / "curves.png", plots.png(curves))
-    matrix = plots.confusion_matrix(confusion, loaded.class_names, f"{title}, test images")
-    files.write_bytes(run / "confusion_matrix.png", plots.png(matrix))
+    curves = partial(plots.training_curves, rows, published, title, caption)
+    matrix = partial(plots.confusion_matrix, confusion, loaded.class_names, f"{title}, test images")
+    undrawn = []
+    for name, make in zip(run_directory.FIGURES, (curves, matrix), strict=True):
+        png = plots.attempt(name, make, announce)
+        if png is not None:
+            files.write_bytes(run / name, png)
+        else:
+            undrawn.append(name)
+            (run / name).unlink(missing_ok=True)  # of fewer epochs
+    return undrawn

@@ -4,9 +4,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
+from cnnjax.plots import Axes, Figure
 from cnnjax.plots.style import COLOURS, GREY, LINES, MARKERS, frame
 
 Line = tuple[Sequence[float], Sequence[float]]  # x, y

@@ -5,9 +5,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
+from cnnjax.plots import Axes, Figure
 from cnnjax.plots.style import COLOURS, GREY, LINES, MARKERS, frame, legend_beside
 from cnnjax.shapes import Floats
 from cnnjax.stats.intervals import t_interval

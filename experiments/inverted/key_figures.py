@@ -6,9 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
+from cnnjax.plots import Axes, Figure
 from cnnjax.shapes import Floats
 
 Bools = npt.NDArray[np.bool_]

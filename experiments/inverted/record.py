@@ -3,16 +3,17 @@
 import io
 import textwrap
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
-from matplotlib.figure import Figure
 
-from cnnjax import files, plots
-from cnnjax.report import print_table
+from cnnjax import files
+from cnnjax.plots import Figure
+from cnnjax.report import draw, print_table
 from cnnjax.stats import conclusion, summarise
 from inverted.rescaling import TrainedArm
 
@@ -45,6 +46,7 @@ class Record(NamedTuple):
     protocol: str
     rows: list[dict[str, Any]]
     summary: dict[str, Any]
+    figures: dict[str, Callable[[], Figure]]
 
     def table(self, title: str, heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         """Print a table with a title."""
@@ -66,12 +68,13 @@ class Record(NamedTuple):
             values = {metric: table[index] for metric, table in metrics.items()}
             self.rows.append({"question": question, "arm": arm, "seed": index[0], **position, **values})
 
-    def figure(self, name: str, figure: Figure) -> None:
-        """Save a figure as PNG."""
-        files.write_bytes(self.out / name, plots.png(figure))
+    def figure(self, name: str, make: Callable[..., Figure], *arguments: Any, **options: Any) -> None:
+        """Let `write` draw a figure with these arguments."""
+        self.figures[name] = partial(make, *arguments, **options)
 
     def write(self) -> None:
-        """Write results.csv and summary.json."""
+        """Write results.csv and summary.json, and then the figures."""
         rows = ([row.get(column, "") for column in COLUMNS] for row in self.rows)
         files.write_csv(self.out / "results.csv", COLUMNS, rows)
         files.write_json(self.out / "summary.json", self.summary)
+        draw(self.out, self.figures)

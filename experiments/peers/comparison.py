@@ -9,13 +9,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from rich.table import Table
 
 from cnnjax import files
 from cnnjax.errors import UserError
-from cnnjax.plots import style
+from cnnjax.plots import Axes, Figure, style
 from cnnjax.report import console
 
 from .protocol import Settings
