@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from runs import TINY, environment
+from runs import TINY, contents, environment
 
 from cnnjax import experiment
 from cnnjax.config import HParams
@@ -160,6 +160,35 @@ def test_another_protocol_is_refused(whole: Path) -> None:
     with pytest.raises(ArgumentError, match="arm rate 0"):
         run(whole, arms=[Arm("rate 0", MODEL, HParams(1e-3, 0.0))])
     assert (whole / "results.csv").read_bytes() == before
+
+
+def test_other_data_and_probes_are_refused_by_name(tmp_path: Path) -> None:
+    """Data are what they contain, whatever `Splits.sha256` says."""
+
+    def go(splits: Splits = SPLITS, **probes: Dataset) -> Results:
+        protocol = Protocol(epochs=1, seeds=1, batch_size=8)
+        return experiment.run(ARMS, protocol, splits, tmp_path, probes=probes)
+
+    probe = dataset(5)
+    go(probe=probe)
+    before = contents(tmp_path)
+    train, turned = SPLITS.train, probe._replace(images=probe.images[:, ::-1])
+    relabelled = train._replace(labels=9 - train.labels)
+    for name, again in {
+        "train arrays": lambda: go(replace(SPLITS, train=relabelled), probe=probe),
+        "val arrays": lambda: go(replace(SPLITS, val=dataset(9)), probe=probe),
+        "test arrays": lambda: go(replace(SPLITS, test=dataset(8)), probe=probe),
+        "probe probe arrays": lambda: go(probe=turned),
+        "probes": lambda: go(probe=probe, more=turned),
+    }.items():
+        with pytest.raises(ArgumentError, match=rf"another protocol \(different: {name}\)"):
+            again()
+    assert contents(tmp_path) == before
+    # An earlier version did not record them.
+    record = json.loads((tmp_path / "protocol.json").read_text())
+    earlier = {name: value for name, value in record.items() if not name.endswith(("arrays", "probes"))}
+    (tmp_path / "protocol.json").write_text(json.dumps(earlier))
+    assert np.isfinite(go(probe=probe).final("probe_accuracy")).all()
 
 
 def test_entries_that_earlier_directories_lack_mean_the_defaults(whole: Path) -> None:

@@ -331,7 +331,7 @@ PATHS = [
 @pytest.mark.parametrize("name", PATHS, ids=repr)
 def test_what_is_saved_can_be_read_whatever_its_path_is(name: bytes, tmp_path: Path) -> None:
     directory = tmp_path / os.fsdecode(name) / "checkpoints"
-    tree = {"params": {"w": np.float32([1, 2, np.nan])}, "step": np.array(3)}
+    tree = {"params": {"w": np.array([1, 2, np.nan], np.float32)}, "step": np.array(3)}
     checkpoints.save(directory, tree, _manifest(1))
     for target in (jax.tree.map(np.zeros_like, tree), None):
         read = checkpoints._read(directory / "epoch-1", target)
@@ -356,7 +356,7 @@ def test_a_checkpoint_that_reads_back_differently_is_not_kept(
     tree = {"w": np.zeros(2, np.float32)}
     checkpoints.save(tmp_path, tree, _manifest(1))
     before = contents(tmp_path)
-    monkeypatch.setattr(checkpoints, "_read", lambda *_: {"w": np.float32([0, -0.0])})
+    monkeypatch.setattr(checkpoints, "_read", lambda *_: {"w": np.array([0, -0.0], np.float32)})
     with pytest.raises(UserError, match="epoch-1: read back, it differs"):
         checkpoints.save(tmp_path, tree, _manifest(1))
     assert contents(tmp_path) == before

@@ -72,7 +72,7 @@ def from_arrays(
         "test_images": test.images,
         "test_labels": test.labels,
     }
-    return Loaded(train, test, name, source, {key: _sha256(array) for key, array in arrays.items()})
+    return Loaded(train, test, name, source, {key: digest(array) for key, array in arrays.items()})
 
 
 def check_images(given: ArrayLike, what: str) -> UInt8[np.ndarray, "n h w c"]:
@@ -128,8 +128,8 @@ def _class_names(classes: int | Sequence[str] | None, largest: int) -> tuple[str
     return tuple(map(str, names))
 
 
-def _sha256(array: NDArray[Any]) -> str:
-    """Digest the shape too: the same bytes can be images of 2 x 8 and of 4 x 4 pixels."""
-    digest = hashlib.sha256(f"{array.dtype.str}{array.shape}".encode())
-    digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()
+def digest(array: NDArray[Any]) -> str:
+    """Return the SHA-256 of an array with its shape: the same bytes can be 2 x 8 or 4 x 4 pixels."""
+    sha256 = hashlib.sha256(f"{array.dtype.str}{array.shape}".encode())
+    sha256.update(np.ascontiguousarray(array).data)
+    return sha256.hexdigest()

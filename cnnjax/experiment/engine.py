@@ -73,7 +73,7 @@ def run(
     for group, task in zip(groups, tasks, strict=True):
         checks.require_model(group[0], task, splits.train)
     with files.claimed(out):
-        store = Store(out, identity(arms, protocol, splits))
+        store = Store(out, identity(arms, protocol, splits, probes))
         train, val, test = (to_device(part) for part in (splits.train, splits.val, splits.test))
         final_data = {"test": test} | {name: to_device(probe) for name, probe in (probes or {}).items()}
         width = jax.device_count() * (chunk or default_chunk(jax.default_backend()))
