@@ -1,6 +1,6 @@
 """Data sets as arrays in memory, from a name, from files, or from arrays of one's own."""
 
-from cnnjax.data.arrays import digest, from_arrays
+from cnnjax.data.arrays import digest, from_arrays, require_dataset
 from cnnjax.data.dataset import DIGITS, Dataset, Loaded
 from cnnjax.data.loading import NAMES, cache_path, identity, is_identity, load
 from cnnjax.data.splits import split, training_split
@@ -16,6 +16,7 @@ __all__ = [
     "identity",
     "is_identity",
     "load",
+    "require_dataset",
     "split",
     "training_split",
 ]

@@ -68,6 +68,7 @@ def run(
             `on_nan` is "stop".
     """
     checks.require_arms(arms, protocol)
+    checks.require_data(splits, probes or {})
     groups = _groups(arms)
     tasks = [_task(group[0], protocol, len(splits.train.labels)) for group in groups]
     for group, task in zip(groups, tasks, strict=True):

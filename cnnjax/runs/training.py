@@ -9,7 +9,7 @@ from typing import Any
 import jax
 
 from cnnjax import files, plots
-from cnnjax.data import Dataset, Loaded, load, training_split
+from cnnjax.data import Dataset, Loaded, load, require_dataset, training_split
 from cnnjax.data.published import published_history
 from cnnjax.devices import processes
 from cnnjax.devices.layouts import Layout, one_device, refuse_undivided
@@ -118,6 +118,8 @@ def train(
         if start is not None:
             resumption.refuse_another_run(config, custom, start)
         loaded = data or load(config.dataset, data_dir, announce=announce)
+        for part, what in ((loaded.train, "training"), (loaded.test, "test")):
+            require_dataset(part, what)
         train_set, val_set = _split(config, loaded)
         task = recipe.task(config, loaded.classes, custom=custom)
         require_fit(task, loaded.image_shape, loaded.classes, recipe.hparams(config, custom), config.model)
