@@ -268,7 +268,7 @@ def test_without_convolutions_dropout_is_of_the_pixels() -> None:
         model.apply(params, images, train=True, dropout_rate=rate, masks=Masks(jax.random.key(1)))
         for rate in (0.0, 0.9)
     )
-    assert reads_rate(model) and not np.array_equal(few, many)
+    assert reads_rate(model) and str(few) != str(many)
     checks.require_arms([Arm(str(r), model, HParams(1e-3, r)) for r in (0.0, 0.9)], PROTOCOL)
 
 
@@ -278,6 +278,25 @@ def test_predictions_count_all_classes(classes: int, dtype: type) -> None:
     said = Predictions.of(logits)
     np.testing.assert_array_equal(said.labels[0], np.arange(classes))
     assert said.labels.dtype == dtype
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("jax_threefry_partitionable", False), ("jax_default_matmul_precision", "bfloat16")]
+)
+def test_other_settings_of_jax_are_refused(name: str, value: object, whole: Path) -> None:
+    before = getattr(jax.config, name)
+    jax.config.update(name, value)
+    try:
+        with pytest.raises(ArgumentError, match=r"different: jax_settings"):
+            run(whole)
+    finally:
+        jax.config.update(name, before)
+    run(whole)
+
+
+def test_64_bits_are_refused(whole: Path) -> None:
+    with jax.enable_x64(True), pytest.raises(ArgumentError, match="unset JAX_ENABLE_X64"):
+        run(whole)
 
 
 def test_entries_that_earlier_directories_lack_mean_the_defaults(whole: Path) -> None:

@@ -191,6 +191,15 @@ def test_another_mask_scheme_is_refused(interrupted: Path, monkeypatch: pytest.M
     assert f"mask scheme {MASK_SCHEME}" in line and f"mask scheme {MASK_SCHEME + 1}" in line
 
 
+def test_other_settings_of_jax_are_refused(interrupted: Path) -> None:
+    jax.config.update("jax_threefry_partitionable", False)
+    try:
+        line = fails(1, "train", "--resume", "--out", str(interrupted))
+    finally:
+        jax.config.update("jax_threefry_partitionable", True)
+    assert "other settings of JAX (jax_threefry_partitionable)" in line
+
+
 def test_other_versions_are_mentioned(interrupted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     version = metadata.version
     monkeypatch.setattr(metadata, "version", lambda name: "99" if name == "optax" else version(name))

@@ -10,6 +10,7 @@ from typing import Any
 from cnnjax.data import Dataset, digest
 from cnnjax.dropout import MASK_SCHEME
 from cnnjax.experiment.protocol import Arm, Protocol, Splits
+from cnnjax.files import jax_settings
 from cnnjax.files.identity import describe
 from cnnjax.files.records import without_defaults
 from cnnjax.models import ConvNet
@@ -37,6 +38,7 @@ def identity(
         "probes": sorted(probes),
         **contents,
         "mask_scheme": MASK_SCHEME,
+        "jax_settings": jax_settings(),
         **identities,
     }
 

@@ -108,9 +108,8 @@ def _code(value: Any) -> Any:
             if isinstance(of, bool | int | float | str) and not name.startswith("__"):
                 parts[name] = of
             elif not isinstance(of, type):
-                parts[name] = _code(
-                    inspect.unwrap(cast(Any, getattr(of, "fget", None) or getattr(of, "__func__", of)))
-                )
+                function: Any = getattr(of, "fget", None) or getattr(of, "__func__", of)
+                parts[name] = _code(inspect.unwrap(function))
         return sorted((name, repr(part)) for name, part in parts.items() if part is not None) or None
     code = value if inspect.iscode(value) else getattr(value, "__code__", None)
     if not inspect.iscode(code):

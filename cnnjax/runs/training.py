@@ -97,6 +97,7 @@ def train(
     if config.stop_early and checkpoint_every > 1:
         raise ArgumentError("--stop-early needs the checkpoint of every epoch; omit --checkpoint-every")
     refuse_undivided(config.batch_size, layout)
+    files.jax_settings()
     custom = recipe.recognised(config, custom, run) if config.custom else recipe.imported(config, custom)
     config = replace(config, custom=custom.texts)
     if resume and overwrite:
@@ -204,6 +205,7 @@ def _manifest(config: TrainConfig, data_dir: Path | None, loaded: Loaded, layout
         seconds=0.0,
         history=[],
         files={},
+        jax_settings=files.jax_settings(),
     )
 
 
