@@ -149,3 +149,12 @@ def test_mnist_means_the_canonical_mnist():
 def test_unknown_name_lists_the_known():
     with pytest.raises(ArgumentError, match="mnist, fashion_mnist, kmnist"):
         data.load("minst")
+
+
+def test_files_of_mnist_are_refused_under_another_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {file: file.encode() for file in idx.FILES}
+    assert idx.verify("kmnist", files) == idx.digests(files)
+    monkeypatch.setattr(idx, "MNIST_SHA256", idx.digests(files))
+    assert idx.verify("mnist", files) == idx.digests(files)
+    with pytest.raises(UserError, match="this is MNIST's train-images-idx3-ubyte, not kmnist"):
+        idx.verify("kmnist", files)
