@@ -13,6 +13,7 @@ from cnnjax.errors import ArgumentError, one_line
 from cnnjax.kernels.loops import fast_in_loops
 from cnnjax.keys import Masks, Streams, streams
 from cnnjax.metrics import example_loss
+from cnnjax.models import ConvNet
 from cnnjax.shapes import Array, Float32, Int32, Key, UInt8
 from cnnjax.state import TrainState
 
@@ -144,3 +145,10 @@ def asks_for(model: nn.Module, name: str) -> bool:
     """Whether the model's `__call__` has an argument of this name."""
     called = getattr(model, "nnx_class", type(model)).__call__
     return name in inspect.signature(called).parameters
+
+
+def reads_rate(model: nn.Module) -> bool:
+    """Whether a dropout rate can do anything in a network: it has a place for it, or asks for its number."""
+    if isinstance(model, ConvNet):
+        return model.dropout != "none" and bool(model.features or model.dropout_sites == "flatten")
+    return asks_for(model, "dropout_rate") or asks_for(model, "hparams")

@@ -10,20 +10,26 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
-from runs import TINY, environment
+from runs import TINY, contents, environment
 
 from cnnjax import experiment
 from cnnjax.config import HParams
-from cnnjax.data import Dataset
+from cnnjax.data import Dataset, Loaded
 from cnnjax.errors import ArgumentError, UserError
-from cnnjax.experiment import Arm, OnNan, Protocol, Splits, engine
+from cnnjax.experiment import Arm, OnNan, Protocol, Splits, checks, engine
 from cnnjax.experiment.identity import arm_identity
+from cnnjax.experiment.protocol import divide
 from cnnjax.experiment.results import Results
 from cnnjax.files import claimed, write_json
+from cnnjax.keys import Masks
 from cnnjax.models import MODELS, ConvNet
+from cnnjax.runs import recipe
 from cnnjax.stats import conclusion, summarise
+from cnnjax.stats.confusion import Predictions
+from cnnjax.task import reads_rate
 
 MODEL = ConvNet(features=(2,), hidden=(4,))
 ARMS = [Arm(f"rate {rate:g}", MODEL, HParams(1e-2, rate)) for rate in (0.0, 0.5)]
@@ -160,6 +166,137 @@ def test_another_protocol_is_refused(whole: Path) -> None:
     with pytest.raises(ArgumentError, match="arm rate 0"):
         run(whole, arms=[Arm("rate 0", MODEL, HParams(1e-3, 0.0))])
     assert (whole / "results.csv").read_bytes() == before
+
+
+def test_other_data_and_probes_are_refused_by_name(tmp_path: Path) -> None:
+    """Data are what they contain, whatever `Splits.sha256` says."""
+
+    def go(splits: Splits = SPLITS, **probes: Dataset) -> Results:
+        protocol = Protocol(epochs=1, seeds=1, batch_size=8)
+        return experiment.run(ARMS, protocol, splits, tmp_path, probes=probes)
+
+    probe = dataset(5)
+    go(probe=probe)
+    before = contents(tmp_path)
+    train, turned = SPLITS.train, probe._replace(images=probe.images[:, ::-1])
+    relabelled = train._replace(labels=9 - train.labels)
+    for name, again in {
+        "train arrays": lambda: go(replace(SPLITS, train=relabelled), probe=probe),
+        "val arrays": lambda: go(replace(SPLITS, val=dataset(9)), probe=probe),
+        "test arrays": lambda: go(replace(SPLITS, test=dataset(8)), probe=probe),
+        "probe probe arrays": lambda: go(probe=turned),
+        "probes": lambda: go(probe=probe, more=turned),
+    }.items():
+        with pytest.raises(ArgumentError, match=rf"another protocol \(different: {name}\)"):
+            again()
+    assert contents(tmp_path) == before
+    # An earlier version did not record them.
+    record = json.loads((tmp_path / "protocol.json").read_text())
+    earlier = {name: value for name, value in record.items() if not name.endswith(("arrays", "probes"))}
+    (tmp_path / "protocol.json").write_text(json.dumps(earlier))
+    assert np.isfinite(go(probe=probe).final("probe_accuracy")).all()
+
+
+X, Y = SPLITS.train.images, SPLITS.train.labels
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "message"),
+    [
+        (X / np.float32(255), Y, "images are float32; give brightness from 0 to 255 as uint8"),
+        (X[..., 0], Y, r"shape \(24, 8, 8\); give images\[..., None\]"),
+        (X, Y[:-1], "there are 23 of the .* labels for 24 images"),
+        (X, Y - 1, "labels contain -1"),
+        (X, Y + 1, "labels contain 10; with 10 classes"),
+        (X, Y[:, None], r"shape \(24, 1\); give labels\[:, 0\]"),
+        (X, np.eye(10, dtype=np.int32)[Y], "one-hot"),
+        (X, Y.astype(np.float32), "labels are float32"),
+        (X[:0], Y[:0], "without any pixel"),
+    ],
+)
+@pytest.mark.parametrize("part", ["train", "val", "test", "probe"])
+def test_wrong_data_are_refused_before_anything_is_written(
+    part: str, images: np.ndarray, labels: np.ndarray, message: str, tmp_path: Path
+) -> None:
+    wrong = Dataset(images, labels)
+    splits = SPLITS if part == "probe" else replace(SPLITS, **{part: wrong})
+    with pytest.raises(ArgumentError, match=message) as raised:
+        experiment.run(
+            ARMS, PROTOCOL, splits, tmp_path, probes={"turned": wrong} if part == "probe" else None
+        )
+    assert {"train": "training", "val": "validation", "probe": "turned"}.get(part, part) in str(raised.value)
+    if part in ("train", "test"):
+        loaded = Loaded(SPLITS.train, SPLITS.test, "mine", "memory", {})
+        with pytest.raises(ArgumentError, match=message):
+            divide(loaded._replace(**{part: wrong}), Protocol(batch_size=4))
+    assert not list(tmp_path.iterdir())
+
+
+def test_images_of_another_size_and_unknown_splits_are_refused(tmp_path: Path) -> None:
+    small = SPLITS.val._replace(images=SPLITS.val.images[:, :4])
+    with pytest.raises(ArgumentError, match="the validation images have shape"):
+        experiment.run(ARMS, PROTOCOL, replace(SPLITS, val=small), tmp_path)
+    with pytest.raises(ArgumentError, match="--train-split All is none of part, all"):
+        Protocol(train_split="All")  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        ConvNet(features=(), hidden=(4,), dropout_sites="blocks"),
+        ConvNet(features=(2,), hidden=(4,), dropout="none"),
+    ],
+)
+@pytest.mark.parametrize("rates", [(0.9,), (0.0, 0.5)])
+def test_a_rate_that_does_nothing_is_refused(
+    model: ConvNet, rates: tuple[float, ...], tmp_path: Path
+) -> None:
+    arms = [Arm(f"rate {rate}", model, HParams(1e-3, rate)) for rate in rates]
+    with pytest.raises(ArgumentError, match=rf"rate {rates[-1]}: the dropout rate {rates[-1]} does nothing"):
+        run(tmp_path, arms=arms)
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(ArgumentError, match=r"--dropout-rate 0.9 does nothing with mine: .* no place for it"):
+        recipe.completed({"model": "mine", "dropout_rate": 0.9}, model)
+    assert recipe.completed({"model": "mine"}, model) == {"model": "mine"}
+
+
+def test_without_convolutions_dropout_is_of_the_pixels() -> None:
+    model = ConvNet(features=(), hidden=(4,))
+    images = np.ones((8, 5, 5, 1), np.float32)
+    params = model.init(jax.random.key(0), images)
+    few, many = (
+        model.apply(params, images, train=True, dropout_rate=rate, masks=Masks(jax.random.key(1)))
+        for rate in (0.0, 0.9)
+    )
+    assert reads_rate(model) and str(few) != str(many)
+    checks.require_arms([Arm(str(r), model, HParams(1e-3, r)) for r in (0.0, 0.9)], PROTOCOL)
+
+
+@pytest.mark.parametrize(("classes", "dtype"), [(10, np.uint8), (256, np.uint8), (257, np.uint16)])
+def test_predictions_count_all_classes(classes: int, dtype: type) -> None:
+    logits = np.eye(classes, dtype=np.float32)[None]
+    said = Predictions.of(logits)
+    np.testing.assert_array_equal(said.labels[0], np.arange(classes))
+    assert said.labels.dtype == dtype
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("jax_threefry_partitionable", False), ("jax_default_matmul_precision", "bfloat16")]
+)
+def test_other_settings_of_jax_are_refused(name: str, value: object, whole: Path) -> None:
+    before = getattr(jax.config, name)
+    jax.config.update(name, value)
+    try:
+        with pytest.raises(ArgumentError, match=r"different: jax_settings"):
+            run(whole)
+    finally:
+        jax.config.update(name, before)
+    run(whole)
+
+
+def test_64_bits_are_refused(whole: Path) -> None:
+    with jax.enable_x64(True), pytest.raises(ArgumentError, match="unset JAX_ENABLE_X64"):
+        run(whole)
 
 
 def test_entries_that_earlier_directories_lack_mean_the_defaults(whole: Path) -> None:

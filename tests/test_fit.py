@@ -2,6 +2,9 @@
 
 import io
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -380,6 +383,40 @@ def test_functions_are_described_by_source_and_enclosed_values() -> None:
     assert describe(shifted(1)) == describe(shifted(1)) != describe(shifted(2))
     one, same, other = [lambda x: x + 1, lambda x: x + 1, lambda x: x + 2]  # fmt: skip
     assert describe(one) == describe(same) != describe(other)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "f = lambda x: x * {}",
+        "f = lambda x: x in {{'a', 'b', {}}}",
+        "def f(x):\n    def inside(y): return y * {}\n    return inside(x)",
+        "class f:\n    def __call__(self, x): return x * {}",
+        "class f:\n    factor = {}\n    def __call__(self, x): return x * self.factor",
+    ],
+)
+def test_functions_without_source_are_described_by_their_code(source: str) -> None:
+    def made(number: int) -> str:
+        scope = {"__name__": "prompt"}
+        exec(source.format(number), scope)
+        return describe(scope["f"])
+
+    assert made(2) == made(2) != made(3)
+    program = f"from cnnjax.files.identity import describe; exec({source.format(2)!r}); print(describe(f))"
+    texts = {
+        subprocess.check_output(
+            [sys.executable, "-c", program], text=True, env=os.environ | {"PYTHONHASHSEED": seed}
+        )
+        for seed in "12"
+    }
+    assert len(texts) == 1, "the same in every process"
+
+
+def test_functions_are_described_by_what_their_source_does_not_say() -> None:
+    half, third = (lambda x, by=by: x / by for by in (2, 3))
+    assert describe(half) != describe(third)
+    assert describe(lambda x, by=2: x / by).count(" ") == 1, "a literal is in the source"
+    assert describe(np.linspace(0, 1, 2000)) != describe(np.linspace(0, 1, 2000).round(9))
 
 
 def test_an_attribute_that_does_not_exist_is_an_error() -> None:

@@ -177,3 +177,12 @@ def test_a_record_is_not_larger_than_any(tmp_path):
         file.truncate(10**11)  # without blocks on the disk
     with pytest.raises(UserError, match=r"config\.json is no record"):
         files_on_disk.read_json(tmp_path / "config.json")
+
+
+def test_files_of_mnist_are_refused_under_another_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {file: file.encode() for file in idx.FILES}
+    assert idx.verify("kmnist", files) == idx.digests(files)
+    monkeypatch.setattr(idx, "MNIST_SHA256", idx.digests(files))
+    assert idx.verify("mnist", files) == idx.digests(files)
+    with pytest.raises(UserError, match="this is MNIST's train-images-idx3-ubyte, not kmnist"):
+        idx.verify("kmnist", files)

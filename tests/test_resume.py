@@ -1,7 +1,9 @@
 """An interrupted and resumed run ends exactly as an uninterrupted one, to the bit, with dropout on."""
 
 import json
+import os
 import shutil
+import tempfile
 from importlib import metadata
 from pathlib import Path
 
@@ -29,6 +31,7 @@ from runs import (
 
 from cnnjax.data import idx
 from cnnjax.dropout import MASK_SCHEME
+from cnnjax.errors import UserError
 from cnnjax.keys import streams
 from cnnjax.models import MODELS
 from cnnjax.optimizers import keras_adam
@@ -188,6 +191,15 @@ def test_another_mask_scheme_is_refused(interrupted: Path, monkeypatch: pytest.M
     assert f"mask scheme {MASK_SCHEME}" in line and f"mask scheme {MASK_SCHEME + 1}" in line
 
 
+def test_other_settings_of_jax_are_refused(interrupted: Path) -> None:
+    jax.config.update("jax_threefry_partitionable", False)
+    try:
+        line = fails(1, "train", "--resume", "--out", str(interrupted))
+    finally:
+        jax.config.update("jax_threefry_partitionable", True)
+    assert "other settings of JAX (jax_threefry_partitionable)" in line
+
+
 def test_other_versions_are_mentioned(interrupted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     version = metadata.version
     monkeypatch.setattr(metadata, "version", lambda name: "99" if name == "optax" else version(name))
@@ -308,6 +320,55 @@ def test_a_host_tree_outlives_the_state() -> None:
     before = jax.tree.map(np.copy, tree)
     jax.jit(lambda s: s._replace(params=jax.tree.map(lambda p: p + 1, s.params)), donate_argnums=0)(state)
     jax.tree.map(np.testing.assert_array_equal, tree, before)
+
+
+PATHS = [
+    b"[a]",
+    b"a[!b]c",
+    b"a\\b",
+    b"a b",
+    b"* ?",
+    b"gs:",
+    b"a%41#",
+    b"{a,b}",
+    b"a\nb",
+    "\u65e5e\u0301".encode(),
+    b"\xff\xfe",
+]
+
+
+@pytest.mark.parametrize("name", PATHS, ids=repr)
+def test_what_is_saved_can_be_read_whatever_its_path_is(name: bytes, tmp_path: Path) -> None:
+    directory = tmp_path / os.fsdecode(name) / "checkpoints"
+    tree = {"params": {"w": np.array([1, 2, np.nan], np.float32)}, "step": np.array(3)}
+    checkpoints.save(directory, tree, _manifest(1))
+    for target in (jax.tree.map(np.zeros_like, tree), None):
+        read = checkpoints._read(directory / "epoch-1", target)
+        jax.tree.map(np.testing.assert_array_equal, read, tree)
+    assert [os.fsencode(path.name) for path in tmp_path.iterdir()] == [name], "nothing is written elsewhere"
+    assert [path.name for path in directory.iterdir()] == ["epoch-1"]
+
+
+def test_a_run_in_brackets_goes_on_and_is_evaluated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "[t]"))
+    (tmp_path / "[t]").mkdir()
+    succeeds(*train(Path("[a]"), "--epochs", "1"))
+    succeeds("evaluate", "[a]")
+    succeeds("train", "--resume", "--out", "[a]", "--epochs", "2")
+    assert result(Path("[a]"))["epochs"] == 2
+
+
+def test_a_checkpoint_that_reads_back_differently_is_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree = {"w": np.zeros(2, np.float32)}
+    checkpoints.save(tmp_path, tree, _manifest(1))
+    before = contents(tmp_path)
+    monkeypatch.setattr(checkpoints, "_read", lambda *_: {"w": np.array([0, -0.0], np.float32)})
+    with pytest.raises(UserError, match="epoch-1: read back, it differs"):
+        checkpoints.save(tmp_path, tree, _manifest(1))
+    assert contents(tmp_path) == before
 
 
 def _names(out: Path) -> set[str]:

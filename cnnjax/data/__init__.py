@@ -1,6 +1,6 @@
 """Data sets as arrays in memory, from a name, from files, or from arrays of one's own."""
 
-from cnnjax.data.arrays import from_arrays
+from cnnjax.data.arrays import digest, from_arrays, require_dataset
 from cnnjax.data.dataset import DIGITS, Dataset, Loaded
 from cnnjax.data.loading import NAMES, cache_path, identity, is_identity, load
 from cnnjax.data.splits import split, training_split
@@ -11,10 +11,12 @@ __all__ = [
     "Dataset",
     "Loaded",
     "cache_path",
+    "digest",
     "from_arrays",
     "identity",
     "is_identity",
     "load",
+    "require_dataset",
     "split",
     "training_split",
 ]

@@ -2,14 +2,13 @@
 
 import hashlib
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from cnnjax.data.dataset import Dataset, Loaded
 from cnnjax.data.splits import split
-from cnnjax.errors import UserError
+from cnnjax.errors import ArgumentError, UserError
 from cnnjax.shapes import Int, UInt8
 
 TRAIN_FRACTION = 5 / 6
@@ -72,7 +71,29 @@ def from_arrays(
         "test_images": test.images,
         "test_labels": test.labels,
     }
-    return Loaded(train, test, name, source, {key: _sha256(array) for key, array in arrays.items()})
+    return Loaded(train, test, name, source, {key: digest(array) for key, array in arrays.items()})
+
+
+def require_dataset(data: Dataset, what: str) -> None:
+    """Check a data set that was not made by `from_arrays`; `what` names it in errors.
+
+    Raises:
+        ArgumentError: an array has another shape, dtype or length than `Dataset` says, no example, or a label
+            outside of its classes.
+    """
+    try:
+        images = check_images(data.images, f"the {what} images")
+        labels = _labels(data.labels, len(images), f"the {what} labels")
+        for given, rank, fix in ((data.images, 4, "images[..., None]"), (data.labels, 1, "labels[:, 0]")):
+            if np.ndim(given) != rank:
+                raise UserError(f"the {what} set has an array of shape {np.shape(given)}; give {fix}")
+        if labels.max() >= data.classes:
+            raise UserError(
+                f"the {what} labels contain {labels.max()}; with {data.classes} classes they must be 0 to "
+                f"{data.classes - 1}"
+            )
+    except UserError as error:
+        raise ArgumentError(str(error)) from error
 
 
 def check_images(given: ArrayLike, what: str) -> UInt8[np.ndarray, "n h w c"]:
@@ -128,8 +149,9 @@ def _class_names(classes: int | Sequence[str] | None, largest: int) -> tuple[str
     return tuple(map(str, names))
 
 
-def _sha256(array: NDArray[Any]) -> str:
-    """Digest the shape too: the same bytes can be images of 2 x 8 and of 4 x 4 pixels."""
-    digest = hashlib.sha256(f"{array.dtype.str}{array.shape}".encode())
-    digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()
+def digest(array: ArrayLike) -> str:
+    """Return the SHA-256 of an array with its shape: the same bytes can be 2 x 8 or 4 x 4 pixels."""
+    array = np.asarray(array)
+    sha256 = hashlib.sha256(f"{array.dtype.str}{array.shape}".encode())
+    sha256.update(np.ascontiguousarray(array).data)
+    return sha256.hexdigest()

@@ -100,8 +100,15 @@ def digests(files: Files) -> dict[str, str]:
 
 
 def verify(name: str, files: Files, where: Mapping[str, object] | None = None) -> dict[str, str]:
-    """Return the digests; for `mnist`, raise `UserError` if they differ from the canonical ones."""
+    """Return the digests; raise `UserError` unless MNIST's canonical files are in `mnist`, and only there."""
     sha256 = digests(files)
+    known = {digest: file for file, digest in MNIST_SHA256.items()}
+    for file in FILES if name != "mnist" else ():
+        if sha256[file] in known:
+            raise UserError(
+                f"{(where or {}).get(file, file)}: this is MNIST's {known[sha256[file]]}, not {name}; give "
+                "--dataset mnist, or the files of that data set"
+            )
     for file in FILES if name == "mnist" else ():
         if sha256[file] != MNIST_SHA256[file]:
             raise UserError(

@@ -1,7 +1,7 @@
 """What an experiment refuses before it writes or trains anything; every error names the arm."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -12,15 +12,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from cnnjax.config import OPTIMIZER_NAMES, HParams, require_read
-from cnnjax.data import Dataset
+from cnnjax.data import Dataset, require_dataset
 from cnnjax.errors import ArgumentError, one_line
-from cnnjax.experiment.protocol import Arm, Protocol
+from cnnjax.experiment.protocol import Arm, Protocol, Splits
 from cnnjax.keys import run_streams
 from cnnjax.models import ConvNet
 from cnnjax.population import stack
 from cnnjax.shapes import Index
 from cnnjax.task import HParams as AnyHParams
-from cnnjax.task import Task, require_fit
+from cnnjax.task import Task, reads_rate, require_fit
 from cnnjax.train import Arrays, Plan, make_training
 
 LONGEST = 200
@@ -40,7 +40,8 @@ def require_arms(arms: Sequence[Arm], protocol: Protocol) -> None:
 
     Raises:
         ArgumentError: there are no arms, two have one name, a name cannot be a file's, a hyperparameter is
-            not a finite number, or an optimizer is unknown or does not read a hyperparameter that is set.
+            not a finite number, an optimizer is unknown or does not read a hyperparameter that is set, or a
+            network does not read its dropout rate.
     """
     if not arms:
         raise ArgumentError("there are no arms; give at least one")
@@ -57,6 +58,38 @@ def require_arms(arms: Sequence[Arm], protocol: Protocol) -> None:
             raise ArgumentError(f"two arms have the name {name}; give each a name of its own")
         seen.add(name.casefold())
         _require_arm(arm, protocol)
+    _require_rates(arms)
+
+
+def _require_rates(arms: Sequence[Arm]) -> None:
+    """Refuse a dropout rate that does nothing: one that is not the default, or differs between equal arms."""
+    default = HParams().dropout_rate
+    for arm in arms:
+        rate = getattr(arm.hparams, "dropout_rate", 0.0)
+        if not rate or reads_rate(arm.model):
+            continue
+        alike = [other.hparams for other in arms if other.model == arm.model]
+        if rate != default or any(getattr(hparams, "dropout_rate", rate) != rate for hparams in alike):
+            raise ArgumentError(
+                f"arm {arm.name}: the dropout rate {float(rate):g} does nothing, because its network has no "
+                "place for it; give 0, or another network"
+            )
+
+
+def require_data(splits: Splits, probes: Mapping[str, Dataset]) -> None:
+    """Check the data sets by themselves and against each other, see `cnnjax.data.require_dataset`.
+
+    Raises:
+        ArgumentError: one is wrong in itself, or its images have another shape than those to train on.
+    """
+    parts = {"training": splits.train, "validation": splits.val, "test": splits.test} | dict(probes)
+    for name, data in parts.items():
+        require_dataset(data, name)
+        if data.image_shape != splits.train.image_shape:
+            raise ArgumentError(
+                f"the {name} images have shape {data.image_shape}, and the training images "
+                f"{splits.train.image_shape}; give both the same height, width and channels"
+            )
 
 
 def _require_arm(arm: Arm, protocol: Protocol) -> None:

@@ -70,12 +70,13 @@ def run(
     """
     require_backend()
     checks.require_arms(arms, protocol)
+    checks.require_data(splits, probes or {})
     groups = _groups(arms)
     tasks = [_task(group[0], protocol, len(splits.train.labels)) for group in groups]
     for group, task in zip(groups, tasks, strict=True):
         checks.require_model(group[0], task, splits.train)
     with files.claimed(out):
-        store = Store(out, identity(arms, protocol, splits))
+        store = Store(out, identity(arms, protocol, splits, probes))
         train, val, test = (to_device(part) for part in (splits.train, splits.val, splits.test))
         final_data = {"test": test} | {name: to_device(probe) for name, probe in (probes or {}).items()}
         width = jax.device_count() * (chunk or default_chunk(jax.default_backend()))

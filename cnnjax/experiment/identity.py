@@ -3,12 +3,14 @@
 The texts are an on-disk format: change them, and existing directories no longer resume.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
+from cnnjax.data import Dataset, digest
 from cnnjax.dropout import MASK_SCHEME
 from cnnjax.experiment.protocol import Arm, Protocol, Splits
+from cnnjax.files import jax_settings
 from cnnjax.files.identity import describe
 from cnnjax.files.records import without_defaults
 from cnnjax.models import ConvNet
@@ -17,11 +19,28 @@ PIECES = ("loss", "preprocess", "augment")
 """Functions of an arm that its text names where they are its own."""
 
 
-def identity(arms: Sequence[Arm], protocol: Protocol, splits: Splits) -> dict[str, Any]:
-    """Return the settings that all rows of a directory must share; arms and seeds may be added later."""
+def identity(
+    arms: Sequence[Arm], protocol: Protocol, splits: Splits, probes: Mapping[str, Dataset] | None = None
+) -> dict[str, Any]:
+    """Return the settings that all rows of a directory must share; arms and seeds may be added later.
+
+    Data are recognised by their contents, whatever the caller says that their files are.
+    """
+    probes = probes or {}
+    parts = {"train": splits.train, "val": splits.val, "test": splits.test}
+    parts |= {f"probe {name}": probe for name, probe in probes.items()}
+    contents = {f"{name} arrays": [digest(part.images), digest(part.labels)] for name, part in parts.items()}
     shared = {name: value for name, value in asdict(protocol).items() if name != "seeds"}
     identities = {f"arm {arm.name}": arm_identity(arm) for arm in arms}
-    return {**without_defaults(shared), "data": splits.sha256, "mask_scheme": MASK_SCHEME, **identities}
+    return {
+        **without_defaults(shared),
+        "data": splits.sha256,
+        "probes": sorted(probes),
+        **contents,
+        "mask_scheme": MASK_SCHEME,
+        "jax_settings": jax_settings(),
+        **identities,
+    }
 
 
 def arm_identity(arm: Arm) -> str:

@@ -4,13 +4,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import flax.linen as nn
 import jax
 
 from cnnjax.config import OPTIMIZER_NAMES, SCHEDULE_NAMES, require_seeds
-from cnnjax.data import Dataset, Loaded, load, split, training_split
+from cnnjax.data import Dataset, Loaded, load, require_dataset, split, training_split
 from cnnjax.devices.layouts import cores
 from cnnjax.devices.processes import silence_followers
 from cnnjax.errors import ArgumentError
@@ -57,9 +57,14 @@ class Protocol:
             value = getattr(self, name)
             if value is not None and not (isinstance(value, int) and value >= 1):
                 raise ArgumentError(f"--{name.replace('_', '-')} {value} must be a whole number, at least 1")
-        for name, choices in (("optimizer", OPTIMIZER_NAMES), ("schedule", SCHEDULE_NAMES)):
-            if getattr(self, name) not in choices:
-                raise ArgumentError(f"--{name} {getattr(self, name)} is none of {', '.join(choices)}")
+        splits = get_args(Protocol.__annotations__["train_split"])
+        for name, choices in (
+            ("optimizer", OPTIMIZER_NAMES),
+            ("schedule", SCHEDULE_NAMES),
+            ("train_split", splits),
+        ):
+            if (value := getattr(self, name)) not in choices:
+                raise ArgumentError(f"--{name.replace('_', '-')} {value} is none of {', '.join(choices)}")
         require_seeds(init_seed=self.init_seed, order_seed=self.order_seed, mask_seed=self.mask_seed)
 
 
@@ -108,6 +113,8 @@ def prepare(
 
 def divide(loaded: Loaded, protocol: Protocol) -> Splits:
     """Split data that are in memory; see `prepare`."""
+    require_dataset(loaded.train, "training")
+    require_dataset(loaded.test, "test")
     train, val = training_split(loaded, protocol.train_split)
     available = len(train.labels)
     wanted = protocol.train_size or available

@@ -10,12 +10,13 @@ from cnnjax.files.atomic import (
     write_json,
 )
 from cnnjax.files.lock import claimed
-from cnnjax.files.provenance import provenance
+from cnnjax.files.provenance import jax_settings, provenance
 
 __all__ = [
     "claimed",
     "clear_half_written",
     "explained",
+    "jax_settings",
     "make_directory",
     "provenance",
     "read_json",

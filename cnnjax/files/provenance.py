@@ -9,7 +9,15 @@ import jax
 
 from cnnjax import __version__
 from cnnjax.dropout import MASK_SCHEME
+from cnnjax.errors import ArgumentError
 
+SETTINGS = {
+    "jax_threefry_partitionable": True,
+    "jax_random_seed_offset": 0,
+    "jax_default_prng_impl": "threefry2x32",
+    "jax_default_matmul_precision": None,
+}
+"""Settings of JAX that change the numbers of a run, and their defaults."""
 _VERSIONS = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
@@ -27,3 +35,15 @@ def provenance(devices: int | None = None) -> dict[str, Any]:
         "host": {"system": platform.platform(), "cpus": os.cpu_count()},
         "mask_scheme": MASK_SCHEME,
     }
+
+
+def jax_settings() -> dict[str, Any]:
+    """Return JAX's settings that change masks, orders or weights, where they are not JAX's own choice.
+
+    Raises:
+        ArgumentError: 64-bit numbers are enabled, which nothing here is made for.
+    """
+    if getattr(jax.config, "jax_enable_x64"):  # noqa: B009 (unknown to pyright)
+        raise ArgumentError("JAX computes in 64 bits, which changes all numbers here; unset JAX_ENABLE_X64")
+    now = {name: getattr(jax.config, name) for name in SETTINGS}
+    return {name: value for name, value in now.items() if value != SETTINGS[name]}

@@ -3,8 +3,8 @@
     checkpoints/epoch-N/manifest.json   SHA-256 of every other file, the configuration, the history so far
     checkpoints/epoch-N/...             Orbax's files
 
-A checkpoint is written atomically and verified against its manifest before it is restored. The last two and
-the one of lowest validation loss are kept.
+A checkpoint is written atomically, read back before it replaces anything, and verified against its manifest
+before it is restored. The last two and the one of lowest validation loss are kept.
 
 Orbax is the format that other programs read. A population's state (`cnnjax.experiment.results`) is a single
 .npz file instead: it serves only to resume, needs no manifest, and lets experiments run without Orbax.
@@ -16,8 +16,8 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,6 +31,9 @@ from cnnjax.errors import UserError, one_line
 from cnnjax.runs import manifest
 from cnnjax.runs.manifest import Manifest
 from cnnjax.state import TrainState, evaluation_state
+
+PLAIN = re.compile(r"[\w/. ,+=@~-]*", re.ASCII)
+"""Paths in which Orbax finds what it saved."""
 
 
 class Checkpoint(NamedTuple):
@@ -62,7 +65,7 @@ def save(directory: Path, tree: dict[str, Any], content: Manifest) -> None:
         content: the manifest; `files` is filled in.
 
     Raises:
-        UserError: it cannot be written. Earlier checkpoints stay as they were.
+        UserError: it cannot be written or read back. Earlier checkpoints stay as they were.
     """
     path = directory / f"epoch-{len(content.history)}"
     temporary = directory / f".{path.name}"
@@ -71,8 +74,10 @@ def save(directory: Path, tree: dict[str, Any], content: Manifest) -> None:
         _delete_hidden(directory)
         _check_space(directory, 100_000 + sum(leaf.nbytes for leaf in jax.tree.leaves(tree)))
         args, checkpointer = orbax()
-        checkpointer.save(temporary.absolute(), args=args.StandardSave(tree))
+        with _plain(directory) as alias:
+            checkpointer.save(alias / temporary.name, args=args.StandardSave(tree))
         manifest.write(temporary, content)
+        _require_readable(temporary, tree)
         for written in (temporary, *temporary.rglob("*")):
             _sync(written)
         if path.exists():  # a broken one, which the resumed run has skipped
@@ -168,12 +173,38 @@ def restore_variables(path: Path, like: TrainState) -> TrainState:
     return evaluation_state(**jax.tree.map(jnp.asarray, variables))
 
 
+def _require_readable(path: Path, tree: dict[str, Any]) -> None:
+    """Read a checkpoint back, and raise `UserError` unless it holds the bits of `tree`."""
+    restored = _read(path, jax.tree.map(np.zeros_like, tree))
+    for leaf, back in zip(jax.tree.leaves(tree), jax.tree.leaves(restored), strict=True):
+        if np.asarray(back).dtype != leaf.dtype or np.asarray(back).tobytes() != leaf.tobytes():
+            raise UserError("read back, it differs from what was saved")
+
+
 def _read(path: Path, target: Any) -> dict[str, Any]:
     try:
         args, checkpointer = orbax()
-        return checkpointer.restore(path.absolute(), args=args.StandardRestore(target))
+        with _plain(path.parent) as alias:
+            return checkpointer.restore(alias / path.name, args=args.StandardRestore(target))
     except Exception as error:
         raise UserError(f"cannot restore {path}: {_reason(error)}") from error
+
+
+@contextmanager
+def _plain(directory: Path) -> Iterator[Path]:
+    """Yield a path of a directory that Orbax and TensorStore read as we do, through a link if need be.
+
+    They expand brackets, take a backslash for a slash and ":/" for a scheme, and want UTF-8.
+    """
+    if PLAIN.fullmatch(str(directory.absolute())):
+        yield directory.absolute()
+        return
+    temporary = tempfile.gettempdir()
+    place = temporary if PLAIN.fullmatch(temporary) else "/tmp"
+    with tempfile.TemporaryDirectory(prefix="cnnjax-", dir=place) as holder:
+        alias = Path(holder, "checkpoints")
+        alias.symlink_to(directory.absolute(), target_is_directory=True)
+        yield alias
 
 
 @cache

@@ -20,6 +20,7 @@ class Manifest(NamedTuple):
     seconds: float  # since the start of the run, without interruptions
     history: list[dict[str, float]]  # the rows of history.csv up to this epoch
     files: dict[str, str]  # sha256 by path within the checkpoint
+    jax_settings: dict[str, Any] = {}  # noqa: RUF012 (never changed); those that are not the default
 
 
 class Broken(Exception):

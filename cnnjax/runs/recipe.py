@@ -12,7 +12,7 @@ from cnnjax.files.identity import describe
 from cnnjax.models import MODELS, ConvNet
 from cnnjax.optimizers import make_optimizer
 from cnnjax.runs.config import CUSTOM, TrainConfig
-from cnnjax.task import Augment, Loss, MakeOptimizer, Preprocess, Task, asks_for
+from cnnjax.task import Augment, Loss, MakeOptimizer, Preprocess, Task, reads_rate
 
 
 def model_named(name: str) -> nn.Module:
@@ -111,14 +111,16 @@ def completed(given: Mapping[str, Any], model: nn.Module | None = None) -> dict[
     """
     name = given.get("model", TrainConfig.model)
     model = model or model_named(name)
-    if isinstance(model, ConvNet) or asks_for(model, "dropout_rate") or asks_for(model, "hparams"):
+    if reads_rate(model):
         return dict(given)
     if given.get("dropout_rate"):
+        lacks = "place" if isinstance(model, ConvNet) else "argument dropout_rate or hparams"
         raise ArgumentError(
-            f"--dropout-rate {given['dropout_rate']} does nothing with {name}: its __call__ has no argument "
-            "dropout_rate or hparams; omit the rate"
+            f"--dropout-rate {given['dropout_rate']} does nothing with {name}: its __call__ has no {lacks} "
+            "for it; omit the rate"
         )
-    return {**given, "dropout_rate": 0.0}
+    # Earlier versions recorded the default with every `ConvNet`.
+    return dict(given) if isinstance(model, ConvNet) else {**given, "dropout_rate": 0.0}
 
 
 def network(config: TrainConfig, classes: int = 10, custom: Custom = NAMED) -> nn.Module:

@@ -100,7 +100,7 @@ def refuse_another_run(config: TrainConfig, custom: Custom, start: Checkpoint) -
 
     Raises:
         ArgumentError: the configuration differs, or the checkpoint has more epochs than `config`.
-        UserError: a custom part differs, or the mask scheme has another version.
+        UserError: a custom part or a setting of JAX differs, or the mask scheme has another version.
     """
     recorded, _ = _parse(start.manifest.config, start.path)
     recipe.recognised(recorded, custom, start.path)
@@ -109,6 +109,12 @@ def refuse_another_run(config: TrainConfig, custom: Custom, start: Checkpoint) -
     if done > config.epochs:
         raise ArgumentError(
             f"--epochs {config.epochs} is less than the {done} that {start.path} has; give {done} or more"
+        )
+    was, now = start.manifest.jax_settings, files.jax_settings()
+    if differ := sorted(name for name in was | now if was.get(name) != now.get(name)):
+        raise UserError(
+            f"{start.path} was written under other settings of JAX ({', '.join(differ)}), so numbers would "
+            "change midway; set them as they were, or start again with --overwrite"
         )
     if start.manifest.mask_scheme != MASK_SCHEME:
         version = start.manifest.versions.get("cnnjax", "unknown")

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 
 from cnnjax import files, plots
-from cnnjax.data import Dataset, Loaded, load, training_split
+from cnnjax.data import Dataset, Loaded, load, require_dataset, training_split
 from cnnjax.data.published import published_history
 from cnnjax.devices import processes
 from cnnjax.devices.layouts import Layout, one_device, refuse_undivided, require_backend
@@ -99,6 +99,7 @@ def train(
     if config.stop_early and checkpoint_every > 1:
         raise ArgumentError("--stop-early needs the checkpoint of every epoch; omit --checkpoint-every")
     refuse_undivided(config.batch_size, layout)
+    files.jax_settings()
     custom = recipe.recognised(config, custom, run) if config.custom else recipe.imported(config, custom)
     config = replace(config, custom=custom.texts)
     if resume and overwrite:
@@ -120,6 +121,8 @@ def train(
         if start is not None:
             resumption.refuse_another_run(config, custom, start)
         loaded = data or load(config.dataset, data_dir, announce=announce)
+        for part, what in ((loaded.train, "training"), (loaded.test, "test")):
+            require_dataset(part, what)
         train_set, val_set = _split(config, loaded)
         task = recipe.task(config, loaded.classes, custom=custom)
         require_fit(task, loaded.image_shape, loaded.classes, recipe.hparams(config, custom), config.model)
@@ -207,6 +210,7 @@ def _manifest(config: TrainConfig, data_dir: Path | None, loaded: Loaded, layout
         seconds=0.0,
         history=[],
         files={},
+        jax_settings=files.jax_settings(),
     )
 
 
