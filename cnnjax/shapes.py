@@ -11,17 +11,17 @@ import numpy as np
 
 if TYPE_CHECKING:
     from jax import Array
-    from jaxtyping import Bool, Float, Float32, Float64, Int, Int32, Key, UInt8, UInt32
+    from jaxtyping import Bool, Float, Float32, Float64, Int, Int32, Key, UInt, UInt8, UInt32
 else:
     try:
-        from jaxtyping import Bool, Float, Float32, Float64, Int, Int32, Key, UInt8, UInt32
+        from jaxtyping import Bool, Float, Float32, Float64, Int, Int32, Key, UInt, UInt8, UInt32
     except ImportError:
 
         class _Unchecked:
             def __class_getitem__(cls, shape: Any) -> Any:
                 return Any
 
-        Bool = Float = Float32 = Float64 = Int = Int32 = Key = UInt8 = UInt32 = _Unchecked
+        Bool = Float = Float32 = Float64 = Int = Int32 = Key = UInt = UInt8 = UInt32 = _Unchecked
 
 Floats = Float[np.ndarray, "..."]
 """NumPy floats of any shape."""

@@ -5,13 +5,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cnnjax.shapes import Float32, Int, Int32, UInt8
+from cnnjax.shapes import Float32, Int, Int32, UInt
 
 
 class Predictions(NamedTuple):
     """Predictions of networks on the test images after their last epoch."""
 
-    labels: UInt8[np.ndarray, "*seeds n"]  # the most probable class
+    labels: UInt[np.ndarray, "*seeds n"]  # the most probable class; in 8 bits if they hold all classes
     probability: Float32[np.ndarray, "*seeds n"]  # of that class
 
     @classmethod
@@ -19,7 +19,8 @@ class Predictions(NamedTuple):
         """Take the most probable class."""
         best = logits.max(axis=-1, keepdims=True)
         probability = 1 / np.exp(logits - best).sum(axis=-1)
-        return cls(logits.argmax(axis=-1).astype(np.uint8), probability.astype(np.float32))
+        smallest = np.min_scalar_type(logits.shape[-1] - 1)
+        return cls(logits.argmax(axis=-1).astype(smallest), probability.astype(np.float32))
 
 
 class Pair(NamedTuple):
