@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -71,18 +72,25 @@ def tiny_test() -> Dataset:
     return load("fashion_mnist", TINY, announce=lambda _: None).test
 
 
-def made_run(model: ConvNet, name: str = "made", seed: int = 0) -> Run:
-    """Make a run of an untrained network with biases that are not zero."""
-    test = tiny_test()
-    params: Any = jax.jit(model.init)(jax.random.key(seed), jnp.zeros((1, 28, 28, 1)))["params"]
+def own_test(n: int = 60, shape: tuple[int, ...] = (12, 10, 3), classes: int = 7) -> Dataset:
+    """Make test images of one's own, whose classes have names."""
+    images = np.random.default_rng(n).integers(0, 256, (n, *shape), dtype=np.uint8)
+    return Dataset(images, np.arange(n, dtype=np.int32) % classes, tuple(f"kind {i}" for i in range(classes)))
+
+
+def made_run(
+    model: nn.Module, /, name: str = "made", seed: int = 0, test: Dataset | None = None, **settings: Any
+) -> Run:
+    """Make a run of an untrained network with biases that are not zero; by default on Fashion-MNIST."""
+    test = tiny_test() if test is None else test
+    params: Any = jax.jit(model.init)(jax.random.key(seed), jnp.zeros((1, *test.image_shape)))["params"]
     params = jax.tree.map(
         lambda leaf: leaf if leaf.ndim > 1 else jax.random.normal(jax.random.key(1), leaf.shape), params
     )
-    logits = np.asarray(
-        jax.jit(model.clone(dtype="float32").apply)({"params": params}, jnp.float32(test.images) / 255)
-    )
+    same = model.clone(dtype="float32") if isinstance(model, ConvNet) else model
+    logits = np.asarray(jax.jit(same.apply)({"params": params}, jnp.float32(test.images) / 255))
     row = {"epoch": 1.0, "loss": 2.3, "accuracy": 0.1, "val_loss": 2.2, "val_accuracy": 0.12, "seconds": 0.1}
-    config = TrainConfig(dataset="fashion_mnist", epochs=1)
+    config = TrainConfig(**{"dataset": "fashion_mnist", "epochs": 1, **settings})
     tested = Evaluation(2.0, float(np.mean(logits.argmax(axis=1) == test.labels)), logits)
     return Run(name, config, [row], None, model, params, 800, 200, test, tested)
 

@@ -85,3 +85,12 @@ def test_the_figure_shows_images_with_their_predicted_class(seeds: int) -> None:
         assert label.startswith(f"{mistake.true} → {mistake.predicted}   {mistake.probability:.2f}")
         assert (f"{mistake.seeds} of 2" in label) == (seeds == 2)
     assert png(figure).startswith(b"\x89PNG")
+
+
+def test_predictions_hold_every_class_in_the_fewest_bits() -> None:
+    """Experiments of up to 256 classes have always kept a byte a prediction."""
+    for classes, dtype in ((10, np.uint8), (256, np.uint8), (257, np.uint16), (300, np.uint16)):
+        logits = np.eye(classes, dtype=np.float32)[None]
+        labels = Predictions.of(logits).labels
+        assert labels.dtype == dtype
+        np.testing.assert_array_equal(labels[0], np.arange(classes))

@@ -126,10 +126,6 @@ def test_of_classes_with_names_the_likeliest_are_shown(run: Path, capsys: pytest
         probabilities(network, test._replace(class_names=data.DIGITS))
 
 
-def test_the_report_page_refuses_own_data(run: Path) -> None:
-    assert "shows only mnist" in fails(2, "report", str(run))
-
-
 def test_an_experiment_needs_networks_with_the_classes_of_the_data(npz: Path, tmp_path: Path) -> None:
     from cnnjax import experiment
     from cnnjax.config import HParams

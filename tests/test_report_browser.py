@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from browser import Browser
 from PIL import Image
-from reports import made_run, make_experiment, tiny_test
+from reports import made_run, make_experiment, own_test, tiny_test
 from runs import TINY, succeeds, train
 
 from cnnjax.deploy.predict import probabilities, trained
@@ -249,6 +249,28 @@ def test_several_networks_share_the_pad(chromium: Browser, tmp_path: Path) -> No
     assert chromium.run("[state.network.name, state.strokes.length]") == ["second", 1]
     assert chromium.run("$('bars').innerText") != first
     assert chromium.run("document.querySelectorAll('.block').length") == 2
+    assert chromium.errors == []
+
+
+@pytest.mark.parametrize("width", [360, 1200])
+def test_own_images_and_a_pad_share_a_page(chromium: Browser, tmp_path: Path, width: int) -> None:
+    long = ("a_class_whose_name_is_long_and_cannot_be_broken_anywhere", *(f"kind {i}" for i in range(29)))
+    small = ConvNet(features=(2,), hidden=(4,), classes=30)
+    colour, grey = own_test(90, (12, 10, 3), 30), own_test(90, (28, 28, 1), 30)
+    runs = [
+        made_run(small, "colour", test=colour._replace(class_names=long), dataset="/data/colour.npz"),
+        made_run(small, "grey", test=grey._replace(class_names=long), dataset="/data/grey.npz"),
+    ]
+    (tmp_path / "page.html").write_text(page(runs))
+    chromium.screen(width)
+    chromium.open(tmp_path / "page.html")
+    chromium.drag(places(chromium, ONE))
+    chromium.settle()
+    assert chromium.run("[state.network.name, $('bars').children.length]") == ["grey", 30]
+    assert "%" in chromium.run("$('verdict').textContent")
+    photo = "document.querySelector('img.photo')"
+    assert chromium.run(f"[{photo}.naturalWidth, {photo}.naturalHeight]") == [10, 12]
+    assert chromium.run("document.documentElement.scrollWidth") == width
     assert chromium.errors == []
 
 

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import io
 import json
 import re
 import shutil
@@ -9,24 +10,28 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import flax.linen as nn
+import jax
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from reports import Page, made_run, make_experiment
+from PIL import Image
+from reports import Page, made_run, make_experiment, own_test
 from runs import TINY, contents, fails, succeeds, train
 
-from cnnjax.data import NAMES
+from cnnjax.data import NAMES, Dataset, load
 from cnnjax.deploy.predict import trained
 from cnnjax.errors import UserError
 from cnnjax.models import MODELS, ConvNet
 from cnnjax.plots import draw_bands, draw_differences, draw_history
 from cnnjax.report.html.charts import Chart, chart
-from cnnjax.report.html.network import exported
+from cnnjax.report.html.encoding import picture
+from cnnjax.report.html.network import exported, obstacle
 from cnnjax.report.html.page import TEMPLATES, page
 from cnnjax.report.html.run_sections import compared, confusions
 from cnnjax.report.html.subjects import CLASSES
-from cnnjax.report.html.words import digits_for, interval, number, percent
+from cnnjax.report.html.words import DASH, digits_for, interval, number, percent, size
 from cnnjax.stats.intervals import wilson_interval
 
 pytestmark = pytest.mark.usefixtures("shared_programs")
@@ -243,18 +248,15 @@ def test_the_wilson_interval_solves_its_equation(right: int, wrong: int) -> None
 
 
 def test_networks_that_the_page_cannot_compute_are_refused() -> None:
-    import flax.linen as nn
-
     for model in (ConvNet(activation=nn.gelu), ConvNet(dropout="classic")):
         run = made_run(model)
         with pytest.raises(UserError, match="relu or swish"):
-            exported(run.model, run.params)
+            exported(model, run.params)
 
 
 @pytest.mark.parametrize("name", list(MODELS))
 def test_every_network_by_name_is_exported(name: str) -> None:
-    run = made_run(MODELS[name])
-    record = exported(run.model, run.params)
+    record = exported(MODELS[name], made_run(MODELS[name]).params)
     sizes = [
         np.prod(layer["kernel"]) + layer["kernel"][-1] for layer in record["layers"] if "kernel" in layer
     ]
@@ -268,7 +270,7 @@ def test_mistakes_are_one_line_and_leave_nothing(run: Path, tmp_path: Path) -> N
     assert "neither a run nor an experiment" in fails(2, "report", str(tmp_path / "none"))
     fails(2, "report")
     assert "is a directory" in fails(1, "report", str(run), "--out", str(empty))
-    assert "cannot write" in fails(1, "report", str(run), "--out", str(tmp_path / "no" / "x.html"))
+    assert "cannot write" in fails(1, "report", str(run), "--out", str(run / "config.json" / "x.html"))
     assert list(tmp_path.iterdir()) == [empty] and not list(empty.iterdir())
 
 
@@ -277,6 +279,7 @@ def test_mistakes_are_one_line_and_leave_nothing(run: Path, tmp_path: Path) -> N
     [
         ("history.csv", "epoch,loss\n1,2\n", "damaged"),
         ("history.csv", "", "damaged"),
+        ("history.csv", "epoch,loss,accuracy,val_loss,val_accuracy,seconds\n1,2,0,2,0,1\n", "1 rows for 2"),
         ("history.csv", None, "cannot read"),
         ("result.json", "{", "damaged"),
     ],
@@ -358,3 +361,243 @@ def test_only_mnist_asks_for_3_and_5() -> None:
         name: confusions(run._replace(config=replace(run.config, dataset=name)))["sentence"] for name in NAMES
     }
     assert "3 and 5" in sentences.pop("mnist") and set(sentences.values()) == {""}
+
+
+# Data and networks of one's own
+
+SMALL = ConvNet(features=(2,), hidden=(4,))
+SCRIPTED = {"draw", "inside", "dropout"}
+"""Sections that need a network which the page can compute."""
+
+
+class Plain(nn.Module):
+    """No convolution, no dropout."""
+
+    classes: int = 10
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return nn.Dense(self.classes)(x.reshape(len(x), -1))
+
+
+class Derived(ConvNet):
+    """A ConvNet may compute something else in a class of its own."""
+
+
+def own_pooling(x: jax.Array, window: int) -> jax.Array:
+    return nn.max_pool(x, (window, window), (window, window))
+
+
+@pytest.fixture(scope="module")
+def shades(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("own") / "shades.npz"
+    (x, y, _), (x_test, y_test, _) = own_test(70), own_test(35)
+    np.savez(path, x_train=x, y_train=y, x_test=x_test, y_test=y_test)
+    return path
+
+
+@pytest.fixture(scope="module")
+def own(shades: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("report") / "own"
+    small = ["--model", f"{__name__}:SMALL", "--dropout-rate", "0.25", "--batch-size", "8"]
+    succeeds("train", "--dataset", str(shades), *small, "--epochs", "1", "--out", str(out))
+    return out
+
+
+def sections(read: Page) -> set[str]:
+    return {str(attributes["id"]) for attributes in read.all("section") if "id" in attributes}
+
+
+def assert_images_of(read: Page, test: Dataset) -> None:
+    """The page has images, and every one is the test image that its text names, in its colours."""
+    shown = [attributes for attributes in read.all("img") if attributes.get("class") == "photo"]
+    assert shown
+    for attributes in shown:
+        number = re.match(r"test image (\d+):", str(attributes["alt"]))
+        content = base64.b64decode(str(attributes["src"]).split(",")[1])
+        assert number is not None
+        np.testing.assert_array_equal(Image.open(io.BytesIO(content)), test.images[int(number[1])])
+
+
+def test_a_run_on_own_data_has_its_images_and_classes(own: Path, shades: Path, tmp_path: Path) -> None:
+    out = tmp_path / "missing/directories/own.html"
+    succeeds("report", str(own), "--out", str(out))
+    read = Page(out.read_text())
+    assert_self_contained(read)
+    assert_images_of(read, load(str(shades)).test)
+    assert read.texts["h1"] == [f"{__name__}:SMALL on shades.npz"]
+    assert sections(read) == {"training", "mistakes", "record"} and "script" not in read.texts
+    text = read.text()
+    assert f"({size((12, 10, 3))}, 7 classes), with dropout rate 0.25." in text
+    assert f"its images are {size((12, 10, 3))}" in text and "digit" not in text.lower()
+    accuracy = json.loads((own / "result.json").read_text())["test"]["accuracy"]
+    assert percent(accuracy) in text
+    heads = [attributes for attributes in read.all("td") if "data-heat" in attributes]
+    assert len(heads) == 7 * 7
+
+
+@given(st.integers(1, 5), st.integers(1, 9), st.integers(1, 70))
+def test_a_picture_is_the_image_or_its_first_channel(channels: int, height: int, width: int) -> None:
+    (image,) = own_test(1, (height, width, channels), 2).images
+    style, uri = picture(image)
+    shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1]))))
+    if channels == 1:
+        assert style == "ink"
+        np.testing.assert_array_equal(shown[..., 1:], image)
+    else:
+        assert style == ("photo large" if width > 64 else "photo")
+        np.testing.assert_array_equal(shown, image if channels == 3 else image[..., 0])
+
+
+def test_it_is_said_that_only_one_of_many_channels_is_shown() -> None:
+    for channels, said in ((1, False), (2, True), (3, False), (4, True)):
+        run = made_run(SMALL.clone(classes=7), test=own_test(shape=(8, 9, channels)), dataset="/own.npz")
+        assert (f"Of the {channels} channels of an image, the first is shown." in page([run])) == said
+
+
+@pytest.mark.parametrize(
+    ("model", "why"),
+    [
+        (Plain(), "they show a ConvNet, and nets:Net is another network"),
+        (Derived(features=(2,), hidden=(4,)), "they show a ConvNet"),
+        (SMALL.clone(activation=nn.gelu), "this one has gelu, max, inverted"),
+        (SMALL.clone(pooling=own_pooling), "this one has relu, own_pooling, inverted"),
+        (SMALL.clone(dropout="classic"), "this one has relu, max, classic"),
+        (ConvNet(features=(), hidden=(4,)), "this one has no convolution"),
+    ],
+)
+def test_what_the_page_cannot_compute_is_left_out_with_the_reason(model: nn.Module, why: str) -> None:
+    run = made_run(model, model="nets:Net")
+    assert why in obstacle(run)
+    read = Page(page([run]))
+    assert not sections(read) & SCRIPTED and "script" not in read.texts and not read.all("canvas")
+    assert why in read.text() and "“Inside the network” and “Dropout by hand” are left out" in read.text()
+
+
+def test_a_network_without_a_dropout_rate_has_none_in_the_page() -> None:
+    plain = made_run(Plain(), "plain", model="nets:Net", dropout_rate=0.0, custom={"model": "Net"})
+    alone = page([plain])
+    assert "dropout rate" not in alone.split("Settings and provenance")[1].split("<h2>")[0]
+    assert "without dropout" not in alone and "run plain, seed 0" in alone and "dropout on" not in alone
+    rows = compared([plain, made_run(SMALL, "small")])["rows"]
+    assert [row[2] for row in rows] == [DASH, "0.5"]
+
+
+def test_own_runs_and_playable_ones_share_a_page(run: Path, own: Path, tmp_path: Path) -> None:
+    out = tmp_path / "both.html"
+    succeeds("report", str(own), str(run), "--data-dir", str(TINY), "--out", str(out))
+    both = Page(out.read_text())
+    assert_self_contained(both)
+    assert [network["name"] for network in both.data()["networks"]] == [run.name]
+    assert [text.strip() for text in both.texts["option"]] == [run.name]
+    assert sections(both) > SCRIPTED and "Draw a garment" in both.texts["h2"]
+    assert both.text().count("are left out for this run") == 1
+
+
+def test_grey_images_of_28_x_28_pixels_can_be_drawn_whatever_they_show() -> None:
+    test = own_test(90, (28, 28, 1), 30)
+    made = made_run(SMALL.clone(classes=30), test=test, dataset="/data/letters.npz")
+    read = Page(page([made]))
+    assert sections(read) > SCRIPTED and "Draw something" in read.texts["h2"]
+    (record,) = read.data()["networks"]
+    assert record["dataset"] == "letters.npz" and tuple(record["classes"]) == test.class_names
+    assert len(record["examples"]) == len(record["logits"]) == 20
+    assert not any("digit" in text.lower() for tag in ("p", "h2", "li") for text in read.texts[tag])
+
+
+def test_many_classes_have_a_table_of_the_most_confused_pairs() -> None:
+    test = own_test(200, (8, 8, 3), 30)
+    made = made_run(SMALL.clone(classes=30), test=test, dataset="/data/many.npz")
+    most, guessed = confusions(made)["most"], made.tested.logits.argmax(axis=1)
+    assert 0 < len(most) <= 20 and [row[1] for row in most] == sorted((row[1] for row in most), reverse=True)
+    for names, both, *each in most:
+        a, b = (test.class_names.index(name) for name in str(names).split(" and "))
+        pairs = [(a, b), (b, a)]
+        assert each == [int(np.sum((test.labels == t) & (guessed == p))) for t, p in pairs]
+        assert both == sum(each)
+    read = Page(page([made]))
+    assert not [attributes for attributes in read.all("td") if "data-heat" in attributes]
+    assert "The most confused pairs of the 30 classes" in read.texts["caption"]
+    few = made_run(SMALL.clone(classes=20), test=own_test(classes=20), dataset="/data/few.npz")
+    assert len(confusions(few)["matrix"]) == 20
+
+
+def test_a_run_that_stopped_early_shows_all_epochs_and_says_which_one_it_is_of(tmp_path: Path) -> None:
+    out = tmp_path / "early"
+    model = ["--model", f"{__name__}:Plain", "--learning-rate", "0.5", "--stop-early", "1"]
+    succeeds(*train(out, *model, "--epochs", "12"))
+    result = json.loads((out / "result.json").read_text())
+    assert result["stopped_early"] and result["epoch"] < result["epochs"] < 12
+    succeeds("report", str(out))
+    read = Page((out / "report.html").read_text())
+    epoch, rows = result["epoch"], (out / "history.csv").read_text().splitlines()[1:]
+    assert f"trained for {len(rows)} epochs of 12" in read.text()
+    assert f"Early stopping kept the network of epoch {epoch}." in read.text()
+    assert f"After epoch {epoch}" in read.texts["caption"]
+    cells = zip(read.all("td"), read.texts["td"], strict=True)
+    shown = [text for attributes, text in cells if attributes.get("data-head") == "validation loss"]
+    assert shown == [number(float(row.split(",")[3])) for row in rows]
+    assert percent(result["validation"]["accuracy"]) in read.texts["td"]
+    assert percent(result["test"]["accuracy"]) in read.texts["td"]
+
+
+def test_a_run_that_only_python_can_load_is_one_line(run: Path, tmp_path: Path) -> None:
+    changes = {"memory": {"dataset": "memory:arrays"}, "objects": {"custom": {"loss": "mine"}}}
+    for name, change in changes.items():
+        shutil.copytree(run, tmp_path / name, ignore=shutil.ignore_patterns("report.html"))
+        config = json.loads((run / "config.json").read_text()) | change
+        (tmp_path / name / "config.json").write_text(json.dumps(config))
+    assert "np.savez" in fails(2, "report", str(tmp_path / "memory"))
+    assert "trained from Python with objects of its own" in fails(1, "report", str(tmp_path / "objects"))
+
+
+@pytest.fixture
+def experiment(shades: Path, tmp_path: Path) -> Path:
+    """An experiment on own data, whose first arm takes all images for the next class."""
+    out, loaded = tmp_path / "x", load(str(shades))
+    make_experiment(out, ("a", "b"), seeds=1)
+    (out / "protocol.json").write_text(json.dumps({"dataset": str(shades), "data": loaded.sha256}))
+    (out / "predictions").mkdir()
+    labels = ((loaded.test.labels + 1) % 7).astype(np.uint8)
+    stored = {"labels": labels, "probability": np.ones(len(labels), np.float32)}
+    np.savez_compressed(out / "predictions/a, seed 0.npz", **stored)
+    Image.fromarray(np.zeros((4, 4), np.uint8)).save(out / "confused.png")
+    return out
+
+
+def test_an_experiment_on_own_data_has_its_images(experiment: Path, shades: Path, run: Path) -> None:
+    succeeds("report", str(experiment))
+    read = Page((experiment / "report.html").read_text())
+    test = load(str(shades)).test
+    assert_images_of(read, test)
+    assert "0 and 1" in read.text() and "confused.png" not in read.text() and "memory" not in read.text()
+    succeeds("report", str(experiment), str(run), "--data-dir", str(TINY))
+    assert_images_of(Page((experiment / "report.html").read_text()), test)
+
+
+def test_other_data_than_those_of_an_experiment_are_refused(experiment: Path) -> None:
+    protocol = json.loads((experiment / "protocol.json").read_text())
+    for data in ({"train_images": "0"}, None):
+        other = protocol | {"data": data}
+        (experiment / "protocol.json").write_text(json.dumps(other))
+        few = {"labels": np.zeros(3, np.uint8), "probability": np.ones(3, np.float32)}
+        np.savez_compressed(experiment / "predictions/a, seed 0.npz", **few)
+        assert "restore" in fails(2, "report", str(experiment))
+    (experiment / "protocol.json").write_text(json.dumps(protocol | {"dataset": "/nowhere/own.npz"}))
+    assert "/nowhere/own.npz" in fails(1, "report", str(experiment))
+
+
+@pytest.mark.parametrize("name", ["arrays", "memory:arrays", "shades.npz"])
+def test_an_experiment_on_arrays_in_memory_has_no_images_and_says_so(
+    experiment: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that has the name by chance, but other content, is not taken for them."""
+    monkeypatch.chdir(experiment)
+    np.savez("shades.npz", x_train=np.zeros((12, 2, 2), np.uint8), y_train=np.arange(12) % 2)
+    protocol = json.loads((experiment / "protocol.json").read_text()) | {"dataset": name}
+    (experiment / "protocol.json").write_text(json.dumps(protocol))
+    succeeds("report", str(experiment))
+    read = Page((experiment / "report.html").read_text())
+    name = name.removeprefix("memory:")
+    assert f"The data set “{name}” was in memory, so its images are not in this page" in read.text()
+    assert len(read.all("img")) == 1 and "confused.png" in read.texts["figcaption"]

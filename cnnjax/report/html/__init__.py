@@ -27,8 +27,9 @@ def write(
 
     Args:
         directories: run directories and directories of experiments, at least one.
-        out: the HTML file.
-        data_dir: directory of the four IDX files; by default that of the run, or the data set by name.
+        out: the HTML file; missing directories are created.
+        data_dir: directory of the four IDX files, for MNIST and its like; by default that of the run, or the
+            data set by name.
         announce: called with a line before anything that takes time.
 
     Raises:
@@ -41,4 +42,5 @@ def write(
     if out.is_dir():
         raise UserError(f"cannot write {out}: it is a directory; choose a file with --out")
     html = page([read(path, data_dir, announce) for path in directories])
+    files.make_directory(out.parent)
     files.write_bytes(out, html.encode())

@@ -12,7 +12,7 @@ from cnnjax.experiment.results import values_of
 from cnnjax.report.html.charts import Chart, chart
 from cnnjax.report.html.encoding import png_uri
 from cnnjax.report.html.run_sections import IMAGES
-from cnnjax.report.html.subjects import CLASSES, Experiment, Record
+from cnnjax.report.html.subjects import Experiment, Record
 from cnnjax.report.html.words import digits_for, interval, number, title
 from cnnjax.report.tables import confusion_table, spread, worst_pairs
 from cnnjax.shapes import Float
@@ -60,7 +60,7 @@ def confusions(experiment: Experiment) -> list[dict[str, Any]]:
         of = {short: experiment.predictions.get(arm) for short, arm in group.arms.items()}
         predictions = {short: stored for short, stored in of.items() if stored is not None}
         if predictions and test is not None:
-            classes = CLASSES[str(experiment.protocol.get("dataset", "mnist"))]
+            classes = experiment.class_names
             first, of_first = next(iter(predictions.items()))
             pairs = worst_pairs(of_first, test, IMAGES, len(classes))
             heads, rows = confusion_table(predictions, test, classes)
@@ -75,7 +75,7 @@ def figures(experiment: Experiment) -> list[tuple[str, str, str]]:
     return [
         (title(name.removesuffix(".png")), png_uri(content), name)
         for name, content in experiment.figures.items()
-        if name not in shown and not (experiment.predictions and name.endswith("confused.png"))
+        if name not in shown and not (experiment.test is not None and name.endswith("confused.png"))
     ]
 
 

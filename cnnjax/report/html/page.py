@@ -10,9 +10,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from cnnjax import __version__
+from cnnjax.data.loading import MEMORY
 from cnnjax.report.html import experiment_sections, run_sections, words
-from cnnjax.report.html.encoding import ink_uri
-from cnnjax.report.html.network import playable
+from cnnjax.report.html.encoding import picture
+from cnnjax.report.html.network import obstacle, playable
+from cnnjax.report.html.run_sections import MANY
 from cnnjax.report.html.subjects import Experiment, Run
 
 SCRIPTS = ("network", "strokes", "dropout", "page", "pad", "inside", "masks", "start")
@@ -25,7 +27,8 @@ TEMPLATES = Environment(
 )
 TEMPLATES.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
 TEMPLATES.filters |= {
-    f.__name__: f for f in (words.number, words.percent, words.several, words.flat, ink_uri)
+    f.__name__: f
+    for f in (words.number, words.percent, words.several, words.flat, words.dataset, words.size, picture)
 }
 TEMPLATES.globals["DATASETS"] = words.DATASETS
 
@@ -43,10 +46,12 @@ class Section(NamedTuple):
 def page(subjects: Sequence[Run | Experiment]) -> str:
     """Return the HTML of a report on one or more runs and experiments."""
     runs = [subject for subject in subjects if isinstance(subject, Run)]
+    playing = [run for run in runs if not obstacle(run)]
     alone = subjects[0] if len(subjects) == 1 else None
-    sections = _sections(subjects, runs)
-    script = "\n\n".join(_asset(f"{name}.js") for name in SCRIPTS) if runs else ""
-    style = "\n".join(_asset(f"{name}.css") for name in (("style", "play") if runs else ("style",)))
+    sections = _sections(subjects, runs, playing)
+    script = "\n\n".join(_asset(f"{name}.js") for name in SCRIPTS) if playing else ""
+    sheets = ["style", *["play"] * bool(playing), *["own"] * any(map(_own, subjects))]
+    style = "\n".join(_asset(f"{name}.css") for name in sheets)
     return TEMPLATES.get_template("page.html").render(
         policy=f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}",
         title=_title(alone) if alone else f"{len(subjects)} runs and experiments",
@@ -55,13 +60,15 @@ def page(subjects: Sequence[Run | Experiment]) -> str:
         sections=sections,
         links={about: [s for s in sections if s.about == about] for about in (s.about for s in sections)},
         version=__version__,
-        data={"networks": [playable(run) for run in runs]} if runs else None,
+        data={"networks": [playable(run) for run in playing]} if playing else None,
         style=Markup(style),
         script=Markup(script),
     )
 
 
-def _sections(subjects: Sequence[Run | Experiment], runs: Sequence[Run]) -> list[Section]:
+def _sections(
+    subjects: Sequence[Run | Experiment], runs: Sequence[Run], playing: Sequence[Run]
+) -> list[Section]:
     several = len(subjects) > 1
 
     def of(i: int, parts: list[Section]) -> list[Section]:
@@ -72,13 +79,15 @@ def _sections(subjects: Sequence[Run | Experiment], runs: Sequence[Run]) -> list
     sections: list[Section] = []
     if len(runs) > 1:
         sections.append(Section("runs", "Side by side", "compared.html", run_sections.compared(runs)))
-    if runs:
-        nouns = {words.NOUNS[run.config.dataset] for run in runs}
-        heading = f"Draw a {nouns.pop()}" if len(nouns) == 1 else "Draw something"
-        sections.append(Section("draw", heading, "draw.html", [run.name for run in runs]))
+    if playing:
+        nouns = {words.NOUNS.get(run.config.dataset, "") for run in playing}
+        heading = f"Draw a {noun}" if len(nouns) == 1 and (noun := nouns.pop()) else "Draw something"
+        many = any(len(run.class_names) > MANY for run in playing)
+        data = {"names": [run.name for run in playing], "many": many}
+        sections.append(Section("draw", heading, "draw.html", data))
     for i, subject in enumerate(subjects):
         sections += of(i, _run(subject) if isinstance(subject, Run) else _experiment(subject, several))
-    if runs:
+    if playing:
         sections.append(Section("inside", "Inside the network", "inside.html"))
         sections.append(Section("dropout", "Dropout by hand", "dropout.html"))
     for i, subject in enumerate(subjects):
@@ -103,21 +112,37 @@ def _experiment(experiment: Experiment, several: bool) -> list[Section]:
         Section("results", "Results", "results.html", data),
         Section("curves", "Learning curves", "curves.html", curves),
         Section("mistakes", "What the networks get wrong", "experiment_mistakes.html", mistakes),
+        Section("mistakes", "What the networks get wrong", "in_memory.html", _in_memory(experiment)),
         Section("figures", "Figures", "figures.html", figures),
     ]
     return [part for part in parts if part.data]
 
 
+def _own(subject: Run | Experiment) -> bool:
+    """Whether a subject has data or a network of the user's own: names of any length, images of any kind."""
+    network = subject.config.model if isinstance(subject, Run) else ""
+    return subject.dataset not in words.DATASETS or ":" in network
+
+
+def _in_memory(experiment: Experiment) -> dict[str, Any] | None:
+    """Return the name of a data set that was in memory, and whether a figure shows its images; else None."""
+    if not experiment.predictions or experiment.test is not None:
+        return None
+    drawn = any(name.endswith("confused.png") for name in experiment.figures)
+    return {"name": experiment.dataset.removeprefix(MEMORY), "drawn": drawn}
+
+
 def _title(subject: Run | Experiment) -> str:
     if isinstance(subject, Experiment):
         return subject.name.replace("_", " ")
-    return f"{subject.config.model} on {words.DATASETS[subject.config.dataset]}"
+    return f"{subject.config.model} on {words.dataset(subject.config.dataset)}"
 
 
 def _kind(subject: Run | Experiment) -> str:
     if isinstance(subject, Experiment):
         return "experiment"
-    return f"run {subject.name}, dropout rate {subject.config.dropout_rate:g}, seed {subject.config.seed}"
+    rate = subject.config.network.removeprefix(subject.config.model)
+    return f"run {subject.name}{rate}, seed {subject.config.seed}"
 
 
 def _lead(subject: Run | Experiment) -> tuple[str, dict[str, Any]]:

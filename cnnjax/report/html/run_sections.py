@@ -15,17 +15,20 @@ from cnnjax.files.records import without_defaults
 from cnnjax.models import parameter_count
 from cnnjax.plots.style import epoch_axis, line_style
 from cnnjax.report.html.charts import Chart, chart
-from cnnjax.report.html.subjects import CLASSES, Run
+from cnnjax.report.html.network import obstacle
+from cnnjax.report.html.subjects import Run
 from cnnjax.report.html.words import DASH, interval, number, percent, title
 from cnnjax.report.tables import worst_pairs
 from cnnjax.runs.programs import confusion
 from cnnjax.shapes import Int
-from cnnjax.stats.confusion import confused_pairs
+from cnnjax.stats.confusion import Pair, confused_pairs
 from cnnjax.stats.intervals import t_interval, wilson_interval
 from cnnjax.stats.sentences import pair_sentence
 
 IMAGES = 6
 """Mistakes shown of each confused pair."""
+MANY = 20
+"""With more classes than this, the most confused pairs stand in for the confusion matrix."""
 
 
 def lead(run: Run) -> dict[str, Any]:
@@ -40,19 +43,23 @@ def training(run: Run) -> dict[str, Any]:
     published = published_history(run.config.model, run.config.dataset, run.config.dropout_rate) or []
     published = published[: max(len(run.history), 2)]
     last, n = run.history[-1], len(run.test.labels)
+    result = run.history[run.best - 1] if run.best else last
     validation = "validation" if run.config.train_split == "part" else "validation: the test images"
-    spans = _wilson(round(last["val_accuracy"] * run.val_images), run.val_images), _wilson(_right(run), n)
+    spans = _wilson(round(result["val_accuracy"] * run.val_images), run.val_images), _wilson(_right(run), n)
     return {
         "best": min(run.history, key=lambda row: row["val_loss"]),
         "last": last,
+        "best_kept": run.best,
+        "when": f"epoch {run.best}" if run.best else "the last epoch",
+        "dropout": run.config.network != run.config.model,
         "epochs": [_epoch(row) for row in run.history],
         "charts": [
             chart(metric.title(), lambda axis, m=metric: plots.draw_history(axis, m, run.history, published))
             for metric in ("loss", "accuracy")
         ],
         "final": [
-            _row("training", run.train_images, last["loss"], last["accuracy"], DASH),
-            _row(validation, run.val_images, last["val_loss"], last["val_accuracy"], spans[0]),
+            _row("training", run.train_images, result["loss"], result["accuracy"], DASH),
+            _row(validation, run.val_images, result["val_loss"], result["val_accuracy"], spans[0]),
             _row("test", n, run.tested.loss, run.tested.accuracy, spans[1]),
         ],
     }
@@ -69,8 +76,8 @@ def _row(split: str, n: int, loss: float, accuracy: float, span: str) -> list[st
 
 def confusions(run: Run) -> dict[str, Any]:
     """The confused pairs, their images, and the confusion matrix of the test images."""
-    predictions, classes = Predictions.of(run.tested.logits[None]), CLASSES[run.config.dataset]
-    n = len(run.test.labels)
+    predictions, classes = Predictions.of(run.tested.logits[None]), run.class_names
+    n, many = len(run.test.labels), len(run.class_names) > MANY
     pairs = confused_pairs(run.test.labels, predictions, len(classes))
     question = run.config.dataset == "mnist"  # readers of the second tutorial ask for 3 and 5
     return {
@@ -79,9 +86,17 @@ def confusions(run: Run) -> dict[str, Any]:
         "wrong": n - _right(run),
         "images": run.test.images,
         "pairs": worst_pairs(predictions, run.test, IMAGES, len(classes)),
-        "matrix": _shaded(confusion(run.test.labels, run.tested.logits)),
+        "matrix": None if many else _shaded(confusion(run.test.labels, run.tested.logits)),
+        "most": _most(pairs, classes) if many else [],
         "classes": classes,
+        "obstacle": obstacle(run),
     }
+
+
+def _most(pairs: Sequence[Pair], classes: Sequence[str]) -> list[list[object]]:
+    """Return the most confused pairs as rows: names, images, and of these in each direction."""
+    counts = [(pair, *pair.counts[0].tolist()) for pair in pairs[:MANY] if pair.counts.any()]
+    return [[f"{classes[pair.a]} and {classes[pair.b]}", a + b, a, b] for pair, a, b in counts]
 
 
 def _shaded(counts: Int[np.ndarray, "classes classes"]) -> list[list[tuple[int, str]]]:
@@ -107,7 +122,8 @@ def compared(runs: Sequence[Run]) -> dict[str, Any]:
     rows = []
     for run in runs:
         config, tested = run.config, [number(run.tested.loss), percent(run.tested.accuracy)]
-        setting = [run.name, config.model, f"{config.dropout_rate:g}", config.seed, len(run.history)]
+        rate = DASH if config.network == config.model else f"{config.dropout_rate:g}"
+        setting = [run.name, config.model, rate, config.seed, len(run.history)]
         rows.append([*setting, *tested, _wilson(_right(run), len(run.test.labels))])
     charts = [_chart_of_runs(runs, "val_loss"), _chart_of_runs(runs, "val_accuracy")]
     return {"charts": charts, "rows": rows, "seeds": _over_seeds(runs)}
@@ -138,10 +154,9 @@ def _over_seeds(runs: Sequence[Run]) -> list[list[object]]:
             continue
         values = 100 * np.array([run.tested.accuracy for run in members], float)
         mean, half, _ = (float(v) for v in t_interval(values))
-        setting = f"{members[0].config.model}, dropout rate {members[0].config.dropout_rate:g}"
         spread = f"{mean:.2f} ± {values.std(ddof=1):.2f}%"
         span = f"{interval(max(0, mean - half), min(100, mean + half), 2)}%"
-        rows.append([setting, len(members), spread, span])
+        rows.append([members[0].config.network, len(members), spread, span])
     return rows
 
 

@@ -5,18 +5,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import flax.linen as nn
+
 from cnnjax import files
-from cnnjax.data import DIGITS, Dataset, load, training_split
+from cnnjax.data import DIGITS, NAMES, Dataset, Loaded, is_identity, load, training_split
+from cnnjax.data.loading import MEMORY
 from cnnjax.deploy.predict import evaluated, trained
 from cnnjax.errors import ArgumentError, UserError
 from cnnjax.experiment.results import Cell, Predictions, Row, read_predictions, read_rows
-from cnnjax.models import ConvNet
 from cnnjax.runs import run_directory
 from cnnjax.runs.config import TrainConfig
 from cnnjax.runs.programs import Evaluation
 
 Announce = Callable[[str], None]
-OTHER_DATA = "the data set differs from the one of {}; give the right one with --data-dir"
 SENTENCES = ("protocol", "conclusion", "3 and 5", "answers")
 
 GARMENTS = "T-shirt, trousers, pullover, dress, coat, sandal, shirt, sneaker, bag, ankle boot"
@@ -36,12 +37,23 @@ class Run(NamedTuple):
     config: TrainConfig
     history: list[dict[str, float]]
     result: dict[str, Any] | None  # result.json; None if the run is not finished
-    model: ConvNet
+    model: nn.Module
     params: Any
     train_images: int
     val_images: int
     test: Dataset
     tested: Evaluation
+    best: int | None = None  # the epoch of the network, where --stop-early chose it; else it is the last
+
+    @property
+    def dataset(self) -> str:
+        """The name of the data set, or its path."""
+        return self.config.dataset
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of the classes, by label."""
+        return CLASSES.get(self.dataset, self.test.class_names)
 
 
 class Experiment(NamedTuple):
@@ -54,9 +66,19 @@ class Experiment(NamedTuple):
     reproductions: list[Record]  # with published, n, mean, sd, low, high and within
     rows: dict[Cell, Row]  # empty if results.csv is not a table of arms, seeds and epochs
     predictions: dict[str, Predictions]  # by arm
-    test: Dataset | None  # the images of `predictions`
+    test: Dataset | None  # the images of `predictions`; None without any, and for arrays that were in memory
     figures: dict[str, bytes]  # PNG by file name
     protocol: dict[str, Any]
+
+    @property
+    def dataset(self) -> str:
+        """The name of the data set, or its path."""
+        return str(self.protocol.get("dataset", "mnist"))
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of the classes, by label; of arrays that were in memory they are not known."""
+        return CLASSES.get(self.dataset, () if self.test is None else self.test.class_names)
 
 
 def read(path: Path, data_dir: Path | None, announce: Announce) -> Run | Experiment:
@@ -79,49 +101,60 @@ def read(path: Path, data_dir: Path | None, announce: Announce) -> Run | Experim
 def _run(path: Path, data_dir: Path | None, announce: Announce) -> Run:
     network = trained(path, announce)
     config = network.config
-    _refuse_own_data(path, config.dataset)
-    loaded = load(config.dataset, data_dir or network.data_dir, announce=announce)
+    if config.dataset.startswith(MEMORY):
+        raise ArgumentError(
+            f"{path} was trained on arrays in memory, which a report cannot read; save them with np.savez, "
+            "and train with --dataset FILE.npz"
+        )
     result = files.read_json(path / "result.json")
-    if result is not None:
-        data = result.get("data")
-        _check_data(path, data.get("sha256") if isinstance(data, dict) else None, loaded.sha256)
+    data = (result or {}).get("data")
+    sums = data.get("sha256") if isinstance(data, dict) else None
+    loaded = _load(path, config.dataset, data_dir or network.data_dir, sums, announce)
     train, val = training_split(loaded, config.train_split)
     return Run(
         name=path.resolve().name,
         config=config,
-        history=_history(path)[: network.epochs],
+        history=_history(path, len(network.history)),
         result=result,
-        model=network.convnet,
+        model=network.task.model,
         params=network.params,
         train_images=len(train.labels),
         val_images=len(val.labels),
         test=loaded.test,
         tested=evaluated(network, loaded.test),
+        best=network.epochs if config.stop_early else None,
     )
 
 
-def _refuse_own_data(path: Path, dataset: str) -> None:
-    if dataset not in CLASSES:
-        raise ArgumentError(
-            f"{path} is of the data set {dataset}; the report shows only {', '.join(CLASSES)}: leave it out"
-        )
+def _load(path: Path, dataset: str, data_dir: Path | None, sums: Any, announce: Announce) -> Loaded:
+    """Load a data set, and check that it has these SHA-256 sums; `data_dir` is for those of IDX files."""
+    loaded = load(dataset, data_dir if dataset in NAMES else None, announce=announce)
+    if isinstance(sums, dict) and sums != loaded.sha256:
+        raise _other_data(path, dataset)
+    return loaded
 
 
-def _history(run: Path) -> list[dict[str, float]]:
+def _other_data(path: Path, dataset: str) -> ArgumentError:
+    advice = "give the right one with --data-dir" if dataset in NAMES else f"restore {dataset}"
+    return ArgumentError(f"the data set differs from the one of {path}; {advice}")
+
+
+def _history(run: Path, epochs: int) -> list[dict[str, float]]:
+    """Read the rows of the first epochs; those that were trained without a checkpoint may follow."""
     path = run / "history.csv"
     try:
         with path.open(newline="") as file:
             rows = [
                 {name: float(row[name]) for name in run_directory.COLUMNS} for row in csv.DictReader(file)
             ]
-        if not rows:
-            raise ValueError("no rows")
+        if len(rows) < epochs:
+            raise ValueError(f"{len(rows)} rows for {epochs} epochs")
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     except (KeyError, TypeError, ValueError, csv.Error) as error:
         advice = f"python -m cnnjax train --resume --out {run} restores it"
         raise UserError(f"{path} is damaged ({error}); {advice}") from None
-    return rows
+    return rows[:epochs]
 
 
 def _experiment(path: Path, data_dir: Path | None, announce: Announce) -> Experiment:
@@ -133,20 +166,11 @@ def _experiment(path: Path, data_dir: Path | None, announce: Announce) -> Experi
     seeds = sorted({seed for _, seed, _ in rows})
     stored = {arm: read_predictions(path, arm, seeds) for arm in arms}
     predictions = {arm: of_arm for arm, of_arm in stored.items() if of_arm is not None}
-    test = None
-    if predictions:
-        dataset = str(protocol.get("dataset", "mnist"))
-        _refuse_own_data(path, dataset)
-        loaded = load(dataset, data_dir, announce=announce)
-        _check_data(path, protocol.get("data"), loaded.sha256)
-        test = loaded.test
-        if any(of_arm.labels.shape[1:] != test.labels.shape for of_arm in predictions.values()):
-            raise ArgumentError(OTHER_DATA.format(path))
     try:
         figures = {file.name: file.read_bytes() for file in sorted(path.glob("*.png"))}
     except OSError as error:
         raise UserError(f"cannot read {error.filename}: {error.strerror}") from error
-    return Experiment(
+    made = Experiment(
         name=path.resolve().name,
         finished=summary is not None,
         sentences=dict(_sentences(records)),
@@ -154,10 +178,27 @@ def _experiment(path: Path, data_dir: Path | None, announce: Announce) -> Experi
         reproductions=list(_reproductions(path / "summary.json", records)),
         rows=rows,
         predictions=predictions,
-        test=test,
+        test=None,
         figures=figures,
         protocol=protocol,
     )
+    return made._replace(test=_test(path, made, data_dir, announce))
+
+
+def _test(path: Path, experiment: Experiment, data_dir: Path | None, announce: Announce) -> Dataset | None:
+    """Return the images of the predictions; None if there are none, or if they were arrays in memory."""
+    dataset = experiment.dataset
+    if not experiment.predictions:
+        return None
+    try:
+        test = _load(path, dataset, data_dir, experiment.protocol.get("data"), announce).test
+    except UserError:
+        if is_identity(dataset) and not dataset.startswith(MEMORY):
+            raise
+        return None  # no file has the name of the arrays, or another one has it by chance
+    if any(of_arm.labels.shape[1:] != test.labels.shape for of_arm in experiment.predictions.values()):
+        raise _other_data(path, dataset)
+    return test
 
 
 def _rows(path: Path) -> dict[Cell, Row]:
@@ -209,8 +250,3 @@ def _sentences(records: Sequence[Record]) -> Iterator[tuple[tuple[str, ...], str
         for name, value in record.items():
             if isinstance(value, str) and (name in SENTENCES or keys[-1:] == ("answers",)):
                 yield (*keys, name), value
-
-
-def _check_data(path: Path, expected: Any, sums: Mapping[str, str]) -> None:
-    if isinstance(expected, dict) and expected != dict(sums):
-        raise ArgumentError(OTHER_DATA.format(path))

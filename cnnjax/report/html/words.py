@@ -2,11 +2,22 @@
 
 import math
 from collections.abc import Iterable
+from pathlib import Path
 
 DASH = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"
 NOUNS = {"mnist": "digit", "fashion_mnist": "garment", "kmnist": "character"}
 DATASETS = {"mnist": "MNIST", "fashion_mnist": "Fashion-MNIST", "kmnist": "KMNIST"}
+
+
+def dataset(name: str) -> str:
+    """Name a data set for readers: one of the user's own by its file name, without the path."""
+    return DATASETS.get(name, Path(name).name if Path(name).is_absolute() else name)
+
+
+def size(shape: Iterable[int]) -> str:
+    """Write a shape: "12 × 10 × 3"."""
+    return " \N{MULTIPLICATION SIGN} ".join(map(str, shape))
 
 
 def percent(share: float, digits: int = 2) -> str:
