@@ -4,9 +4,7 @@ result = ablate({"kernel 3": ConvNet(kernel_size=3), "kernel 5": ConvNet(kernel_
 result.conclusion, result.to_dataframe(), result.to_latex(), result.plot("val_loss")
 """
 
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,9 +14,10 @@ import flax.linen as nn
 
 from cnnjax import data as datasets
 from cnnjax import experiment
+from cnnjax.api.arguments import named_as_arguments
 from cnnjax.config import HParams
 from cnnjax.data import Loaded
-from cnnjax.errors import ArgumentError, UserError
+from cnnjax.errors import ArgumentError
 from cnnjax.experiment import Arm, OnNan, Protocol, Splits
 from cnnjax.experiment.protocol import divide
 from cnnjax.experiment.results import Results
@@ -32,6 +31,7 @@ ArmLike = Arm | nn.Module | str | tuple[nn.Module | str, Any]
 NamedTuple, or a dict of those that differ from the others'."""
 
 
+@named_as_arguments()
 def ablate(
     arms: Mapping[str, ArmLike] | Sequence[Arm],
     data: str | Path | Loaded,
@@ -99,49 +99,48 @@ def ablate(
         ArgumentError: an argument is wrong, or `out` holds results of other settings; nothing is written.
         UserError: the data are not available, `out` cannot be written, or a network diverged.
     """
-    with _named_as_arguments():
-        listed = isinstance(arms, Sequence) and all(isinstance(arm, Arm) for arm in arms)
-        if not isinstance(arms, Mapping) and not listed:
-            raise ArgumentError("give the arms as a dict from names to networks, or as a list of Arm")
-        named = arms.items() if isinstance(arms, Mapping) else [(arm.name, arm) for arm in arms]
-        if hparams is None:
-            hparams = HParams(learning_rate, dropout_rate, weight_decay, momentum)
-        elif HParams(learning_rate, dropout_rate, weight_decay, momentum) != HParams():
-            raise ArgumentError("give the learning rate and the other numbers in hparams, or omit hparams")
-        if not isinstance(data, str | Path | Loaded):
-            raise ArgumentError(f"data are {type(data)}; give a name, a file or cnnjax.data.from_arrays(...)")
-        if isinstance(data, Loaded) and data_dir is not None:
-            raise ArgumentError("data_dir is for a data set given by name; omit it")
-        protocol = Protocol(
-            epochs=epochs,
-            seeds=seeds,
-            batch_size=batch_size,
-            dataset=data.name if isinstance(data, Loaded) else datasets.identity(str(data)),
-            optimizer=optimizer if isinstance(optimizer, str) else "adam",
-            train_size=train_size,
-            train_split=train_split,
-            schedule=schedule,
-            init_seed=init_seed,
-            order_seed=order_seed,
-            mask_seed=mask_seed,
-        )
-        own = {"loss": loss, "preprocess": preprocess, "augment": augment}
-        if not isinstance(optimizer, str):
-            own["optimizer"] = optimizer
-        complete = [_arm(str(name), given, hparams, own) for name, given in named]
-        if primary is not None and primary not in [arm.name for arm in complete[1:]]:
-            raise ArgumentError(f"primary {primary!r} must name an arm other than the first")
-        if isinstance(data, Loaded):
-            splits = divide(data, protocol)
-        else:
-            splits = experiment.prepare(protocol, None if data_dir is None else Path(data_dir))
-        complete = [replace(arm, model=for_classes(arm.model, splits.train.classes)) for arm in complete]
-        experiment.use_every_core()
-        results = run(complete, protocol, splits, Path(out), chunk=chunk, on_nan=on_nan)
-        line = f"{protocol.dataset}, {settings(complete, protocol, splits)}"
-        result = Ablation(results, splits.test, line, primary)
-        result.write(Path(out), {"accuracy_by_arm.png": result.plot_final})
-        return result
+    listed = isinstance(arms, Sequence) and all(isinstance(arm, Arm) for arm in arms)
+    if not isinstance(arms, Mapping) and not listed:
+        raise ArgumentError("give the arms as a dict from names to networks, or as a list of Arm")
+    named = arms.items() if isinstance(arms, Mapping) else [(arm.name, arm) for arm in arms]
+    if hparams is None:
+        hparams = HParams(learning_rate, dropout_rate, weight_decay, momentum)
+    elif HParams(learning_rate, dropout_rate, weight_decay, momentum) != HParams():
+        raise ArgumentError("give the learning rate and the other numbers in hparams, or omit hparams")
+    if not isinstance(data, str | Path | Loaded):
+        raise ArgumentError(f"data are {type(data)}; give a name, a file or cnnjax.data.from_arrays(...)")
+    if isinstance(data, Loaded) and data_dir is not None:
+        raise ArgumentError("data_dir is for a data set given by name; omit it")
+    protocol = Protocol(
+        epochs=epochs,
+        seeds=seeds,
+        batch_size=batch_size,
+        dataset=data.name if isinstance(data, Loaded) else datasets.identity(str(data)),
+        optimizer=optimizer if isinstance(optimizer, str) else "adam",
+        train_size=train_size,
+        train_split=train_split,
+        schedule=schedule,
+        init_seed=init_seed,
+        order_seed=order_seed,
+        mask_seed=mask_seed,
+    )
+    own = {"loss": loss, "preprocess": preprocess, "augment": augment}
+    if not isinstance(optimizer, str):
+        own["optimizer"] = optimizer
+    complete = [_arm(str(name), given, hparams, own) for name, given in named]
+    if primary is not None and primary not in [arm.name for arm in complete[1:]]:
+        raise ArgumentError(f"primary {primary!r} must name an arm other than the first")
+    if isinstance(data, Loaded):
+        splits = divide(data, protocol)
+    else:
+        splits = experiment.prepare(protocol, None if data_dir is None else Path(data_dir))
+    complete = [replace(arm, model=for_classes(arm.model, splits.train.classes)) for arm in complete]
+    experiment.use_every_core()
+    results = run(complete, protocol, splits, Path(out), chunk=chunk, on_nan=on_nan)
+    line = f"{protocol.dataset}, {settings(complete, protocol, splits)}"
+    result = Ablation(results, splits.test, line, primary)
+    result.write(Path(out), {"accuracy_by_arm.png": result.plot_final})
+    return result
 
 
 def run(arms: Sequence[Arm], protocol: Protocol, splits: Splits, out: Path, **options: Any) -> Results:
@@ -192,14 +191,3 @@ def _name(value: Any) -> str:
     """Name an optimizer or a function in a caption."""
     named = value.func if isinstance(value, partial) else value
     return value if isinstance(value, str) else getattr(named, "__name__", type(named).__name__)
-
-
-@contextmanager
-def _named_as_arguments() -> Iterator[None]:
-    """Name arguments in errors as Python does: on_nan, where the command line has --on-nan."""
-    try:
-        yield
-    except UserError as error:
-        flag = re.compile(r"--([a-z]+(?:-[a-z]+)*)")
-        error.args = (flag.sub(lambda match: match[1].replace("-", "_"), str(error)),)
-        raise

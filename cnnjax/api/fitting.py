@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from cnnjax import plots
+from cnnjax.api.arguments import named_as_arguments
 from cnnjax.data import Dataset, Loaded, identity
 from cnnjax.data import load as load_data
 from cnnjax.data.arrays import check_images
@@ -67,6 +68,7 @@ class Run(NamedTuple):
         return plots.training_curves(self.network.history, None, title, f"batch {config.batch_size}, one run")
 
 
+@named_as_arguments()
 def fit(
     model: str | nn.Module,
     data: str | Path | Loaded = "mnist",
@@ -161,6 +163,7 @@ def fit(
         return Run(trained(run, announce, custom), loaded)
 
 
+@named_as_arguments()
 def load(
     directory: str | Path,
     data: Loaded | None = None,
