@@ -148,19 +148,27 @@ def fit(
     loaded = _loaded(data, data_dir, announce)
     with tempfile.TemporaryDirectory() as scratch:
         run = Path(out or scratch)
-        training.train(
-            config,
-            run,
-            custom=custom,
-            data=loaded,
-            data_dir=None if data_dir is None else Path(data_dir),
-            resume=resume,
-            overwrite=overwrite,
-            on_epoch=on_epoch,
-            announce=announce,
-            verbose=verbose,
-        )
-        return Run(trained(run, announce, custom), loaded)
+
+        def say(line: str) -> None:
+            announce(line.removesuffix(f"; files in {scratch}"))
+
+        try:
+            training.train(
+                config,
+                run,
+                custom=custom,
+                data=loaded,
+                data_dir=None if data_dir is None else Path(data_dir),
+                resume=resume,
+                overwrite=overwrite,
+                on_epoch=on_epoch,
+                announce=say,
+                verbose=verbose,
+            )
+        except KeyboardInterrupt as stop:
+            stop.args = () if out is None else (f"finished epochs are in {out}: resume=True continues",)
+            raise
+        return Run(trained(run, say, custom), loaded)
 
 
 @named_as_arguments()
