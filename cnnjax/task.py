@@ -86,9 +86,10 @@ def require_fit(
             raise ArgumentError(f"{subject}: {what} fails on images of {size}: {one_line(error)}") from error
         made = jax.tree.map(lambda leaf: f"{leaf.dtype}{list(leaf.shape)}", out)
         if not (getattr(out, "shape", None) == wanted and jnp.issubdtype(out.dtype, jnp.floating)):
+            each = f"a logit for each class (classes={classes})" if wanted[1:] else "one number an image"
             raise ArgumentError(
                 f"{subject}: of {wanted[0]} images {what} makes {made}; it must make float32{list(wanted)}: "
-                f"{'a logit for each class' if what == 'the network' else 'one number an image'}"
+                f"{each}"
             )
         return out
 
