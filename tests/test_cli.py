@@ -53,6 +53,8 @@ def test_a_run_directory_is_complete(done: tuple[Path, str]) -> None:
         "init_seed": None,
         "order_seed": None,
         "mask_seed": None,
+        "stop_early": 0,
+        "custom": {},
         "data_dir": str(TINY),
     }
     rows = [line.split(",") for line in (out / "history.csv").read_text().splitlines()]

@@ -419,11 +419,14 @@ def test_every_signal_that_announces_the_end_is_an_interrupt(kind: type[signals.
         signal.raise_signal(kind.number)
         time.sleep(30)
 
-    before = signal.getsignal(kind.number)
-    assert runner.run(lambda: job, "", []) == 128 + kind.number
-    with pytest.raises(kind), signals.as_exceptions():
-        job()
-    assert signal.getsignal(kind.number) is before
+    before = signal.signal(kind.number, signal.SIG_DFL)  # nohup has SIGHUP ignored
+    try:
+        assert runner.run(lambda: job, "", []) == 128 + kind.number
+        with pytest.raises(kind), signals.as_exceptions():
+            job()
+        assert signal.getsignal(kind.number) is signal.SIG_DFL
+    finally:
+        signal.signal(kind.number, before)
 
 
 def test_an_interrupt_that_python_drops_is_raised_again() -> None:

@@ -81,12 +81,6 @@ class Splits:
     test: Dataset
     sha256: dict[str, str]
 
-    def __post_init__(self) -> None:
-        """Refuse a part without images: a mean over it is no number."""
-        for name, part in (("training", self.train), ("validation", self.val), ("test", self.test)):
-            if not len(part.labels):
-                raise ArgumentError(f"there are no {name} images; give at least one")
-
 
 def use_every_core() -> None:
     """Split the CPU into one device per core, if JAX has not computed anything yet.
