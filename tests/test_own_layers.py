@@ -194,6 +194,7 @@ class Stop(Exception):
     """Stands for a kill of the process."""
 
 
+@pytest.mark.slow
 def test_an_experiment_resumes_to_the_bit(tmp_path: Path) -> None:
     splits = Splits(dataset(16), dataset(6), dataset(7), {"file": "sum"})
     arms = [
