@@ -174,6 +174,7 @@ def test_other_pieces_are_another_protocol(whole: tuple[Path, Ablation]) -> None
     assert arm_identity(replace(plain, augment=mirrored)).startswith(f"{text} augment=")
 
 
+@pytest.mark.slow
 def test_arms_may_differ_in_their_loss_or_augmentation(tmp_path: Path) -> None:
     arms = [
         Arm("plain", Linear(), HParams()),

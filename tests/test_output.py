@@ -43,6 +43,7 @@ def test_output_that_nobody_reads(redirection: str, code: int, says: str) -> Non
     assert (done.returncode, done.stderr) == (code, says)
 
 
+@pytest.mark.slow
 def test_a_reader_that_leaves_stops_no_training(tmp_path: Path, programs: Path) -> None:
     done = shell("| head -1", *train(tmp_path / "run", "--epochs", "2"), env=environment(programs))
     assert (done.returncode, done.stderr) == (141, "")

@@ -130,6 +130,7 @@ def test_the_snippet(
     assert (tmp_path / "results/mine/results.csv").exists()
 
 
+@pytest.mark.slow
 def test_the_first_snippet_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = execute([FIT], tmp_path, monkeypatch)
     assert made["probabilities"].shape == (5, 10) and not (tmp_path / "runs").exists()
