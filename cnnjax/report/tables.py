@@ -125,7 +125,7 @@ def confusion_figure(
 
 
 def draw(out: Path, figures: Mapping[str, Callable[[], plots.Figure]]) -> None:
-    """Write figures as PNG, by file name. One that cannot be drawn is told in a line, and has no file."""
+    """Write figures as PNG, by file name. One that cannot be drawn is named in one line instead."""
     for name, make in figures.items():
         png = plots.attempt(name, make)
         if png is not None:
