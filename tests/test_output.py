@@ -12,8 +12,10 @@ from runs import TINY, environment, fails, train
 
 from cnnjax import experiment
 from cnnjax.cli.output import Output
+from cnnjax.config import HParams
 from cnnjax.data import Dataset, load, loading, tfds_store
 from cnnjax.errors import ArgumentError, UserError
+from cnnjax.models import ConvNet
 
 DATA = ["data", "--dataset", "fashion_mnist", "--data-dir", str(TINY)]
 
@@ -100,15 +102,17 @@ def test_an_experiment_is_refused_without_compilation(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("empty", ["train", "val", "test"])
-def test_splits_are_not_empty(empty: str) -> None:
+def test_splits_are_not_empty(empty: str, tmp_path: Path) -> None:
     parts = {
         name: Dataset(
             np.zeros((int(name != empty), 28, 28, 1), np.uint8), np.zeros(int(name != empty), np.int32)
         )
         for name in ("train", "val", "test")
     }
+    arms, splits = [experiment.Arm("a", ConvNet(), HParams(1e-3, 0.0))], experiment.Splits(**parts, sha256={})
     with pytest.raises(ArgumentError, match="at least one"):
-        experiment.Splits(**parts, sha256={})
+        experiment.run(arms, experiment.Protocol(1, 1), splits, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_without_a_home_directory_nothing_is_written_into_a_directory_named_tilde(

@@ -70,11 +70,7 @@ class Protocol:
 
 @dataclass(frozen=True)
 class Splits:
-    """The data of an experiment, and the SHA-256 sums of its files.
-
-    Raises:
-        ArgumentError: one of the three is empty.
-    """
+    """The data of an experiment, and the SHA-256 sums of its files."""
 
     train: Dataset
     val: Dataset
