@@ -322,6 +322,7 @@ def test_a_module_by_its_import_path_goes_through_every_command(named: Path) -> 
     assert "of 5 right" in succeeds("predict", "run", "--split", "test")
     assert "its logits equal" in (exported := succeeds("export", "run")) or "at most" in exported
     assert "needs a ConvNet" in fails(2, "export", "run", "--format", "onnx")
+    assert "Non-trainable params: 4" in succeeds("summary", "--model", f"{named}:Net")
     succeeds("train", "--config", "run/config.json", "--out", "third", "--epochs", "2")
     assert_same_run(Path("third"), Path("whole"))
 
