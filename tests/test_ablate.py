@@ -404,6 +404,11 @@ def by_numpy_mask(logits: jax.Array) -> jax.Array:
     return logits * jnp.asarray(np.random.rand(CLASSES), jnp.float32)[None]  # noqa: NPY002
 
 
+@jax.jit
+def by_numpy_in_jit(logits: jax.Array) -> jax.Array:
+    return by_numpy(logits)
+
+
 def by_counter(logits: jax.Array) -> jax.Array:
     COUNT[0] += 1
     return logits + COUNT[0] * jnp.arange(CLASSES, dtype=jnp.float32)[None]
@@ -438,6 +443,7 @@ def random_brightness(key: jax.Array, image: jax.Array) -> jax.Array:
 UNDETERMINED: dict[str, dict[str, Any]] = {
     "numpy": {"model": Linear(by_numpy)},
     "array": {"model": Linear(by_numpy_mask)},
+    "jit": {"model": Linear(by_numpy_in_jit)},
     "counter": {"model": Linear(by_counter)},
     "callback": {"model": Linear(partial(called_back, noisy))},
     "loss": {"model": LINEAR, "loss": random_loss},
