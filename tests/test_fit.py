@@ -21,7 +21,7 @@ from runs import assert_same_run, contents, fails, history, result, succeeds
 
 import cnnjax
 from cnnjax.data import Loaded, from_arrays
-from cnnjax.errors import UserError
+from cnnjax.errors import ArgumentError, UserError
 from cnnjax.files.identity import describe
 from cnnjax.models import ConvNet
 from cnnjax.runs import early_stopping
@@ -99,6 +99,14 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def run(out: Path) -> cnnjax.Run:
     return cnnjax.fit(Normalised(), DATA, **OWN, **SMALL, out=out)
+
+
+def test_data_may_be_what_keras_returns(run: cnnjax.Run, out: Path) -> None:
+    keras = (made(60), made(15))
+    again = cnnjax.load(out, keras, model=Normalised(), **EVALUATED, verbose=False)
+    assert again.evaluate() == run.evaluate()
+    with pytest.raises(ArgumentError, match=r"\(\(x_train, y_train\), \(x_test, y_test\)\)"):
+        cnnjax.fit(Normalised(), made(60), **SMALL)  # pyright: ignore[reportArgumentType]
 
 
 def test_it_leaves_what_the_command_leaves(run: cnnjax.Run, out: Path) -> None:

@@ -14,7 +14,7 @@ import flax.linen as nn
 
 from cnnjax import data as datasets
 from cnnjax import experiment
-from cnnjax.api.arguments import named_as_arguments
+from cnnjax.api.arguments import Data, named_as_arguments, named_or_loaded
 from cnnjax.config import HParams
 from cnnjax.data import Loaded
 from cnnjax.errors import ArgumentError
@@ -34,7 +34,7 @@ NamedTuple, or a dict of those that differ from the others'."""
 @named_as_arguments()
 def ablate(
     arms: Mapping[str, ArmLike] | Sequence[Arm],
-    data: str | Path | Loaded,
+    data: Data,
     *,
     seeds: int = 6,
     epochs: int = 20,
@@ -68,7 +68,7 @@ def ablate(
 
     Args:
         arms: by name; the first is the reference. A network with a field `classes` gets that of the data.
-        data: a name or a file as `--dataset` takes them, or what `cnnjax.data.from_arrays` returns.
+        data: see `cnnjax.api.arguments.Data`.
         seeds: paired networks of every arm.
         epochs: passes over the training images.
         batch_size: images a step.
@@ -107,8 +107,7 @@ def ablate(
         hparams = HParams(learning_rate, dropout_rate, weight_decay, momentum)
     elif HParams(learning_rate, dropout_rate, weight_decay, momentum) != HParams():
         raise ArgumentError("give the learning rate and the other numbers in hparams, or omit hparams")
-    if not isinstance(data, str | Path | Loaded):
-        raise ArgumentError(f"data are {type(data)}; give a name, a file or cnnjax.data.from_arrays(...)")
+    data = named_or_loaded(data)
     if isinstance(data, Loaded) and data_dir is not None:
         raise ArgumentError("data_dir is for a data set given by name; omit it")
     protocol = Protocol(

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from cnnjax import plots
-from cnnjax.api.arguments import named_as_arguments
+from cnnjax.api.arguments import Data, named_as_arguments, named_or_loaded
 from cnnjax.data import Dataset, Loaded, identity
 from cnnjax.data import load as load_data
 from cnnjax.data.arrays import check_images
@@ -71,7 +71,7 @@ class Run(NamedTuple):
 @named_as_arguments()
 def fit(
     model: str | nn.Module,
-    data: str | Path | Loaded = "mnist",
+    data: Data = "mnist",
     *,
     epochs: int = 20,
     batch_size: int = 32,
@@ -99,7 +99,7 @@ def fit(
     Args:
         model: a name in `cnnjax.models.MODELS`, or any Linen module, see `cnnjax.task.Task`. A module with a
             field `classes` gets that of the data.
-        data: what `cnnjax train --dataset` takes, or what `cnnjax.data.load` or `from_arrays` returned.
+        data: see `cnnjax.api.arguments.Data`.
         epochs: passes over the training images.
         batch_size: images per step.
         optimizer: "adam", "rmsprop", "sgd" or "adamw", or a function from the hyperparameters to an optax
@@ -124,6 +124,7 @@ def fit(
     Raises:
         UserError: an argument is wrong, the data are not available, or training diverged.
     """
+    data = named_or_loaded(data)
     custom = Custom(
         model=None if isinstance(model, str) else model,
         optimizer=None if isinstance(optimizer, str) else optimizer,
@@ -174,7 +175,7 @@ def fit(
 @named_as_arguments()
 def load(
     directory: str | Path,
-    data: Loaded | None = None,
+    data: Data | None = None,
     *,
     model: nn.Module | None = None,
     loss: Loss | None = None,
@@ -196,7 +197,8 @@ def load(
     announce = print if verbose else _silent
     custom = Custom(model=model, loss=loss, preprocess=preprocess, hparams=hparams)
     network = trained(Path(directory), announce, custom)
-    return Run(network, data or _loaded(network.config.dataset, network.data_dir, announce))
+    given = network.config.dataset if data is None else named_or_loaded(data)
+    return Run(network, _loaded(given, network.data_dir, announce))
 
 
 def _loaded(

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from cnnjax.cli import completion, output
+from cnnjax.cli import compiled, completion, output
 from cnnjax.devices import processes, signals
 from cnnjax.devices.processes import ALONE
 from cnnjax.errors import ArgumentError, UserError
@@ -64,6 +64,7 @@ def run(
     if arguments is not None:
         return _run(command, description, list(arguments), prog)
     output.protect()
+    compiled.cache_programs()
     return output.exit_code(_run(command, description, sys.argv[1:], prog, exits=True))
 
 

@@ -76,5 +76,6 @@ def _numbers(variables: Any, calls: Iterable[Path]) -> Counter[Path]:
     counts, called = Counter[Path](), set(calls)
     for keys, leaf in jax.tree.leaves_with_path(variables):
         path = tuple(str(key.key) for key in keys if isinstance(key, jax.tree_util.DictKey))
-        counts[next(path[:n] for n in range(len(path), -1, -1) if path[:n] in called)] += math.prod(leaf.shape)
+        holder = next(path[:n] for n in range(len(path), -1, -1) if path[:n] in called)
+        counts[holder] += math.prod(leaf.shape)
     return counts
