@@ -1,6 +1,6 @@
 """Strict settings for every test: promotions raise, warnings are errors, eight CPU devices."""
 
-from collections.abc import Iterator
+import os
 from pathlib import Path
 
 import jax
@@ -16,7 +16,7 @@ with install_import_hook([f"cnnjax.{name}" for name in CHECKED], "beartype.beart
     # Their annotations of shapes and dtypes are checked at every call.
     pass
 
-from runs import compiled_once  # noqa: E402 (after the hook)
+from cnnjax.cli.compiled import machine  # noqa: E402
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -27,19 +27,28 @@ settings.register_profile("cnnjax", deadline=None, max_examples=25, derandomize=
 settings.load_profile("cnnjax")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep compiled programs in pytest's cache, for child processes and for the next time: 60 MB."""
+    options = {
+        "jax_compilation_cache_dir": str(config.cache.mkdir("programs") / machine()),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+    }
+    for name, value in options.items():
+        jax.config.update(name, value)
+        os.environ[name.upper()] = str(value)
+
+
 @pytest.fixture
 def key() -> jax.Array:
     return jax.random.key(0)
 
 
 @pytest.fixture(scope="session")
-def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where whole runs leave their compiled programs for the next one, and for new processes."""
-    return tmp_path_factory.mktemp("programs")
+def programs() -> Path:
+    """Where compiled programs are kept."""
+    return Path(jax.config.jax_compilation_cache_dir)
 
 
 @pytest.fixture(scope="module")
-def shared_programs(programs: Path) -> Iterator[None]:
-    """For a module of whole runs, through `pytestmark`."""
-    with compiled_once(programs):
-        yield
+def shared_programs() -> None:
+    """Nothing: every module shares them."""

@@ -28,7 +28,7 @@ def cache_programs() -> None:
     # JAX warns of an entry that is damaged or cannot be written, and compiles.
     warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache entry")
     with suppress(UserError, OSError):
-        directory = home.directory("XDG_CACHE_HOME", "~/.cache") / "cnnjax" / "programs" / _machine()
+        directory = home.directory("XDG_CACHE_HOME", "~/.cache") / "cnnjax" / "programs" / machine()
         directory.mkdir(parents=True, exist_ok=True)
         _clear_torn(directory)
         jax.config.update("jax_compilation_cache_max_size", LARGEST)
@@ -45,7 +45,7 @@ def _clear_torn(directory: Path) -> None:
                 program.unlink(missing_ok=True)
 
 
-def _machine() -> str:
+def machine() -> str:
     """Name this kind of machine: a program for one CPU may crash on another, and homes may be shared."""
     described = [platform.machine(), platform.processor()]
     with suppress(OSError):
