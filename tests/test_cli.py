@@ -3,12 +3,14 @@
 import gzip
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import rich.console
 from hypothesis import given
 from hypothesis import strategies as st
 from runs import FILES, TINY, contents, fails, history, main, saved_tree, succeeds, train
@@ -20,7 +22,8 @@ from cnnjax.dropout import MASK_SCHEME
 from cnnjax.experiment import Arm, Protocol
 from cnnjax.keys import streams
 from cnnjax.models import MODELS
-from cnnjax.runs import training
+from cnnjax.runs import progress, training
+from cnnjax.runs.run_directory import COLUMNS
 
 pytestmark = pytest.mark.usefixtures("shared_programs")
 
@@ -277,9 +280,25 @@ def test_a_terminal_gets_a_bar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         pass
     os.close(ours)
     text = shown.decode()
-    assert "━" in text and "100%" in text
+    assert re.search(r"epoch 1/1 ━+─+  loss \d+\.\d{4}  acc [01]\.\d{4}", text), text
     assert "epoch 1/1  loss" in text
     assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l"), "the cursor stays hidden"
+
+
+def test_the_bar_tells_the_time_left_of_the_run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In a notebook, where it is plain text; epochs 3 to 6, after six of their twelve parts, in 12 s."""
+    clock = iter((100.0, 112.0))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(rich.console, "_is_jupyter", lambda: True)
+    screen = progress.Screen(6, first=3)
+    assert screen.live
+    screen.progress(4, 3, 3, {"loss": 0.25, "accuracy": 0.5})
+    screen.epoch(dict(zip(COLUMNS, (4, 0.25, 0.5, 0.125, 0.75, 123.4), strict=True)))
+    bar, line = capsys.readouterr().out.replace(progress.CLEAR, "\n").strip().split("\n")
+    assert bar == f"epoch 4/6 {'━' * progress.WIDTH}  loss 0.2500  acc 0.5000  12 s left"
+    assert line == "epoch 4/6  loss 0.2500  acc 0.5000  val_loss 0.1250  val_acc 0.7500  123.4 s"
 
 
 # Fuzzed flags: any arguments give a run, or one line and exit code 1 or 2

@@ -1,8 +1,8 @@
-"""The compiled programs of one run: built once, one transfer to the host an epoch."""
+"""The compiled programs of one run: built once, and queued an epoch at a time."""
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple, Protocol
@@ -30,8 +30,8 @@ SEGMENTS = 20
 class Progress(Protocol):
     """A function that is called as the device finishes the parts of an epoch."""
 
-    def __call__(self, epoch: int, done: int, parts: int) -> None:
-        """Epochs and parts count from 1."""
+    def __call__(self, epoch: int, done: int, parts: int, running: Mapping[str, float]) -> None:
+        """Epochs and parts count from 1; `running` has the mean loss and accuracy over the parts done."""
         ...
 
 
@@ -129,13 +129,11 @@ def epochs(
         val_sums, _ = program.evaluate(state, program.val)
         _watch(number + 1, sums, progress)
         fetched, val_fetched = jax.device_get((sums, val_sums))
-        training = means(jax.tree.map(lambda *leaves: np.sum(leaves, dtype=np.float64), *fetched))
-        validation = means(val_fetched)
+        training, validation = _means(fetched), means(val_fetched)
         yield EpochEnd(
             {
                 "epoch": number + 1,
-                "loss": float(training["loss"]),
-                "accuracy": float(training["accuracy"]),
+                **training,
                 "val_loss": float(validation["loss"]),
                 "val_accuracy": float(validation["accuracy"]),
                 "seconds": time.perf_counter() - began,
@@ -166,8 +164,14 @@ def confusion(
     return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
 
 
+def _means(sums: Sequence[MetricSums]) -> dict[str, float]:
+    """Return mean loss and accuracy over the parts of an epoch."""
+    added = jax.tree.map(lambda *leaves: np.sum(leaves, dtype=np.float64), *sums)
+    return {name: float(value) for name, value in means(added).items()}
+
+
 def _watch(epoch: int, sums: list[Any], progress: Progress | None) -> None:
-    """Report the parts as the device finishes them, without fetching anything.
+    """Report the parts as the device finishes them.
 
     Asking again and again instead of waiting also lets Ctrl-C through: a wait inside JAX would hold it back
     until the epoch ends.
@@ -177,6 +181,6 @@ def _watch(epoch: int, sums: list[Any], progress: Progress | None) -> None:
         if sums[done].loss.is_ready():
             done += 1
             if progress is not None:
-                progress(epoch, done, len(sums))
+                progress(epoch, done, len(sums), _means(jax.device_get(sums[:done])))
         else:
             time.sleep(0.02)

@@ -237,9 +237,10 @@ def _compile(
 ) -> Program:
     kind = " test images" if config.train_split == "all" else ""
     devices = f"{layout.size} x " * (layout.size > 1) + jax.devices()[0].device_kind
+    announce(config.network)
     announce(
-        f"{config.network}, {len(train_set.labels):,} images to train "
-        f"and {len(val_set.labels):,}{kind} to validate on {devices}; compiling"
+        f"{len(train_set.labels):,} images to train and {len(val_set.labels):,}{kind} to validate on "
+        f"{devices}; compiling"
     )
     program = programs.build(config, train_set, val_set, layout, custom)
     parameters = parameter_count(program.start.params)
