@@ -111,7 +111,7 @@ def test_a_run_is_resumed_with_its_own_data_alone(npz: Path, tmp_path: Path, mon
     assert "9 x 9 x 1" in fails(1, "predict", "../run")
 
 
-def test_of_classes_with_names_the_likeliest_are_shown(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_classes_with_names_are_shown_with_them(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names = tuple(f"[kind] {i}" for i in range(CLASSES))
     network = trained(run, announce=lambda _: None)._replace(class_names=names)
     test = data.from_arrays(*arrays().values(), classes=names).test
@@ -119,9 +119,8 @@ def test_of_classes_with_names_the_likeliest_are_shown(run: Path, capsys: pytest
     lines = [line.split("│")[1:-1] for line in capsys.readouterr().out.splitlines() if "│" in line]
     shares = probabilities(network, test)
     for cells, share, label, most in zip(lines, shares, test.labels, predicted, strict=True):
-        ranked = np.argsort(-share)[:3]
-        shown = [f"{names[k]} {share[k]:.2f}" for k in ranked]
-        assert [cell.strip() for cell in cells[1:]] == [*shown, names[label], names[most]]
+        shown = [names[label], names[most], f"{share.max():.2f}", *(f"{value:.2f}" for value in share)]
+        assert [cell.strip() for cell in cells[1:]] == shown
     with pytest.raises(UserError, match=r"classes \[kind\] 0, .*and the data have the classes 0, 1, 2"):
         probabilities(network, test._replace(class_names=data.DIGITS))
 

@@ -16,8 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 from runs import TINY, Ended, new_process, succeeds, train
 
+from cnnjax import report
 from cnnjax.cli import runner
 from cnnjax.cli.predict import Predict
 from cnnjax.data import Dataset, load
@@ -42,24 +44,38 @@ def main(*arguments: str) -> Ended:
     return Ended(code, out.getvalue(), err.getvalue())
 
 
-def rows(printed: str, width: int = 13) -> list[list[str]]:
+def rows(printed: str, width: int = 14) -> list[list[str]]:
     """The cells of the rows with this many."""
     cells = ([cell.strip() for cell in line.split("│")[1:-1]] for line in printed.splitlines() if "│" in line)
     return [row for row in cells if len(row) == width]
 
 
-def test_the_table_has_the_first_training_images(run: Path) -> None:
+def test_the_table_has_the_first_test_images(run: Path) -> None:
     ended = main(str(run))
     assert (ended.code, ended.err) == (0, "")
     table = rows(ended.out)
-    data = load("fashion_mnist", TINY, announce=lambda _: None).train
+    data = load("fashion_mnist", TINY, announce=lambda _: None).test
     assert [row[0] for row in table] == list("01234")
-    assert [int(row[11]) for row in table] == data.labels[:5].tolist()
-    shares = np.array([[float(cell) for cell in row[1:11]] for row in table])
-    assert all(re.fullmatch(r"[01]\.\d\d", cell) for row in table for cell in row[1:11])
+    assert [int(row[1]) for row in table] == data.labels[:5].tolist()
+    shares = np.array([[float(cell) for cell in row[4:]] for row in table])
+    assert all(re.fullmatch(r"[01]\.\d\d", cell) for row in table for cell in row[3:])
     np.testing.assert_allclose(shares.sum(axis=1), 1, atol=10 * 0.005)
     for row, share in zip(table, shares, strict=True):
-        assert share[int(row[12])] == share.max()
+        assert share[int(row[2])] == share.max() == float(row[3])
+
+
+@pytest.mark.parametrize("more", [(), ("--mc", "20"), ("0.png", "--mc", "20")])
+def test_a_narrow_terminal_has_the_two_likeliest(
+    more: tuple[str, ...], run: Path, drawn: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "console", lambda: Console(width=80))
+    out = main(str(run), *more).out
+    assert max(map(len, out.splitlines()[:6])) <= 80
+    assert "│ image │" in out.replace("┃", "│") and "predicted" in out
+    number = r"[01]\.\d\d" + (r" ±0\.\d\d" if more else "")
+    for row in rows(out, width=5 - bool(more[1:2] and more[0] != "--mc")):
+        assert re.fullmatch(number, row[-2]) and re.fullmatch(rf"\d {number}", row[-1])
+        assert float(row[-2][:4]) >= float(row[-1][2:6])
 
 
 def test_the_probabilities_match_the_results_of_the_run(run: Path) -> None:
@@ -150,12 +166,12 @@ def as_mnist(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_pictures_are_predicted_like_the_images_they_show(as_mnist: Path, drawn: Path) -> None:
     files = [f"{i}.png" for i in range(10)]
-    table = rows(main(str(as_mnist), *files).out, width=12)
+    table = rows(main(str(as_mnist), *files).out, width=13)
     network = trained(as_mnist, announce=lambda _: None)
     test = load("fashion_mnist", TINY).test
     predicted = probabilities(network, Dataset(test.images[:10], test.labels[:10]))
-    assert [int(row[-1]) for row in table] == predicted.argmax(axis=1).tolist()
-    shares = np.array([[float(cell) for cell in row[1:11]] for row in table])
+    assert [int(row[1]) for row in table] == predicted.argmax(axis=1).tolist()
+    shares = np.array([[float(cell) for cell in row[3:]] for row in table])
     np.testing.assert_allclose(shares, predicted, atol=0.02)
 
 
@@ -170,7 +186,7 @@ def test_pictures_unlike_the_data_are_reported(run: Path, drawn: Path) -> None:
 
 def test_likeness_needs_the_data(as_mnist: Path, drawn: Path) -> None:
     ended = main(str(as_mnist), "0.png")
-    assert ended.code == 0 and len(rows(ended.out, width=12)) == 1
+    assert ended.code == 0 and len(rows(ended.out, width=13)) == 1
     assert "is not known" in ended.out and "not the canonical MNIST" in ended.out
 
 
@@ -235,12 +251,11 @@ def test_two_seeds_agree_within_their_spread(run: Path) -> None:
     assert 0.9 < deviation.std() < 1.1
 
 
-def test_the_spread_is_below_the_mean(run: Path, drawn: Path) -> None:
+def test_the_spread_is_beside_the_mean(run: Path, drawn: Path) -> None:
     ended = main(str(run), "0.png", "--mc", "20", "--seed", "1")
     assert ended.code == 0 and "over 20 masks" in ended.out
-    mean, spread = rows(ended.out, width=12)
-    assert all(re.fullmatch(r"[01]\.\d\d", cell) for cell in mean[1:11])
-    assert all(re.fullmatch(r"±0\.\d\d", cell) for cell in spread[1:11])
+    ((_, _, likeliest, then),) = rows(ended.out, width=4)
+    assert re.fullmatch(r"[01]\.\d\d ±0\.\d\d", likeliest) and likeliest in f"{likeliest} {then}"
     assert main(str(run), "0.png", "--mc", "20", "--seed", "1").out == ended.out
 
 

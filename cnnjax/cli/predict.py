@@ -1,7 +1,7 @@
 """The `predict` command."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import numpy as np
 import tyro
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.table import Column, Table
 
 from cnnjax.cli.output import printable
@@ -22,9 +23,7 @@ if TYPE_CHECKING:
 
 MOST_MASKS = 10_000
 MOST_COLUMNS = 10
-"""Most classes with a column each, if their names have one character."""
-LIKELIEST = 3
-"""Number of classes shown for other data sets."""
+"""Most classes with a column each, where the terminal is wide enough."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class Predict:
 
     Example: cnnjax predict runs/keras-cnn-seed0 three.png five.jpg
 
-    Example: cnnjax predict runs/keras-cnn-seed0 --first 10 --split test --mc 100
+    Example: cnnjax predict runs/keras-cnn-seed0 --first 10 --split train --mc 100
     """
 
     run: RunDirectory
@@ -46,7 +45,7 @@ class Predict:
     """Image files; omit them to predict labelled images of the run's data set."""
     first: Annotated[int | None, shown("INT", 5)] = None
     """Number of images of the data set, from the start of the split."""
-    split: Annotated[Literal["train", "test"] | None, shown("train|test", "train")] = None
+    split: Annotated[Literal["train", "test"] | None, shown("train|test", "test")] = None
     """Split of the data set, in the order of its files."""
     mc: Annotated[int | None, shown("N", "no dropout")] = None
     """Monte-Carlo dropout: mean and standard deviation of the probabilities over N random masks."""
@@ -126,14 +125,14 @@ class Predict:
         from cnnjax.deploy.predict import description, probabilities
         from cnnjax.experiment.results import Predictions
 
-        config, first, split = network.config, self.first or 5, self.split or "train"
+        config, first, split = network.config, self.first or 5, self.split or "test"
         loaded = load(config.dataset, self.data_dir or network.data_dir, announce=print)
         images = loaded.train if split == "train" else loaded.test
         if first > len(images.labels):
             raise ArgumentError(f"--first {first} is too many; there are {len(images.labels):,} images")
         images = images._replace(images=images.images[:first], labels=images.labels[:first])
         names = list(map(str, range(first)))
-        title = f", {split} images of {escape(loaded.name)}"
+        title = f", {split} images of {loaded.name}"
         predicted = self._print_table(network, names, images, title, labels=True)
         print(f"{int(np.sum(predicted == images.labels))} of {first} right")
         if self.mistakes:
@@ -155,27 +154,34 @@ class Predict:
             mean, spread = probabilities(network, images), None
         else:
             mean, spread = sampled(network, images, self.mc, self.seed or 0)
-            title += f"; mean and spread over {self.mc} masks"
-        predicted = np.argmax(mean, axis=1)
-        names_of = network.class_names
-        every = len(names_of) <= MOST_COLUMNS and max(map(len, names_of)) == 1
-        shown = len(names_of) if every else min(LIKELIEST, len(names_of))
-        ranked = np.argsort(-mean, axis=1, kind="stable")[:, :shown]
-        heads = names_of if every else ("likeliest", "second", "third")[:shown]
-        folded = ("image",) if every else ("image", *heads, "label", "predicted")
-        columns = [
-            Column(head, overflow="fold" if head in folded else "ellipsis")
-            for head in ("image", *heads, *["label"] * labels, "predicted")
-        ]
-        table = Table(*columns, title=description(network) + title)
-        for i, name in enumerate(names):
-            order = range(shown) if every else ranked[i]
-            cells = [
-                f"{mean[i, k]:.2f}" if every else f"{escape(names_of[k])} {mean[i, k]:.2f}" for k in order
-            ]
-            if spread is not None:
-                cells = [f"{cell}\n±{spread[i, k]:.2f}" for cell, k in zip(cells, order, strict=True)]
-            label = [escape(names_of[images.labels[i]])] * labels
-            table.add_row(escape(name), *cells, *label, escape(names_of[predicted[i]]))
-        console().print(table)
+            title += f"\nmean ± standard deviation over {self.mc} masks"
+        predicted, names_of = np.argmax(mean, axis=1), network.class_names
+        ranked = np.argsort(-mean, axis=1, kind="stable")
+
+        def probability(i: int, k: int) -> str:
+            return f"{mean[i, k]:.2f}" + (f" ±{spread[i, k]:.2f}" if spread is not None else "")
+
+        def table(heads: Sequence[str], rest: Callable[[int], list[str]]) -> Table:
+            columns = ["image", *["label"] * labels, "predicted", "probability", *heads]
+            made = Table(*(Column(head, overflow="fold") for head in columns))
+            for i, name in enumerate(names):
+                label = [escape(names_of[images.labels[i]])] * labels
+                likeliest = escape(names_of[predicted[i]]), probability(i, predicted[i])
+                made.add_row(escape(name), *label, *likeliest, *rest(i))
+            return made
+
+        def second(i: int) -> list[str]:
+            return [f"{escape(names_of[k])} {probability(i, k)}" for k in ranked[i, 1:2]]
+
+        def every(i: int) -> list[str]:
+            return [probability(i, k) for k in range(len(names_of))]
+
+        print(description(network) + title)
+        screen = console()
+        choices = [table(list(map(escape, names_of)), every)] if len(names_of) <= MOST_COLUMNS else []
+        choices += [table(("then",), second)]
+        unlimited = screen.options.update(width=10_000)
+        widths = [Measurement.get(screen, unlimited, each).maximum for each in choices]
+        fitting = (each for each, width in zip(choices, widths, strict=True) if width <= screen.width)
+        screen.print(next(fitting, choices[-1]))
         return predicted
