@@ -46,7 +46,7 @@ def key() -> jax.Array:
 @pytest.fixture(scope="session")
 def programs() -> Path:
     """Where compiled programs are kept."""
-    return Path(jax.config.jax_compilation_cache_dir)
+    return Path(jax.config.values["jax_compilation_cache_dir"])
 
 
 @pytest.fixture(scope="module")

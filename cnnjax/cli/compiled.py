@@ -23,7 +23,10 @@ def cache_programs() -> None:
     JAX_COMPILATION_CACHE_DIR names another directory, which is then used as JAX would. A directory that
     cannot be written is none: the programs are compiled.
     """
-    if jax.config.jax_compilation_cache_dir is not None or not jax.config.jax_enable_compilation_cache:
+    if (
+        jax.config.values["jax_compilation_cache_dir"] is not None
+        or not jax.config.values["jax_enable_compilation_cache"]
+    ):
         return
     # JAX warns of an entry that is damaged or cannot be written, and compiles.
     warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache entry")

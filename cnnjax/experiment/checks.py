@@ -184,7 +184,7 @@ def _anew(trace: Callable[[], Any]) -> Any:
 
     Their traces are kept by settings; this one, otherwise unused, changes no program.
     """
-    before = jax.config.jax_xla_profile_version
+    before = jax.config.values["jax_xla_profile_version"]
     jax.config.update("jax_xla_profile_version", secrets.randbelow(2**31))
     try:
         return trace()
