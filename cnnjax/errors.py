@@ -1,5 +1,8 @@
 """Errors that a user can fix; the command line prints them as one line and sets the exit code."""
 
+from collections.abc import Collection
+from difflib import get_close_matches
+
 
 class UserError(Exception):
     """Something outside the program is wrong; the message says what to do in one line (exit code 1)."""
@@ -13,3 +16,9 @@ def one_line(error: BaseException) -> str:
     """Return the message of an error as one line of at most 200 characters."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= 200 else f"{text[:200]}..."
+
+
+def choose(name: str, choices: Collection[str]) -> str:
+    """End the message about an unknown name: " (did you mean adam?); use one of adam, sgd"."""
+    near = [f" (did you mean {choice}?)" for choice in get_close_matches(name, choices, n=1)]
+    return f"{''.join(near)}; use one of {', '.join(choices)}"

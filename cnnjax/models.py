@@ -1,6 +1,5 @@
 """One convolutional network whose fields are the axes one may ablate, and the tutorials' two instances."""
 
-import math
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Literal, get_args
@@ -10,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from cnnjax.dropout import DROPOUT, DropoutFunction
-from cnnjax.errors import ArgumentError
+from cnnjax.errors import ArgumentError, choose
 from cnnjax.kernels.convolution import Activation, Padding
 from cnnjax.kernels.layers import Conv, Dense, Dropout
 from cnnjax.keys import Masks
@@ -66,7 +65,7 @@ class ConvNet(nn.Module):
         for field, choices in names.items():
             value, own = getattr(self, field), "" if field == "dropout_sites" else ", or give a function"
             if not (own and callable(value)) and value not in tuple(choices):
-                raise ArgumentError(f"unknown {field} {value!r}; choose one of {', '.join(choices)}{own}")
+                raise ArgumentError(f"unknown {field} {value!r}{choose(str(value), choices)}{own}")
         super().__post_init__()
 
     @nn.compact
@@ -122,14 +121,7 @@ class ConvNet(nn.Module):
 MODELS: Mapping[str, ConvNet] = MappingProxyType(
     {
         "keras-cnn": ConvNet(),
-        "lenet-swish": ConvNet(
-            features=(3, 6), kernel_size=5, padding="VALID", activation=nn.swish, hidden=(84,)
-        ),
+        "lenet-swish": ConvNet((3, 6), kernel_size=5, padding="VALID", activation=nn.swish, hidden=(84,)),
     }
 )
 """The tutorials' networks by name: 197,210 and 9,532 parameters on 28 x 28 x 1 images."""
-
-
-def parameter_count(params: object) -> int:
-    """Number of scalars in a parameter tree."""
-    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))

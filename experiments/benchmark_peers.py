@@ -51,7 +51,7 @@ from peers.worker import ACCURACY_EPOCH, Launch, Row, measure
 from cnnjax import files, report
 from cnnjax.cli import runner
 from cnnjax.data import load, split
-from cnnjax.errors import ArgumentError, UserError
+from cnnjax.errors import ArgumentError, UserError, choose
 
 PEERS = Path(__file__).resolve().parent / "peers"
 IMAGES = 48_000
@@ -215,7 +215,7 @@ class BenchmarkPeers:
             raise ArgumentError("--models, --batch-sizes, --rates and --modes each need at least one value")
         for model in self.models:
             if model not in PARAMETERS:
-                raise ArgumentError(f"--models {model!r} is unknown; choose from {', '.join(PARAMETERS)}")
+                raise ArgumentError(f"--models {model!r} is unknown{choose(model, PARAMETERS)}")
         if min(self.batch_sizes) < 1:
             raise ArgumentError(f"--batch-sizes {self.batch_sizes} must be at least 1")
         if not all(0 <= rate < 1 for rate in self.rates):

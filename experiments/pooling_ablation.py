@@ -45,7 +45,7 @@ from cnnjax.cli import runner
 from cnnjax.cli.flags import OptimizerFlags
 from cnnjax.cli.runner import shown
 from cnnjax.data import Dataset
-from cnnjax.errors import ArgumentError
+from cnnjax.errors import ArgumentError, choose
 from cnnjax.experiment import Arm, Splits
 from cnnjax.experiment.results import Results
 from cnnjax.files import write_json
@@ -88,9 +88,8 @@ class PoolingAblation(OptimizerFlags):
             few = replace(self, model=("lenet-swish",), arms=("max", "average", "none"), quick=False)
             return replace(few, seeds=2, epochs=2, train_size=6_000, out=out)()
         if unknown := set(self.arms) - set(ARMS):
-            raise ArgumentError(
-                f"--arms {unknown.pop()!r} is unknown; choose from {', '.join(map(repr, ARMS))}"
-            )
+            arm = unknown.pop()
+            raise ArgumentError(f"--arms {arm!r} is unknown{choose(arm, list(map(repr, ARMS)))}")
         experiment.use_every_core()
         chosen = {"max", *self.arms}
         networks = {

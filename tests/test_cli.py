@@ -261,8 +261,30 @@ def test_help(command: list[str]) -> None:
     assert not end.value.code
 
 
-def test_an_unknown_command() -> None:
-    fails(2, "trian")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("trian", "no command trian (did you mean train?); use one of train, evaluate"),
+        ("frobnicate", "no command frobnicate; use one of train"),
+        ("train --epoch 2", "no option --epoch; did you mean --epochs?"),
+        ("train --dropuot-rate=0.3", "no option --dropuot-rate; did you mean --dropout-rate?"),
+        ("train --lr 0.1", "no option --lr; did you mean --learning-rate?"),
+        ("train --zzz", "no option --zzz; see --help"),
+        ("train mnist", "'mnist' is one argument too many"),
+        ("train --epochs abc", "--epochs abc is not a whole number"),
+        ("train --epochs 2.5", "--epochs 2.5 is not a whole number"),
+        ("train --learning-rate x", "--learning-rate x is not a number"),
+        ("train --epochs", "--epochs needs 1 value"),
+        ("summary --image-shape 8 8", "--image-shape needs 3 values"),
+        ("train --model keras-cn", "unknown model 'keras-cn' (did you mean keras-cnn?); use one of"),
+        ("train --dataset mnits", "unknown dataset 'mnits' (did you mean mnist?); use one of"),
+        ("train --optimizer admm", "--optimizer admm is unknown (did you mean adam?); use one of"),
+        ("predict run --split tset", "--split tset is unknown (did you mean test?); use one of"),
+        ("evaluate", "RUN is missing: Run directory"),
+    ],
+)
+def test_a_mistake_is_met_with_help(arguments: str, message: str) -> None:
+    assert message in fails(2, *arguments.split())
 
 
 def test_a_terminal_gets_a_bar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -236,7 +236,7 @@ def test_images_of_another_size_and_unknown_splits_are_refused(tmp_path: Path) -
     small = SPLITS.val._replace(images=SPLITS.val.images[:, :4])
     with pytest.raises(ArgumentError, match="the validation images have shape"):
         experiment.run(ARMS, PROTOCOL, replace(SPLITS, val=small), tmp_path)
-    with pytest.raises(ArgumentError, match="--train-split All is none of part, all"):
+    with pytest.raises(ArgumentError, match=r"--train-split All is unknown .*; use one of part, all"):
         Protocol(train_split="All")  # pyright: ignore[reportArgumentType]
 
 

@@ -228,7 +228,7 @@ def test_without_out_nothing_is_written_or_printed(tmp_path: Path, monkeypatch: 
         (nn.Dense(3), {}, r"Dense: of 2 images the network makes float32\[2, 6, 5, 3\]"),
         (nn.Conv(3, (1, 1), strides=(1, 1, 1)), {}, "Conv: the network fails on images of 6 x 5 x 2"),
         ("lenet-swish", {}, "too small"),
-        ("keras-cnn", {"optimizer": "adamm"}, "optimizer adamm is none of"),
+        ("keras-cnn", {"optimizer": "adamm"}, "optimizer adamm is unknown"),
         ("keras-cnn", {"stop_early": -1}, "stop_early -1"),
         ("keras-cnn", {"batch_size": 49}, "larger than the training split"),
     ],

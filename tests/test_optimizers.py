@@ -93,7 +93,7 @@ def test_a_schedule_scales_the_learning_rate(name: str) -> None:
         ({"weight_decay": 0.1, "optimizer": "rmsprop"}, "--weight-decay"),
         ({"weight_decay": -0.1, "optimizer": "adamw"}, "--weight-decay"),
         ({"momentum": 1.0, "optimizer": "sgd"}, "--momentum"),
-        ({"schedule": "linear"}, "--schedule linear is none of constant, cosine, one-cycle"),
+        ({"schedule": "linear"}, "--schedule linear is unknown; use one of constant, cosine, one-cycle"),
         ({"mask_seed": 2**32}, "--mask-seed"),
     ],
 )

@@ -358,7 +358,7 @@ def test_a_pickle_in_an_npz_is_not_opened(tmp_path: Path) -> None:
 
 def test_wrong_names_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
-    assert "choose one of mnist" in fails(2, "data", "--dataset", "cifar")
+    assert "use one of mnist" in fails(2, "data", "--dataset", "cifar")
     assert "no such file" in fails(1, "data", "--dataset", "nowhere.npz")
     assert "download_and_prepare" in fails(1, "data", "--dataset", "tfds:cifar10")
     assert "names no data set" in fails(2, "data", "--dataset", "tfds:../x")

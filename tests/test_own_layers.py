@@ -246,10 +246,16 @@ def test_an_identity_is_the_source_of_functions() -> None:
 @pytest.mark.parametrize(
     ("mistake", "told"),
     [
-        ({"pooling": "median2"}, "unknown pooling 'median2'; choose one of max, .*none, or give a function"),
+        (
+            {"pooling": "median2"},
+            "unknown pooling 'median2' .*median\\?\\); use one of max, .*none, or give a f",
+        ),
         ({"pooling": None}, "unknown pooling None"),
-        ({"dropout": "bernoulli"}, "unknown dropout 'bernoulli'; choose one of inverted, .*none, or give"),
-        ({"dropout_sites": "block"}, "unknown dropout_sites 'block'; choose one of flatten, blocks$"),
+        ({"dropout": "bernoulli"}, "unknown dropout 'bernoulli'; use one of inverted, .*none, or give"),
+        (
+            {"dropout_sites": "block"},
+            "unknown dropout_sites 'block' .*; use one of flatten, blocks$",
+        ),
         ({"dropout_sites": nn.relu}, "unknown dropout_sites"),
     ],
 )

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from cnnjax.cli import compiled, completion, output
+from cnnjax.cli import compiled, completion, mistakes, output
 from cnnjax.devices import processes, signals
 from cnnjax.devices.processes import ALONE
 from cnnjax.errors import ArgumentError, UserError
@@ -104,7 +104,7 @@ def _run(command: Any, description: str, given: list[str], prog: str, exits: boo
 
 def _parse(command: Any, description: str, arguments: list[str], prog: str) -> Command:
     """Return the command that the arguments name; raise tyro's errors as a one-line `ArgumentError`."""
-    config = ()
+    config, commands = (), command if isinstance(command, Mapping) else {}
     if isinstance(command, Mapping):
         arguments, config = arguments or ["--help"], (tyro.conf.FlagCreatePairsOff,)
         command = _subcommands(command, summaries=arguments[0] in ("-h", "--help"))
@@ -118,9 +118,21 @@ def _parse(command: Any, description: str, arguments: list[str], prog: str) -> C
             return tyro.cli(command, args=arguments, prog=prog, description=text, config=config)
     except SystemExit as end:
         if end.code:
-            first = re.split("─{8,}", errors.getvalue().split("╮", 1)[-1])[0]
-            raise ArgumentError(" ".join(re.sub("[│╰╯]", " ", first).split())) from None
+            # A frame has a title and parts, drawn with lines or, where those cannot be written, with dashes.
+            parts = re.split("[─-]{8,}", errors.getvalue().replace("╮", "─" * 8))
+            message = " ".join(re.sub("[│╰╯]", " ", parts[len(parts) > 1]).split())
+            known = not commands or arguments[0] in commands
+            flags = _flags(command, arguments[:1] if commands and known else [])
+            raise ArgumentError(mistakes.explained(message, flags, () if known else commands)) from None
         raise
+
+
+def _flags(command: Any, chosen: list[str]) -> list[str]:
+    """Return the flags of a tyro command, or of the subcommand that is chosen."""
+    shown = io.StringIO()
+    with contextlib.redirect_stdout(shown), contextlib.suppress(SystemExit):
+        tyro.cli(command, args=[*chosen, "--help"])
+    return sorted(set(re.findall(r"(?m)^[│ ]*(?:-\w, )?(--[a-z][a-z-]+)", shown.getvalue())))
 
 
 def _subcommands(commands: Mapping[str, Callable[..., Command]], summaries: bool) -> Any:

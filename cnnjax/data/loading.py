@@ -14,7 +14,7 @@ from pathlib import Path
 from cnnjax.data import home, idx, own, sources, tfds_any
 from cnnjax.data.dataset import Loaded
 from cnnjax.data.idx import Files
-from cnnjax.errors import ArgumentError, UserError, one_line
+from cnnjax.errors import ArgumentError, UserError, choose, one_line
 
 NAMES = ("mnist", "fashion_mnist", "kmnist")
 MEMORY = "memory:"
@@ -73,7 +73,7 @@ def identity(name: str) -> str:
         path = Path(os.path.expanduser(name))
         if not (path.exists() or len(path.parts) > 1 or path.suffix):
             raise ArgumentError(
-                f"unknown dataset {name!r}; choose one of {', '.join(NAMES)}, or give FILE.npz, FILE.csv, a "
+                f"unknown dataset {name!r}{choose(name, NAMES)}, or give FILE.npz, FILE.csv, a "
                 "directory of images or tfds:NAME"
             )
         return str(path.absolute())

@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from cnnjax.models import Activation, ConvNet, Padding, parameter_count
+from cnnjax.models import Activation, ConvNet, Padding
 
 WINDOW = 2
 _POOLING = {"max": "MaxPooling2D", "average": "AveragePooling2D", "median": "MedianPooling2D"}
@@ -48,7 +48,7 @@ def layers(model: ConvNet, shape: tuple[int, ...] = (28, 28, 1)) -> list[Layer]:
     def add(operation: Operation, kind: str, output: tuple[int, ...], **settings: Any) -> None:
         name = settings.pop("name", f"{kind}_{sum(row.kind == kind for row in rows)}")
         inputs = rows[-1].shape if rows else shape
-        parameters = parameter_count(params.get(name, {}))
+        parameters = sum(leaf.size for leaf in jax.tree.leaves(params.get(name, {})))
         rows.append(Layer(operation, kind, name, inputs, output, parameters, **settings))
 
     def add_dropout(sites: str) -> None:

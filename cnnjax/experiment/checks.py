@@ -14,7 +14,7 @@ import numpy as np
 
 from cnnjax.config import OPTIMIZER_NAMES, HParams, require_read
 from cnnjax.data import Dataset, require_dataset
-from cnnjax.errors import ArgumentError, one_line
+from cnnjax.errors import ArgumentError, choose, one_line
 from cnnjax.experiment.protocol import Arm, Protocol, Splits
 from cnnjax.keys import run_streams
 from cnnjax.models import ConvNet
@@ -116,8 +116,8 @@ def _require_arm(arm: Arm, protocol: Protocol) -> None:
         optimizer = arm.optimizer or protocol.optimizer
         if optimizer not in OPTIMIZER_NAMES:
             raise ArgumentError(
-                f"{of}the optimizer {optimizer!r} is none of {', '.join(OPTIMIZER_NAMES)}, nor a function "
-                "from hparams to an optax optimizer"
+                f"{of}unknown optimizer {optimizer!r}{choose(str(optimizer), OPTIMIZER_NAMES)}, or give a "
+                "function from hparams to an optax optimizer"
             )
         require_read(arm.hparams, optimizer, of)
     try:

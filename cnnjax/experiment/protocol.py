@@ -13,7 +13,7 @@ from cnnjax.config import OPTIMIZER_NAMES, SCHEDULE_NAMES, require_seeds
 from cnnjax.data import Dataset, Loaded, load, require_dataset, split, training_split
 from cnnjax.devices.layouts import cores
 from cnnjax.devices.processes import silence_followers
-from cnnjax.errors import ArgumentError
+from cnnjax.errors import ArgumentError, choose
 from cnnjax.task import Augment, Loss, MakeOptimizer, Preprocess
 
 
@@ -64,7 +64,7 @@ class Protocol:
             ("train_split", splits),
         ):
             if (value := getattr(self, name)) not in choices:
-                raise ArgumentError(f"--{name.replace('_', '-')} {value} is none of {', '.join(choices)}")
+                raise ArgumentError(f"--{name.replace('_', '-')} {value} is unknown{choose(value, choices)}")
         require_seeds(init_seed=self.init_seed, order_seed=self.order_seed, mask_seed=self.mask_seed)
 
 

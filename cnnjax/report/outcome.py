@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from cnnjax.data import Dataset
-from cnnjax.errors import ArgumentError, UserError
+from cnnjax.errors import ArgumentError, UserError, choose
 from cnnjax.experiment.results import Results
 from cnnjax.files import write_json
 from cnnjax.plots import Figure
@@ -93,7 +93,7 @@ class Ablation:
         """
         values = self.results.values.get(metric)
         if values is None:
-            raise ArgumentError(f"metric {metric!r} is none of {', '.join(self.results.values)}")
+            raise ArgumentError(f"unknown metric {metric!r}{choose(metric, self.results.values)}")
         if self.results.epochs > 1 and np.isnan(values[:, :, :-1]).all():
             return self.plot_final(metric)
         epochs, label, lowest = np.arange(1, self.results.epochs + 1), _label(metric), "loss" in metric

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from cnnjax.config import OPTIMIZER_NAMES, SCHEDULE_NAMES, HParams, require_read, require_seeds
-from cnnjax.errors import ArgumentError
+from cnnjax.errors import ArgumentError, choose
 from cnnjax.files.records import LATER, without_defaults
 
 TRAIN_SPLITS = ("part", "all")
@@ -65,7 +65,7 @@ class TrainConfig:
             ("--compute-dtype", self.compute_dtype, COMPUTE_DTYPES),
         ):
             if value not in choices:
-                raise ArgumentError(f"{flag} {value} is none of {', '.join(choices)}")
+                raise ArgumentError(f"{flag} {value} is unknown{choose(str(value), choices)}")
         if not 0.0 <= self.weight_decay < LARGEST:
             raise ArgumentError(f"--weight-decay {self.weight_decay} must lie between 0 and {LARGEST}")
         if not 0.0 <= self.momentum < 1.0:

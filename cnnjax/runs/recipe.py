@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import flax.linen as nn
 
-from cnnjax.errors import ArgumentError, UserError, one_line
+from cnnjax.errors import ArgumentError, UserError, choose, one_line
 from cnnjax.files.identity import describe
 from cnnjax.models import MODELS, ConvNet
 from cnnjax.optimizers import make_optimizer
@@ -27,8 +27,7 @@ def model_named(name: str) -> nn.Module:
     if ":" not in name:
         if name not in MODELS:
             raise ArgumentError(
-                f"unknown model {name!r}; choose one of {', '.join(MODELS)}, or import your own as "
-                "package.module:NAME"
+                f"unknown model {name!r}{choose(name, MODELS)}, or import your own as package.module:NAME"
             )
         return MODELS[name]
     path, _, attribute = name.partition(":")

@@ -67,7 +67,7 @@ def settings(path: Path) -> dict[str, Any]:
     types = {field.name: _types(field) for field in fields(TrainConfig)} | {"data_dir": (str,)}
     for name, value in given.items():
         if name not in types:
-            raise ArgumentError(f"--config {path} has {name!r}; choose from {', '.join(sorted(types))}")
+            raise ArgumentError(f"--config {path} has {name!r}{choose(name, sorted(types))}")
         if type(value) not in types[name]:
             raise ArgumentError(f"--config {path} has {name} = {value!r}, which is not of its type")
     return given

@@ -15,7 +15,6 @@ from cnnjax.data.published import published_history
 from cnnjax.devices import processes
 from cnnjax.devices.layouts import Layout, one_device, refuse_undivided, require_backend
 from cnnjax.errors import ArgumentError, UserError
-from cnnjax.models import parameter_count
 from cnnjax.runs import (
     checkpoints,
     early_stopping,
@@ -243,7 +242,7 @@ def _compile(
         f"{devices}; compiling"
     )
     program = programs.build(config, train_set, val_set, layout, custom)
-    parameters = parameter_count(program.start.params)
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(program.start.params))
     announce(f"{parameters:,} parameters; compiled in {program.compile_seconds:.1f} s")
     return program
 
@@ -301,7 +300,7 @@ def _record(
     return {
         "validation": {metric: rows[result - 1][f"val_{metric}"] for metric in ("loss", "accuracy")},
         "test": {"loss": test.loss, "accuracy": test.accuracy},
-        "parameters": parameter_count(state.params),
+        "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
         "epochs": len(rows),
         "epoch": result,  # whose network this is
         "stopped_early": early_stopping.ends(rows, config.stop_early),

@@ -16,7 +16,7 @@ from cnnjax.config import HParams
 from cnnjax.data import Dataset
 from cnnjax.keys import streams
 from cnnjax.metrics import MetricSums, means
-from cnnjax.models import MODELS, parameter_count
+from cnnjax.models import MODELS
 from cnnjax.optimizers import OPTIMIZERS
 from cnnjax.state import TrainState
 from cnnjax.task import Task
@@ -60,7 +60,7 @@ def build(settings: Settings, arrays: protocol.Arrays) -> Peer:
 
     return Peer(
         version={"cnnjax": cnnjax.__version__, **{name: version(name) for name in ("jax", "flax", "optax")}},
-        parameters=parameter_count(state.params),
+        parameters=sum(leaf.size for leaf in jax.tree.leaves(state.params)),
         train_epoch=one_epoch,
         evaluate=validation_accuracy,
     )

@@ -5,6 +5,7 @@ from dataclasses import asdict
 from itertools import groupby
 from typing import Any
 
+import jax
 import numpy as np
 from matplotlib.axes import Axes
 
@@ -12,7 +13,6 @@ from cnnjax import plots
 from cnnjax.data.published import published_history
 from cnnjax.experiment.results import Predictions
 from cnnjax.files.records import without_defaults
-from cnnjax.models import parameter_count
 from cnnjax.plots.style import epoch_axis, line_style
 from cnnjax.report.html.charts import Chart, chart
 from cnnjax.report.html.network import obstacle
@@ -34,7 +34,7 @@ MANY = 20
 def lead(run: Run) -> dict[str, Any]:
     """The network, its training and its test accuracy."""
     right, n = _right(run), len(run.test.labels)
-    weights, span = parameter_count(run.params), _wilson(right, n)
+    weights, span = sum(leaf.size for leaf in jax.tree.leaves(run.params)), _wilson(right, n)
     return {"run": run, "weights": weights, "accuracy": right / n, "interval": span}
 
 
