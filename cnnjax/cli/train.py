@@ -104,7 +104,7 @@ class Train:
         out = self.out or Path("runs", f"{config.model.replace(':', '.')}-seed{config.seed}")
         # `training.train` reads the record again and announces any damage.
         if self.resume and (recorded := resumption.recorded(out, lambda _: None)):
-            config, data_dir = replace(recorded[0], **given), data_dir or recorded[1]
+            config, data_dir = replace(recorded.config, **given), data_dir or recorded.data_dir
         training.train(
             config,
             out,
