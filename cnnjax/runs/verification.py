@@ -3,21 +3,20 @@
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from cnnjax.errors import UserError
 from cnnjax.files import read_json
+from cnnjax.files.problem import Problem
 from cnnjax.runs import arrays, checkpoints, early_stopping, manifest, result, resumption, run_directory
 from cnnjax.runs.checkpoints import Checkpoint
 from cnnjax.runs.resumption import Recorded
 from cnnjax.runs.run_directory import CHECKPOINTS
 
 
-class Problem(NamedTuple):
-    """What is wrong with a file."""
-
-    text: str
-    heals: bool  # whether `train --resume` mends it
+def holds_run(run: Path) -> bool:
+    """Whether the directory holds what no experiment has."""
+    return (run / CHECKPOINTS).exists() or (run / resumption.CONFIG).exists()
 
 
 def finished(run: Path, epochs: int) -> dict[str, Any] | None:
@@ -54,6 +53,7 @@ def problems(run: Path) -> list[Problem]:
         return [Problem(str(error), heals=False)]
     if record is None:
         raise UserError(f"{run} holds no run; name the --out directory of a train command")
+    # What is announced when a run goes on is mended then.
     found = [Problem(text, heals=True) for text in damage]
     if record.checkpoint is not None:
         if read_json_or_none(run / resumption.CONFIG) is None and not damage:
