@@ -317,7 +317,7 @@ def experiment(tmp_path_factory: pytest.TempPathFactory) -> Path:
             epochs=2,
             train_size=64,
             out=out,
-        ).write(out)
+        )
     return out
 
 

@@ -47,7 +47,7 @@ def load(
             raise ArgumentError(f"--data-dir holds the IDX files of {', '.join(NAMES)}; omit it for {name}")
         return tfds_any.load(name) if name.startswith(tfds_any.PREFIX) else own.read(Path(name))
     if data_dir is not None:
-        return _load_directory(name, Path(data_dir))
+        return _load_directory(name, Path(data_dir), announce)
     try:
         return _read_cache(name)
     except (FileNotFoundError, NotADirectoryError):
@@ -90,10 +90,21 @@ def cache_path(name: str) -> Path:
     return home.directory("XDG_CACHE_HOME", "~/.cache") / "cnnjax" / f"{name}.zip"
 
 
-def _load_directory(name: str, directory: Path) -> Loaded:
+def _load_directory(name: str, directory: Path, announce: Callable[[str], None]) -> Loaded:
     paths = idx.find(directory)
     files = {file: idx.read(path) for file, path in paths.items()}
     train, test = idx.unpack(files, paths)
+    numbers = len(train.labels), len(test.labels)
+    if numbers[0] < numbers[1]:
+        raise UserError(
+            f"{directory}: has {numbers[0]:,} training images and {numbers[1]:,} test images; exchange the "
+            "files if they are swapped, or give your own data as --dataset DIRECTORY"
+        )
+    if numbers != idx.PUBLISHED_SIZES:
+        announce(
+            f"{directory}: {numbers[0]:,} and {numbers[1]:,} images, and {name} has 60,000 and 10,000: these "
+            "are other data"
+        )
     return Loaded(train, test, name, "data-dir", idx.verify(name, files, paths))
 
 

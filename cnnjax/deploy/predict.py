@@ -156,12 +156,13 @@ def same_data(network: Trained, loaded: Loaded) -> Loaded:
     Raises:
         UserError: it is another; the message names the first file that differs.
     """
+    refuse_other_data(network, loaded.test)
     for file, digest in network.sha256.items():
         if loaded.sha256.get(file) != digest:
             raise UserError(
                 f"the data differ from those that the network was trained on: the sha256 of {file} is "
-                f"{str(loaded.sha256.get(file))[:12]}..., and was {digest[:12]}...; give the same with "
-                "--data-dir"
+                f"{str(loaded.sha256.get(file))[:12]}..., and was {digest[:12]}...; use the data set "
+                "of the run"
             )
     return loaded
 
