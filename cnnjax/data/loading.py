@@ -6,7 +6,6 @@ per data set, which may be deleted at any time.
 
 import json
 import os
-import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ from cnnjax.data import home, idx, own, sources, tfds_any
 from cnnjax.data.dataset import Loaded
 from cnnjax.data.idx import Files
 from cnnjax.errors import ArgumentError, UserError, one_line
+from cnnjax.files import temporary
 
 NAMES = ("mnist", "fashion_mnist", "kmnist")
 MEMORY = "memory:"
@@ -123,13 +123,8 @@ def _write_cache(name: str, files: Files, source: str, sha256: dict[str, str]) -
     """Write a data set to the cache atomically; other processes may do so at the same time."""
     path = cache_path(name)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{name}-", suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file, zipfile.ZipFile(file, "w") as archive:
-            archive.writestr(_METADATA, json.dumps({"source": source, "sha256": sha256}, indent=2))
-            for member, content in files.items():
-                archive.writestr(member, content)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    temporary.clear(path.parent)
+    with temporary.replacement(path) as file, zipfile.ZipFile(file, "w") as archive:
+        archive.writestr(_METADATA, json.dumps({"source": source, "sha256": sha256}, indent=2))
+        for member, content in files.items():
+            archive.writestr(member, content)
