@@ -89,7 +89,7 @@ HEALED = {
     "history.csv is not that of epoch-2": _edit("history.csv", lambda text: f"{text}3,1,1,1,1,1\n"),
     "history.csv is missing": _remove("history.csv"),
     "result.json has changed": _edit("result.json", _better),
-    "result.json is damaged": _cut("result.json"),
+    "result.json has changed since": _cut("result.json"),
     "curves.png has changed": _cut("curves.png"),
     "confusion_matrix.png is missing": _remove("confusion_matrix.png"),
     "config.json is damaged": _cut("config.json"),

@@ -90,13 +90,14 @@ class Train:
         from cnnjax.runs import following, recipe, resumption, training
 
         over = layout(self.devices, self.parallel)
+        names = (f.name for f in fields(TrainConfig) if f.name != "custom")
+        flags = {name: value for name in names if (value := getattr(self, name)) is not None}
         if not leads():
-            return following.follow(over, self.data_dir)
+            return following.follow(over, flags, self.data_dir)
         given = resumption.settings(self.config) if self.config else {}
         data_dir = given.pop("data_dir", None)
         data_dir = self.data_dir or (data_dir and Path(data_dir))
-        flags = (f.name for f in fields(TrainConfig) if f.name != "custom")
-        given |= {name: value for name in flags if (value := getattr(self, name)) is not None}
+        given |= flags
         if "dataset" in given:
             given["dataset"] = identity(given["dataset"])
         given = recipe.completed(given)

@@ -13,7 +13,7 @@ FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "AVIF", "PPM")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".avif", ".ppm", ".pgm")
 GREY = ("1", "L", "LA")
 MOST_SCANNED = 500_000_000
-"""Pixels times scans of a progressive JPEG at most, a few seconds: ten scans, as usual, of 50 million pixels."""
+"""Pixels times scans of a progressive JPEG at most, a few seconds of work; the usual number is ten."""
 START_OF_JPEG = b"\xff\xd8"
 START_OF_SCAN = b"\xff\xda"
 

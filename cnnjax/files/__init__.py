@@ -9,10 +9,11 @@ from cnnjax.files.atomic import (
     write_json,
 )
 from cnnjax.files.lock import claimed, watched
-from cnnjax.files.provenance import jax_settings, provenance
+from cnnjax.files.provenance import circumstances, jax_settings, provenance
 from cnnjax.files.temporary import clear as clear_half_written
 
 __all__ = [
+    "circumstances",
     "claimed",
     "clear_half_written",
     "explained",

@@ -12,6 +12,7 @@ import numpy as np
 from cnnjax import files, plots
 from cnnjax.data import Loaded
 from cnnjax.data.published import published_history
+from cnnjax.errors import UserError
 from cnnjax.models import parameter_count
 from cnnjax.runs import early_stopping, programs, recipe, run_directory
 from cnnjax.runs.config import TrainConfig
@@ -66,13 +67,20 @@ def write(
 
 
 def read(run: Path) -> dict[str, Any] | None:
-    """Return result.json; None if there is none, or if the figures were not drawn yet.
+    """Return result.json; None if there is none.
+
+    Without `CHECKSUM`, it is of an earlier version, or the figures were not drawn yet.
 
     Raises:
-        UserError: it is damaged.
+        UserError: it is damaged, or was changed after it was written.
     """
     record = files.read_json(run / RESULT)
-    return record if record is not None and CHECKSUM in record else None
+    if record is not None and record.get(CHECKSUM, checksum(record)) != checksum(record):
+        raise UserError(
+            f"{run / RESULT} has changed since it was written; python -m cnnjax train --resume --out {run} "
+            "writes it again"
+        )
+    return record
 
 
 def checksum(record: Mapping[str, Any]) -> str:

@@ -133,7 +133,7 @@ def train(
             files.write_json(run / resumption.CONFIG, manifest.config)
         require_in_place = stack.enter_context(files.watched(run))
         append_event = event_files.begin(run, manifest.history) if tensorboard else None
-        processes.from_leader(Job(config, data_dir, loaded.sha256, manifest.history))
+        processes.from_leader(Job(config, data_dir, loaded.sha256, manifest.history, files.circumstances()))
         saver = Saver(
             run / run_directory.CHECKPOINTS, checkpoint_every, manifest, began, announce, require_in_place
         )

@@ -25,7 +25,9 @@ def finished(run: Path, epochs: int) -> dict[str, Any] | None:
         record = result.read(run)
     except UserError:
         return None
-    if record is None or not (record.get("epochs") == epochs or record.get("stopped_early")):
+    if record is None or result.CHECKSUM not in record:
+        return None
+    if not (record["epochs"] == epochs or record["stopped_early"]):
         return None
     return None if problems(run) else record
 
@@ -35,7 +37,7 @@ def progress(run: Path) -> str:
     record = resumption.recorded(run, lambda _: None)
     assert record is not None
     done = len(record.checkpoint.manifest.history) if record.checkpoint else 0
-    if result.read(run) is not None and finished(run, done) is not None:
+    if finished(run, done) is not None:
         return f"finished after {done} epochs"
     return f"{done} of {record.config.epochs} epochs; train --resume continues"
 
@@ -106,12 +108,9 @@ def _of_result(run: Path, recorded: Recorded) -> Iterator[Problem]:
     try:
         record = result.read(run)
     except UserError:
-        yield Problem("result.json is damaged", heals=recorded.checkpoint is not None)
-        return
-    if record is None:
-        return
-    if record[result.CHECKSUM] != result.checksum(record):
         yield Problem("result.json has changed since it was written", heals=recorded.checkpoint is not None)
+        return
+    if record is None or result.CHECKSUM not in record:
         return
     history = recorded.checkpoint.manifest.history if recorded.checkpoint else []
     epoch = early_stopping.result_epoch(history, recorded.config.stop_early) if history else 0
