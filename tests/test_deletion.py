@@ -180,7 +180,7 @@ def _stop(*_: object, **__: object) -> None:
 def test_whatever_fails_the_directory_is_the_old_run_or_the_new_one(
     _old: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seeds = []
+    seeds: list[int] = []
     monkeypatch.setattr(programs, "build", _stop)
     for number in range(1, 100):
         out = shutil.copytree(_old, tmp_path / str(number) / "run")
@@ -198,7 +198,7 @@ def test_whatever_fails_the_directory_is_the_old_run_or_the_new_one(
             assert without_lock(aside) == before
         if count() < number:
             break
-    assert number > 5 and set(seeds[:-1]) == {0, 1} and seeds[-1] == 1
+    assert len(seeds) > 5 and set(seeds[:-1]) == {0, 1} and seeds[-1] == 1
 
 
 def test_an_interrupted_replacement_goes_on_as_the_new_run(
