@@ -17,7 +17,7 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 from cnnjax import cli
-from cnnjax.runs import programs
+from cnnjax.runs import manifest, programs
 
 TINY = Path(__file__).parent / "data"
 CACHE: dict[str, Any] = {
@@ -129,6 +129,17 @@ def assert_same_run(run: Path, other: Path) -> None:
     assert {path.name for path in run.iterdir()} == FILES
     ours, theirs = ({path.name for path in (parent / "checkpoints").iterdir()} for parent in (run, other))
     assert ours == theirs
+
+
+def rename(run: Path, **entries: Any) -> Path:
+    """Change entries of a run's configuration, in config.json and in every manifest; return the run."""
+    config = json.loads((run / "config.json").read_text()) | entries
+    (run / "config.json").write_text(json.dumps(config))
+    for path in run.glob("checkpoints/*/manifest.json"):
+        content = json.loads(path.read_text())["content"]
+        content["config"] |= entries
+        path.write_text(json.dumps({"sha256": manifest._digest(content), "content": content}))
+    return run
 
 
 def contents(directory: Path) -> dict[str, bytes]:

@@ -104,7 +104,7 @@ def test_an_epoch_is_a_line(done: tuple[Path, str]) -> None:
     for number, line in enumerate(epochs, 1):
         words = line.split()
         assert words[1] == f"{number}/2" and words[-1] == "s"
-        assert words[2:-2:2] == ["loss", "accuracy", "val_loss", "val_accuracy"]
+        assert words[2:-2:2] == ["loss", "acc", "val_loss", "val_acc"]
     assert lines[-1].startswith("test accuracy 0.") and lines[-1].endswith(str(out))
     assert "\x1b" not in printed
 
@@ -125,10 +125,12 @@ def test_a_run_is_not_overwritten_without_being_asked(done: tuple[Path, str], tm
     line = fails(2, *train(out, "--epochs", "1"))
     assert "--resume" in line and "--overwrite" in line
     assert contents(out) == before
+    assert "holds notes.txt" in fails(2, *train(out, "--epochs", "1", "--overwrite"))
+    assert contents(out) == before
+    (out / "notes.txt").unlink()
     succeeds(*train(out, "--epochs", "1", "--overwrite"))
     assert {path.name for path in (out / "checkpoints").iterdir()} == {"epoch-1"}
     assert history(out) == history(done[0])[:2]
-    assert (out / "notes.txt").read_text() == "mine"
 
 
 @pytest.mark.slow

@@ -382,7 +382,22 @@ assert loaded.sha256 == idx.digests(files)
         assert child.returncode == 0 and not err, err
         assert "without" not in out and "cannot write" not in out, out
     assert tfds_store.read("mnist", tfds_store.directories("mnist")[0]) == files
-    assert not [name for name in contents(homes) if "incomplete" in name or ".part" in name]
+    assert not [name for name in contents(homes) if "incomplete" in name or ".cnnjax-" in name]
+
+
+def test_what_killed_starts_left_is_cleared_by_the_next(homes, files):
+    (kmnist, _), cache = tfds_store.directories("kmnist"), data.cache_path("kmnist").parent
+    left = [kmnist.parent / ".kmnist.cnnjax-01234567", cache / ".mnist.zip.cnnjax-01234567"]
+    for path in left:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    (left[0] / "kmnist").mkdir(parents=True)
+    left[1].touch()
+    tfds_store.prepare("kmnist", files, kmnist)
+    loading._write_cache("kmnist", files, "x", idx.digests(files))
+    assert not any(path.exists() for path in left)
+    tfds_store.prepare("kmnist", files, kmnist, replace=True)
+    assert tfds_store.read("kmnist", kmnist) == files
+    assert {path.name for path in kmnist.parent.iterdir()} == {kmnist.name}
 
 
 @pytest.mark.parametrize("module", ["pip", "cnnjax.data.tfds_download"])

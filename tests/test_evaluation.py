@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from runs import TINY, contents, fails, history, succeeds, train
+from runs import TINY, contents, fails, history, rename, succeeds, train
 
 from cnnjax.data import load
 from cnnjax.deploy.evaluation import scores, share
@@ -80,9 +80,7 @@ def test_classes_without_images_are_omitted(run: Path) -> None:
 
 
 def test_a_run_without_a_validation_split(run: Path, tmp_path: Path) -> None:
-    shutil.copytree(run, tmp_path / "run")
-    config = json.loads((run / "config.json").read_text())
-    (tmp_path / "run" / "config.json").write_text(json.dumps(config | {"train_split": "all"}))
+    rename(shutil.copytree(run, tmp_path / "run"), train_split="all")
     assert "no validation split" in fails(2, "evaluate", str(tmp_path / "run"), "--split", "validation")
     assert last(succeeds("evaluate", str(tmp_path / "run"), "--split", "train"))["n"] == 1000
 

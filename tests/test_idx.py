@@ -179,10 +179,52 @@ def test_a_record_is_not_larger_than_any(tmp_path):
         files_on_disk.read_json(tmp_path / "config.json")
 
 
-def test_files_of_mnist_are_refused_under_another_name(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_published_files_are_refused_under_another_name(monkeypatch: pytest.MonkeyPatch) -> None:
     files = {file: file.encode() for file in idx.FILES}
     assert idx.verify("kmnist", files) == idx.digests(files)
-    monkeypatch.setattr(idx, "MNIST_SHA256", idx.digests(files))
-    assert idx.verify("mnist", files) == idx.digests(files)
-    with pytest.raises(UserError, match="this is MNIST's train-images-idx3-ubyte, not kmnist"):
-        idx.verify("kmnist", files)
+    for name, sums in (("mnist", "MNIST_SHA256"), ("fashion_mnist", "FASHION_SHA256")):
+        with monkeypatch.context() as patch:
+            patch.setattr(idx, sums, idx.digests(files))
+            assert idx.verify(name, files) == idx.digests(files)
+            for other in {"mnist", "fashion_mnist", "kmnist"} - {name}:
+                match = f"this is {idx.TITLES[name]}'s train-images-idx3-ubyte, not {other}"
+                with pytest.raises(UserError, match=match):
+                    idx.verify(other, files)
+            swapped = files | {TRAIN_LABELS: files["t10k-labels-idx1-ubyte"]}
+            match = f"this is {idx.TITLES[name]}'s t10k-labels.* not {name}'s train-labels"
+            with pytest.raises(UserError, match=match):
+                idx.verify(name, swapped)
+
+
+def test_fashion_mnist_of_its_size_must_be_the_published(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {file: file.encode() for file in idx.FILES}
+    monkeypatch.setattr(idx, "FASHION_SHA256", idx.digests(files) | {TRAIN_IMAGES: "0" * 64})
+    idx.verify("fashion_mnist", files)
+    monkeypatch.setattr(idx, "PUBLISHED_SIZES", idx.sizes(files))
+    with pytest.raises(UserError, match="train-images-idx3-ubyte: not the canonical Fashion-MNIST file"):
+        idx.verify("fashion_mnist", files)
+
+
+def test_swapped_files_and_other_sizes_are_noticed(files: idx.Files, tmp_path: Path) -> None:
+    lines: list[str] = []
+    data.load("kmnist", TINY, announce=lines.append)
+    assert len(lines) == 1 and "1,000 and 200 images, and kmnist has 60,000 and 10,000" in lines[0]
+    for file, raw in files.items():
+        (tmp_path / file.replace("t10k", "T").replace("train", "t10k").replace("T", "train")).write_bytes(raw)
+    with pytest.raises(UserError, match="200 training images and 1,000 test images; exchange"):
+        data.load("kmnist", tmp_path)
+
+
+def test_own_idx_files_have_a_name_of_their_own(files: idx.Files, tmp_path: Path) -> None:
+    wide = np.zeros((6, 5, 9), np.uint8)
+    for file, raw in files.items():
+        (tmp_path / file).write_bytes(idx.encode(wide) if "t10k-images" in file else raw)
+        if "t10k-labels" in file:
+            (tmp_path / file).write_bytes(idx.encode(np.arange(6, dtype=np.uint8)))
+    with pytest.raises(UserError, match=r"shape \(28, 28, 1\) and the test images \(5, 9, 1\)"):
+        own.read(tmp_path)
+    loaded = data.load(str(TINY))
+    known = data.load("kmnist", TINY)
+    assert (loaded.name, loaded.source) == ("data", "idx") and loaded.sha256 != known.sha256
+    np.testing.assert_array_equal(loaded.test.images, known.test.images)
+    np.testing.assert_array_equal(loaded.train.labels, known.train.labels)

@@ -342,7 +342,7 @@ def test_labels_beyond_the_classes_are_refused() -> None:
         ("a.csv", b"label,pixel0\n1,x\n", "whole numbers"),
         ("a.csv", b"label,pixel0\n1,256\n", "0 to 255"),
         ("a.txt", b"", ".npz or .csv"),
-        ("emnist-letters-train-images-idx3-ubyte", b"", "has no folders"),
+        ("emnist-letters-train-images-idx3-ubyte", b"", "letters labelled from 1"),
     ],
 )
 def test_a_bad_file_is_one_line(name: str, content: bytes, word: str, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import os
 import struct
 import subprocess
 import sys
+import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from PIL import Image
 from runs import TINY
 
 from cnnjax.data import load
+from cnnjax.data.image_files import read_all
 from cnnjax.deploy import pictures
 from cnnjax.deploy.digits import digit
 from cnnjax.errors import UserError
@@ -321,3 +323,20 @@ def test_every_mode_and_size(mode: str, width: int, height: int, rng: object) ->
         return
     pixels = pictures._brightness(pictures._small(Image.open(io.BytesIO(file.getvalue()))))
     assert pixels.shape == (height, width) and 0 <= pixels.min() <= pixels.max() <= 1
+
+
+def test_a_jpeg_of_many_scans_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
+    content = io.BytesIO()
+    Image.new("L", (3000, 3000)).save(content, "jpeg", progressive=True)
+    raw, marker = content.getvalue(), b"\xff\xda"
+    scans = raw.count(marker)
+    (tmp_path / "few.jpg").write_bytes(raw)
+    assert pictures.read(tmp_path / "few.jpg").pixels.shape == (1500, 1500)
+    last = raw[raw.rindex(marker) : -2]
+    (tmp_path / "many.jpg").write_bytes(raw[:-2] + last * 60 + raw[-2:])
+    began = time.monotonic()
+    with pytest.raises(UserError, match=f"{scans + 60} scans over 9,000,000 pixels"):
+        pictures.read(tmp_path / "many.jpg")
+    with pytest.raises(UserError, match=f"{scans + 60} scans"):
+        read_all([tmp_path / "many.jpg"])
+    assert time.monotonic() - began < 1

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from rich.console import Console
-from runs import TINY, Ended, new_process, succeeds, train
+from runs import TINY, Ended, new_process, rename, succeeds, train
 
 from cnnjax import report
 from cnnjax.cli import runner
@@ -159,9 +159,7 @@ def as_mnist(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same run, renamed to mnist, whose digits are 20 pixels high; the tiny data set is not all of it."""
     out = tmp_path_factory.mktemp("renamed") / "run"
     shutil.copytree(run, out)
-    config = json.loads((out / "config.json").read_text())
-    (out / "config.json").write_text(json.dumps(config | {"dataset": "mnist"}))
-    return out
+    return rename(out, dataset="mnist")
 
 
 def test_pictures_are_predicted_like_the_images_they_show(as_mnist: Path, drawn: Path) -> None:

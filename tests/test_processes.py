@@ -14,9 +14,13 @@ import numpy as np
 import pytest
 from runs import FILES, TINY, Ended, assert_same_run, fails, history, main, new_process, train
 
+from cnnjax import files
 from cnnjax.devices import processes
+from cnnjax.devices.layouts import one_device
 from cnnjax.devices.processes import Processes
-from cnnjax.errors import ArgumentError
+from cnnjax.errors import ArgumentError, UserError
+from cnnjax.runs.config import TrainConfig
+from cnnjax.runs.following import Job, follow, refuse_another_job
 
 EPOCHS = 4
 ROOT = Path(__file__).parents[1]
@@ -216,3 +220,28 @@ def test_a_process_that_disappears_leaves_a_message(end: str, printed: str) -> N
     code += f"with _last_words() as say:\n    say('gone')\n    {end or 'pass'}"
     done = subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT, capture_output=True, text=True)
     assert done.stderr == printed
+
+
+CONFIG = TrainConfig(seed=3, epochs=4)
+
+
+def job(**changes: Any) -> Job:
+    return Job(CONFIG, None, {}, [], files.circumstances() | changes)
+
+
+def test_processes_of_one_run_must_agree() -> None:
+    refuse_another_job(job(), {"seed": 3, "epochs": 4, "dataset": "/elsewhere.npz"})
+    with pytest.raises(ArgumentError, match=r"without --epochs 5 \(not 4\), --seed 0 \(not 3\)"):
+        refuse_another_job(job(), {"seed": 0, "epochs": 5})
+    with pytest.raises(UserError, match=r"^jax is .* in this process and 0\.1 in process 0"):
+        refuse_another_job(job(jax="0.1"), {})
+    with pytest.raises(UserError, match=r"^jax_random_seed_offset is None in this process and 7 in"):
+        refuse_another_job(job(jax_random_seed_offset=7), {})
+    with pytest.raises(UserError, match=r"^mask scheme is"):
+        refuse_another_job(job(**{"mask scheme": 1}), {})
+
+
+def test_a_follower_compares_before_it_loads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "from_leader", lambda _: job())
+    with pytest.raises(ArgumentError, match="--seed 1"):
+        follow(one_device(), {"seed": 1})

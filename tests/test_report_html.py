@@ -18,13 +18,14 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from reports import Page, made_run, make_experiment, own_test
-from runs import TINY, contents, fails, succeeds, train
+from runs import TINY, contents, fails, rename, succeeds, train
 
-from cnnjax.data import NAMES, Dataset, load
+from cnnjax.data import NAMES, Dataset, idx, load
 from cnnjax.deploy.predict import trained
 from cnnjax.errors import UserError
 from cnnjax.models import MODELS, ConvNet
 from cnnjax.plots import draw_bands, draw_differences, draw_history
+from cnnjax.report.html import subjects
 from cnnjax.report.html.charts import Chart, chart
 from cnnjax.report.html.encoding import picture
 from cnnjax.report.html.network import exported, obstacle
@@ -277,11 +278,8 @@ def test_mistakes_are_one_line_and_leave_nothing(run: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("file", "content", "word"),
     [
-        ("history.csv", "epoch,loss\n1,2\n", "damaged"),
-        ("history.csv", "", "damaged"),
-        ("history.csv", "epoch,loss,accuracy,val_loss,val_accuracy,seconds\n1,2,0,2,0,1\n", "1 rows for 2"),
-        ("history.csv", None, "cannot read"),
         ("result.json", "{", "damaged"),
+        ("result.json", '{"epochs": 2, "sha256": ""}', "has changed since it was written"),
     ],
 )
 def test_a_damaged_run_is_one_line(
@@ -298,12 +296,11 @@ def test_a_damaged_run_is_one_line(
 
 
 def test_the_data_must_be_those_of_the_run(run: Path, tmp_path: Path) -> None:
-    copy = tmp_path / "copy"
-    shutil.copytree(run, copy, ignore=shutil.ignore_patterns("report.html"))
-    result = json.loads((copy / "result.json").read_text())
-    result["data"]["sha256"]["t10k-images-idx3-ubyte"] = "0" * 64
-    (copy / "result.json").write_text(json.dumps(result))
-    assert "--data-dir" in fails(2, "report", str(copy))
+    (tmp_path / "idx").mkdir()
+    for file, path in idx.find(TINY).items():
+        (tmp_path / "idx" / file).write_bytes(idx.read(path)[:-1] + b"\x01")
+    copy = shutil.copytree(run, tmp_path / "copy", ignore=shutil.ignore_patterns("report.html"))
+    assert "--data-dir" in fails(2, "report", str(copy), "--data-dir", str(tmp_path / "idx"))
     assert not (copy / "report.html").exists()
 
 
@@ -324,6 +321,23 @@ def test_a_damaged_experiment_is_one_line(tmp_path: Path, file: str, content: st
     before = contents(tmp_path)
     assert file in fails(1, "report", str(tmp_path / "x"))
     assert contents(tmp_path) == before
+
+
+def test_a_picture_linked_from_elsewhere_is_not_shown(tmp_path: Path) -> None:
+    make_experiment(tmp_path / "x", ("a", "b"))
+    (tmp_path / "x" / "own.png").write_bytes(b"own picture")
+    (tmp_path / "secret.png").write_bytes(b"private picture")
+    (tmp_path / "x" / "linked.png").symlink_to(tmp_path / "secret.png")
+    read: Any = subjects.read(tmp_path / "x", None, pytest.fail)
+    pictures = read.figures
+    assert pictures["own.png"] == b"own picture" and "linked.png" not in pictures
+
+
+def test_the_history_is_that_of_the_checkpoints(run: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(run, tmp_path / "copy")
+    (copy / "history.csv").write_text("epoch,loss,accuracy,val_loss,val_accuracy,seconds\n1,2,0,2,0,1\n")
+    read: Any = subjects.read(copy, TINY, lambda _: None)
+    assert read.history == trained(run, lambda _: None).history and len(read.history) == 2
 
 
 def test_predictions_of_other_images_are_refused(tmp_path: Path) -> None:
@@ -544,9 +558,8 @@ def test_a_run_that_stopped_early_shows_all_epochs_and_says_which_one_it_is_of(t
 def test_a_run_that_only_python_can_load_is_one_line(run: Path, tmp_path: Path) -> None:
     changes = {"memory": {"dataset": "memory:arrays"}, "objects": {"custom": {"loss": "mine"}}}
     for name, change in changes.items():
-        shutil.copytree(run, tmp_path / name, ignore=shutil.ignore_patterns("report.html"))
-        config = json.loads((run / "config.json").read_text()) | change
-        (tmp_path / name / "config.json").write_text(json.dumps(config))
+        copy = shutil.copytree(run, tmp_path / name, ignore=shutil.ignore_patterns("report.html"))
+        rename(copy, **change)
     assert "np.savez" in fails(2, "report", str(tmp_path / "memory"))
     assert "trained from Python with objects of its own" in fails(1, "report", str(tmp_path / "objects"))
 

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import tempfile
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 
@@ -35,7 +36,7 @@ from cnnjax.errors import UserError
 from cnnjax.keys import streams
 from cnnjax.models import MODELS
 from cnnjax.optimizers import keras_adam
-from cnnjax.runs import checkpoints, resumption, training
+from cnnjax.runs import arrays, checkpoints, resumption, training
 from cnnjax.runs.config import TrainConfig
 from cnnjax.runs.manifest import Manifest
 from cnnjax.state import TrainState
@@ -216,10 +217,20 @@ def test_a_lost_configuration_is_in_the_checkpoint(uninterrupted: Path, interrup
     assert_same_run(interrupted, uninterrupted)
 
 
-def test_a_changed_configuration_is_noticed(interrupted: Path) -> None:
-    text = (interrupted / "config.json").read_text()
-    (interrupted / "config.json").write_text(text.replace('"dropout_rate": 0.5', '"dropout_rate": 0.7'))
-    assert "--dropout-rate 0.5 (not 0.7)" in fails(2, "train", "--resume", "--out", str(interrupted))
+@pytest.mark.parametrize("command", ["train --resume --out", "evaluate", "predict", "export", "report"])
+def test_an_edited_configuration_is_refused(command: str, interrupted: Path) -> None:
+    path = interrupted / "config.json"
+    path.write_text(path.read_text().replace('"pixel_scale": 1.0', '"pixel_scale": 255.0'))
+    before = contents(interrupted)
+    line = fails(1, *command.split(), str(interrupted))
+    assert "config.json" in line and "pixel_scale is 255.0, and was 1.0" in line and "epoch-2" in line
+    assert contents(interrupted) == before
+
+
+def test_a_removed_configuration_is_written_again(uninterrupted: Path, interrupted: Path) -> None:
+    (interrupted / "config.json").unlink()
+    succeeds("train", "--resume", "--out", str(interrupted), "--epochs", str(EPOCHS))
+    assert_same_run(interrupted, uninterrupted)
 
 
 JSON = st.recursive(
@@ -340,11 +351,12 @@ PATHS = [
 @pytest.mark.parametrize("name", PATHS, ids=repr)
 def test_what_is_saved_can_be_read_whatever_its_path_is(name: bytes, tmp_path: Path) -> None:
     directory = tmp_path / os.fsdecode(name) / "checkpoints"
+    directory.parent.mkdir()
     tree = {"params": {"w": np.array([1, 2, np.nan], np.float32)}, "step": np.array(3)}
     checkpoints.save(directory, tree, _manifest(1))
-    for target in (jax.tree.map(np.zeros_like, tree), None):
-        read = checkpoints._read(directory / "epoch-1", target)
-        jax.tree.map(np.testing.assert_array_equal, read, tree)
+    for read in (arrays.read, partial(arrays.read_as, like=tree)):
+        found = read(directory / "epoch-1")
+        jax.tree.map(np.testing.assert_array_equal, found, tree)
     assert [os.fsencode(path.name) for path in tmp_path.iterdir()] == [name], "nothing is written elsewhere"
     assert [path.name for path in directory.iterdir()] == ["epoch-1"]
 
@@ -365,7 +377,7 @@ def test_a_checkpoint_that_reads_back_differently_is_not_kept(
     tree = {"w": np.zeros(2, np.float32)}
     checkpoints.save(tmp_path, tree, _manifest(1))
     before = contents(tmp_path)
-    monkeypatch.setattr(checkpoints, "_read", lambda *_: {"w": np.array([0, -0.0], np.float32)})
+    monkeypatch.setattr(arrays, "read", lambda _: {"w": np.array([0, -0.0], np.float32)})
     with pytest.raises(UserError, match="epoch-1: read back, it differs"):
         checkpoints.save(tmp_path, tree, _manifest(1))
     assert contents(tmp_path) == before

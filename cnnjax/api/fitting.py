@@ -1,6 +1,5 @@
 """Train one network with one call, as Keras's `fit` does."""
 
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +15,8 @@ from cnnjax.data import load as load_data
 from cnnjax.data.arrays import check_images
 from cnnjax.data.loading import MEMORY
 from cnnjax.deploy.evaluation import part
-from cnnjax.deploy.predict import Trained, evaluated, probabilities, trained
+from cnnjax.deploy.predict import Trained, evaluated, probabilities, same_data, trained
+from cnnjax.files import temporary
 from cnnjax.runs import recipe, training
 from cnnjax.runs.config import CUSTOM, TrainConfig
 from cnnjax.runs.recipe import Custom
@@ -147,7 +147,7 @@ def fit(
     config = TrainConfig(**recipe.completed(given, custom.model))
     announce = print if verbose else _silent
     loaded = _loaded(data, data_dir, announce)
-    with tempfile.TemporaryDirectory() as scratch:
+    with temporary.directory("fit") as scratch:
         run = Path(out or scratch)
 
         def say(line: str) -> None:
@@ -198,7 +198,7 @@ def load(
     custom = Custom(model=model, loss=loss, preprocess=preprocess, hparams=hparams)
     network = trained(Path(directory), announce, custom)
     given = network.config.dataset if data is None else named_or_loaded(data)
-    return Run(network, _loaded(given, network.data_dir, announce))
+    return Run(network, same_data(network, _loaded(given, network.data_dir, announce)))
 
 
 def _loaded(

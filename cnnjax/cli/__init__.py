@@ -14,6 +14,7 @@ from cnnjax.cli.predict import Predict
 from cnnjax.cli.report import Report
 from cnnjax.cli.summary import Summary
 from cnnjax.cli.train import Train
+from cnnjax.cli.verify import Verify
 
 DESCRIPTION = """Convolution, pooling and dropout in JAX, with evidence.
 
@@ -29,6 +30,7 @@ COMMANDS: dict[str, Callable[..., runner.Command]] = {
     "summary": Summary,
     "data": Data,
     "report": Report,
+    "verify": Verify,
 }
 
 

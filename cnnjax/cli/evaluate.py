@@ -28,11 +28,12 @@ class Evaluate:
     def __call__(self) -> None:
         """Print a row for each class and one for all images."""
         from cnnjax.deploy.evaluation import part, scores
-        from cnnjax.deploy.predict import description, trained
+        from cnnjax.deploy.predict import description, same_data, trained
         from cnnjax.report import console
 
         network = trained(self.run)
         loaded = load(network.config.dataset, self.data_dir or network.data_dir, announce=print)
+        loaded = same_data(network, loaded)
         result = scores(network, part(loaded, network.config, self.split))
         table = Table(
             *("class", "images", "right", "accuracy", "95% interval"),

@@ -104,14 +104,14 @@ class Predict:
     def _warn_if_unlike(self, network: "Trained", names: Sequence[str], images: np.ndarray) -> None:
         """Name the images that are farther from the training images than the validation images are."""
         from cnnjax.deploy.likeness import UNLIKE, shares_as_far
-        from cnnjax.deploy.predict import refuse_other_data
+        from cnnjax.deploy.predict import same_data
 
         try:
             loaded = load(network.config.dataset, self.data_dir or network.data_dir, announce=print)
+            loaded = same_data(network, loaded)
         except UserError as error:
             print(f"the likeness to {network.config.dataset} is not known: {error}")
             return
-        refuse_other_data(network, loaded.train)
         shares = shares_as_far(images, *training_split(loaded, network.config.train_split))
         for name, share in zip(names, shares, strict=True):
             if share <= UNLIKE:
@@ -122,11 +122,12 @@ class Predict:
 
     def _predict_dataset(self, network: "Trained") -> None:
         from cnnjax import report
-        from cnnjax.deploy.predict import description, probabilities
+        from cnnjax.deploy.predict import description, probabilities, same_data
         from cnnjax.experiment.results import Predictions
 
         config, first, split = network.config, self.first or 5, self.split or "test"
         loaded = load(config.dataset, self.data_dir or network.data_dir, announce=print)
+        loaded = same_data(network, loaded)
         images = loaded.train if split == "train" else loaded.test
         if first > len(images.labels):
             raise ArgumentError(f"--first {first} is too many; there are {len(images.labels):,} images")

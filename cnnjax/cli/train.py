@@ -90,13 +90,14 @@ class Train:
         from cnnjax.runs import following, recipe, resumption, training
 
         over = layout(self.devices, self.parallel)
+        names = (f.name for f in fields(TrainConfig) if f.name != "custom")
+        flags = {name: value for name in names if (value := getattr(self, name)) is not None}
         if not leads():
-            return following.follow(over, self.data_dir)
+            return following.follow(over, flags, self.data_dir)
         given = resumption.settings(self.config) if self.config else {}
         data_dir = given.pop("data_dir", None)
         data_dir = self.data_dir or (data_dir and Path(data_dir))
-        flags = (f.name for f in fields(TrainConfig) if f.name != "custom")
-        given |= {name: value for name in flags if (value := getattr(self, name)) is not None}
+        given |= flags
         if "dataset" in given:
             given["dataset"] = identity(given["dataset"])
         given = recipe.completed(given)
@@ -104,7 +105,7 @@ class Train:
         out = self.out or Path("runs", f"{config.model.replace(':', '.')}-seed{config.seed}")
         # `training.train` reads the record again and announces any damage.
         if self.resume and (recorded := resumption.recorded(out, lambda _: None)):
-            config, data_dir = replace(recorded[0], **given), data_dir or recorded[1]
+            config, data_dir = replace(recorded.config, **given), data_dir or recorded.data_dir
         training.train(
             config,
             out,

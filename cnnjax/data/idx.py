@@ -27,7 +27,17 @@ MNIST_SHA256 = {
     "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
     "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
 }
+FASHION_SHA256 = {
+    "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+    "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+    "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+    "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+}
+"""SHA-256 of the uncompressed files of Debian's package dataset-fashion-mnist."""
 FILES = tuple(MNIST_SHA256)
+TITLES = {"mnist": "MNIST", "fashion_mnist": "Fashion-MNIST", "kmnist": "KMNIST"}
+PUBLISHED_SIZES = 60_000, 10_000
+"""Training and test images of MNIST and of the data sets that take its place."""
 
 UNSIGNED_BYTE = 0x08  # the only element type that these files use
 GZIP_MAGIC = b"\x1f\x8b"
@@ -100,22 +110,38 @@ def digests(files: Files) -> dict[str, str]:
 
 
 def verify(name: str, files: Files, where: Mapping[str, object] | None = None) -> dict[str, str]:
-    """Return the digests; raise `UserError` unless MNIST's canonical files are in `mnist`, and only there."""
-    sha256 = digests(files)
-    known = {digest: file for file, digest in MNIST_SHA256.items()}
-    for file in FILES if name != "mnist" else ():
-        if sha256[file] in known:
+    """Return the digests of files that can be those of a data set.
+
+    `mnist` must be the published files. So must `fashion_mnist` if it is of their size; smaller ones may be
+    for tests. No published file passes under another name.
+
+    Raises:
+        UserError: a file is another; the message names it as `where` does.
+    """
+    sha256, published = digests(files), {"mnist": MNIST_SHA256, "fashion_mnist": FASHION_SHA256}
+    known = {digest: (of, file) for of, sums in published.items() for file, digest in sums.items()}
+    own = published.get(name, {})
+    whole = name == "mnist" or sizes(files) == PUBLISHED_SIZES
+    for file in FILES:
+        this = (where or {}).get(file, file)
+        of, original = known.get(sha256[file], (name, file))
+        if (of, original) != (name, file):
             raise UserError(
-                f"{(where or {}).get(file, file)}: this is MNIST's {known[sha256[file]]}, not {name}; give "
-                "--dataset mnist, or the files of that data set"
+                f"{this}: this is {TITLES[of]}'s {original}, not {name}'s {file}; give --dataset {of}, or "
+                "the file's own name"
             )
-    for file in FILES if name == "mnist" else ():
-        if sha256[file] != MNIST_SHA256[file]:
+        if whole and sha256[file] != own.get(file, sha256[file]):
             raise UserError(
-                f"{(where or {}).get(file, file)}: not the canonical MNIST file: its sha256 is "
-                f"{sha256[file][:12]}..., not {MNIST_SHA256[file][:12]}...; download it again"
+                f"{this}: not the canonical {TITLES[name]} file: its sha256 is {sha256[file][:12]}..., not "
+                f"{own[file][:12]}...; download it again, or give your own data as --dataset DIRECTORY"
             )
     return sha256
+
+
+def sizes(files: Files) -> tuple[int, int]:
+    """Return the number of training and of test images that the labels have, without their headers."""
+    train, test = (max(0, len(files[file]) - 8) for file in FILES if "labels" in file)
+    return train, test
 
 
 def find(directory: Path) -> dict[str, Path]:

@@ -12,11 +12,26 @@ FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "AVIF", "PPM")
 """Pillow starts other programs to read some of the formats that are not listed."""
 SUFFIXES = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".avif", ".ppm", ".pgm")
 GREY = ("1", "L", "LA")
+MOST_SCANNED = 500_000_000
+"""Pixels times scans of a progressive JPEG at most, a few seconds of work; the usual number is ten."""
+START_OF_JPEG = b"\xff\xd8"
+START_OF_SCAN = b"\xff\xda"
 
 
 def is_image(path: Path) -> bool:
     """Whether the name is that of an image file."""
     return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+
+
+def require_few_scans(path: Path, pixels: int) -> None:
+    """Raise `UserError` if a picture of so many pixels is a JPEG that takes long to decode.
+
+    A small file can have any number of scans, and each is a pass over all pixels.
+    """
+    with path.open("rb") as file:
+        scans = file.read().count(START_OF_SCAN) if file.read(2) == START_OF_JPEG else 0
+    if scans * pixels > MOST_SCANNED:
+        raise UserError(f"{path} is a JPEG of {scans} scans over {pixels:,} pixels; save it as PNG")
 
 
 def read_all(paths: Sequence[Path]) -> UInt8[np.ndarray, "n height width channels"]:
@@ -37,6 +52,7 @@ def read_all(paths: Sequence[Path]) -> UInt8[np.ndarray, "n height width channel
                         "resize all images to one size"
                     )
                 size = image.size
+                require_few_scans(path, image.width * image.height)
                 if image.mode in GREY:
                     decoded.append(np.asarray(image.convert("L"))[..., None])
                 else:

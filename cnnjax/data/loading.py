@@ -6,7 +6,6 @@ per data set, which may be deleted at any time.
 
 import json
 import os
-import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ from cnnjax.data import home, idx, own, sources, tfds_any
 from cnnjax.data.dataset import Loaded
 from cnnjax.data.idx import Files
 from cnnjax.errors import ArgumentError, UserError, choose, one_line
+from cnnjax.files import temporary
 
 NAMES = ("mnist", "fashion_mnist", "kmnist")
 MEMORY = "memory:"
@@ -47,7 +47,7 @@ def load(
             raise ArgumentError(f"--data-dir holds the IDX files of {', '.join(NAMES)}; omit it for {name}")
         return tfds_any.load(name) if name.startswith(tfds_any.PREFIX) else own.read(Path(name))
     if data_dir is not None:
-        return _load_directory(name, Path(data_dir))
+        return _load_directory(name, Path(data_dir), announce)
     try:
         return _read_cache(name)
     except (FileNotFoundError, NotADirectoryError):
@@ -90,10 +90,21 @@ def cache_path(name: str) -> Path:
     return home.directory("XDG_CACHE_HOME", "~/.cache") / "cnnjax" / f"{name}.zip"
 
 
-def _load_directory(name: str, directory: Path) -> Loaded:
+def _load_directory(name: str, directory: Path, announce: Callable[[str], None]) -> Loaded:
     paths = idx.find(directory)
     files = {file: idx.read(path) for file, path in paths.items()}
     train, test = idx.unpack(files, paths)
+    numbers = len(train.labels), len(test.labels)
+    if numbers[0] < numbers[1]:
+        raise UserError(
+            f"{directory}: has {numbers[0]:,} training images and {numbers[1]:,} test images; exchange the "
+            "files if they are swapped, or give your own data as --dataset DIRECTORY"
+        )
+    if numbers != idx.PUBLISHED_SIZES:
+        announce(
+            f"{directory}: {numbers[0]:,} and {numbers[1]:,} images, and {name} has 60,000 and 10,000: these "
+            "are other data"
+        )
     return Loaded(train, test, name, "data-dir", idx.verify(name, files, paths))
 
 
@@ -112,13 +123,8 @@ def _write_cache(name: str, files: Files, source: str, sha256: dict[str, str]) -
     """Write a data set to the cache atomically; other processes may do so at the same time."""
     path = cache_path(name)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{name}-", suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file, zipfile.ZipFile(file, "w") as archive:
-            archive.writestr(_METADATA, json.dumps({"source": source, "sha256": sha256}, indent=2))
-            for member, content in files.items():
-                archive.writestr(member, content)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    temporary.clear(path.parent)
+    with temporary.replacement(path) as file, zipfile.ZipFile(file, "w") as archive:
+        archive.writestr(_METADATA, json.dumps({"source": source, "sha256": sha256}, indent=2))
+        for member, content in files.items():
+            archive.writestr(member, content)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cnnjax.data import image_files
+from cnnjax.data import idx, image_files
 from cnnjax.data.arrays import from_arrays
 from cnnjax.data.dataset import Loaded
 from cnnjax.errors import UserError, one_line
@@ -101,8 +101,20 @@ def _table(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     return pixels.astype(np.uint8).reshape(-1, side, side, 1), labels
 
 
+def _idx(path: Path) -> Loaded:
+    """Read four IDX files of one's own, of images of any size."""
+    if not any(path.glob("*-ubyte*")):
+        raise UserError(f"{path}: has no folders; make one for each class, with its images")
+    arrays: list[Any] = []
+    for file, found in idx.find(path).items():
+        arrays.append(idx.decode(idx.read(found), 3 if "images" in file else 1, found))
+    return from_arrays(*arrays, name=path.name, source="idx")
+
+
 def _directory(path: Path) -> Loaded:
-    """Read `train` and `test`, each with a folder for each class, or a folder for each class alone."""
+    """Read `train` and `test`, each with a folder for each class, a folder for each class alone, or IDX."""
+    if not any(each.is_dir() and not each.name.startswith(".") for each in path.iterdir()):
+        return _idx(path)
     if (path / "train").is_dir() and (path / "test").is_dir():
         parts = [_classes(path / "train"), _classes(path / "test")]
         if unknown := sorted(parts[1].keys() - parts[0].keys()):
@@ -128,12 +140,7 @@ def _classes(path: Path) -> Mapping[str, list[Path]]:
         folder for folder in path.iterdir() if folder.is_dir() and not folder.name.startswith(".")
     )
     if not folders:
-        hint = (
-            "for IDX files give the name of the data set and --data-dir" if any(path.glob("*-ubyte*")) else ""
-        )
-        raise UserError(
-            f"{path}: has no folders; make one for each class, with its images; {hint}".rstrip("; ")
-        )
+        raise UserError(f"{path}: has no folders; make one for each class, with its images")
     classes = {folder.name: sorted(filter(image_files.is_image, folder.iterdir())) for folder in folders}
     if empty := [name for name, files in classes.items() if not files]:
         raise UserError(f"{path / empty[0]}: holds no images; add some, or remove the folder")

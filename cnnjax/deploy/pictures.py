@@ -6,7 +6,7 @@ from typing import IO, TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from cnnjax.data.image_files import FORMATS
+from cnnjax.data.image_files import FORMATS, require_few_scans
 from cnnjax.errors import UserError
 from cnnjax.shapes import Float64, UInt8
 
@@ -64,6 +64,7 @@ def _decoded(file: IO[bytes], path: Path) -> Picture:
             raise UserError(too_many)
         if width * height == 0:
             raise UserError(f"{path} has no pixels")
+        require_few_scans(path, width * height)
         animated = bool(getattr(image, "is_animated", False))
         image.load()
         pixels = _brightness(ImageOps.exif_transpose(_small(image)))

@@ -1,8 +1,10 @@
 """Class probabilities from a trained run."""
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -11,15 +13,18 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.special import softmax
 
-from cnnjax.data import DIGITS, Dataset
+from cnnjax.data import DIGITS, Dataset, Loaded
 from cnnjax.devices.layouts import require_backend
 from cnnjax.errors import ArgumentError, UserError
 from cnnjax.keys import Masks, streams
 from cnnjax.models import ConvNet
 from cnnjax.runs import checkpoints, early_stopping, programs, recipe, resumption
+from cnnjax.runs.checkpoints import Checkpoint
 from cnnjax.runs.config import TrainConfig
+from cnnjax.runs.manifest import Manifest
 from cnnjax.runs.programs import Evaluation
 from cnnjax.runs.recipe import NAMED, Custom
+from cnnjax.runs.resumption import Recorded
 from cnnjax.runs.run_directory import CHECKPOINTS
 from cnnjax.shapes import Array, Float32
 from cnnjax.state import TrainState
@@ -28,6 +33,8 @@ from cnnjax.train import EVAL_BATCH, Arrays
 
 MNIST_SHAPE = (28, 28, 1)
 """Shape of the images of runs whose checkpoints do not record it."""
+PRUNED = 10
+"""How often a checkpoint is looked for that a training process deletes before it is read."""
 
 
 class Trained(NamedTuple):
@@ -42,6 +49,7 @@ class Trained(NamedTuple):
     epochs: int
     image_shape: tuple[int, int, int] = MNIST_SHAPE
     class_names: tuple[str, ...] = DIGITS
+    sha256: Mapping[str, str] = MappingProxyType({})  # of the data
 
     @property
     def classes(self) -> int:
@@ -85,18 +93,31 @@ def trained(run: Path, announce: Callable[[str], None] = print, custom: Custom =
         ArgumentError: the directory holds no run.
         UserError: the run has no checkpoint yet, or none that can be read; or its custom parts were others.
     """
-    recorded = resumption.recorded(run, announce)
-    if recorded is None:
-        raise ArgumentError(f"{run} holds no run; name the --out directory of a train command")
     require_backend()
-    config, data_dir = recorded
-    checkpoint = checkpoints.newest(run / CHECKPOINTS, announce)
-    if checkpoint is None:
-        raise UserError(f"{run} has no checkpoint yet; run python -m cnnjax train --resume --out {run}")
-    history = checkpoint.manifest.history
+    for _ in range(PRUNED):
+        recorded = resumption.recorded(run, announce)
+        if recorded is None:
+            raise ArgumentError(f"{run} holds no run; name the --out directory of a train command")
+        if recorded.checkpoint is None:
+            raise UserError(f"{run} has no checkpoint yet; run python -m cnnjax train --resume --out {run}")
+        try:
+            network = _restored(run, recorded, recorded.checkpoint, custom)
+            break
+        except UserError:
+            if os.path.lexists(recorded.checkpoint.path):
+                raise
+    else:
+        raise UserError(f"{run} is being written too fast to be read; wait until its training has ended")
+    _tell_other_settings(recorded.checkpoint.manifest, announce)
+    return network
+
+
+def _restored(run: Path, recorded: Recorded, last: Checkpoint, custom: Custom) -> Trained:
+    config, history = recorded.config, last.manifest.history
     epoch = early_stopping.result_epoch(history, config.stop_early)
+    checkpoint = last
     if epoch < len(history):
-        checkpoint = checkpoints.of_epoch(run / CHECKPOINTS, epoch)
+        checkpoint = checkpoints.of_epoch(run / CHECKPOINTS, epoch, last.manifest)
     custom = recipe.recognised(config, custom, run, recipe.EVALUATED)
     data = checkpoint.manifest.data
     height, width, channels = data.get("image_shape", MNIST_SHAPE)
@@ -105,7 +126,17 @@ def trained(run: Path, announce: Callable[[str], None] = print, custom: Custom =
     shape = height, width, channels
     init = partial(init_state, task, streams(jax.random.key(0)), shape, hparams)
     state = checkpoints.restore_variables(checkpoint.path, jax.eval_shape(init))
-    return Trained(config, data_dir, task, hparams, state, history, epoch, shape, class_names)
+    rows, sha256 = list(history), data["sha256"]
+    return Trained(config, recorded.data_dir, task, hparams, state, rows, epoch, shape, class_names, sha256)
+
+
+def _tell_other_settings(was: Manifest, announce: Callable[[str], None]) -> None:
+    """Name the settings of JAX under which numbers differ from those of the training."""
+    if differ := resumption.other_settings(was):
+        announce(
+            "numbers may differ from those of the training, which had other settings of JAX "
+            f"({', '.join(differ)})"
+        )
 
 
 def evaluated(network: Trained, dataset: Dataset) -> Evaluation:
@@ -117,6 +148,23 @@ def evaluated(network: Trained, dataset: Dataset) -> Evaluation:
 def probabilities(network: Trained, dataset: Dataset) -> Float32[np.ndarray, "n classes"]:
     """Return class probabilities for the images of `dataset`."""
     return softmax(evaluated(network, dataset).logits, axis=1)
+
+
+def same_data(network: Trained, loaded: Loaded) -> Loaded:
+    """Return the data set if it is, byte for byte, the one that the network was trained on.
+
+    Raises:
+        UserError: it is another; the message names the first file that differs.
+    """
+    refuse_other_data(network, loaded.test)
+    for file, digest in network.sha256.items():
+        if loaded.sha256.get(file) != digest:
+            raise UserError(
+                f"the data differ from those that the network was trained on: the sha256 of {file} is "
+                f"{str(loaded.sha256.get(file))[:12]}..., and was {digest[:12]}...; use the data set "
+                "of the run"
+            )
+    return loaded
 
 
 def refuse_other_data(network: Trained, dataset: Dataset) -> None:

@@ -1,7 +1,6 @@
 """Atomic writes, the lock of an output directory, and the provenance of results."""
 
 from cnnjax.files.atomic import (
-    clear_half_written,
     explained,
     make_directory,
     read_json,
@@ -9,10 +8,12 @@ from cnnjax.files.atomic import (
     write_csv,
     write_json,
 )
-from cnnjax.files.lock import claimed
-from cnnjax.files.provenance import jax_settings, provenance
+from cnnjax.files.lock import claimed, watched
+from cnnjax.files.provenance import circumstances, jax_settings, provenance
+from cnnjax.files.temporary import clear as clear_half_written
 
 __all__ = [
+    "circumstances",
     "claimed",
     "clear_half_written",
     "explained",
@@ -20,6 +21,7 @@ __all__ = [
     "make_directory",
     "provenance",
     "read_json",
+    "watched",
     "write_bytes",
     "write_csv",
     "write_json",

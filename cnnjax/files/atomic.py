@@ -4,15 +4,14 @@ import csv
 import errno
 import io
 import json
-import os
-import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from cnnjax.devices.processes import leads
 from cnnjax.errors import UserError
+from cnnjax.files import temporary
 
 LARGEST_RECORD = 100_000_000
 """Bytes of a JSON file at most."""
@@ -64,24 +63,9 @@ def write_bytes(path: Path, content: bytes) -> None:
     """Write a file atomically: to a temporary file beside it, which is then renamed."""
     if not leads():
         return
-    temporary = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
-    with explained(path):
-        try:
-            with temporary.open("xb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            with suppress(OSError):
-                temporary.unlink()
-            raise
-
-
-def clear_half_written(directory: Path, name: str = "*.*") -> None:
-    """Delete the temporary files that killed calls of `write_bytes` left, of targets that match `name`."""
-    for temporary in directory.glob(f".{name}-*"):
-        temporary.unlink(missing_ok=True)
+    temporary.clear(path.parent, path.name)
+    with explained(path), temporary.replacement(path) as file:
+        file.write(content)
 
 
 def write_json(path: Path, record: Mapping[str, Any]) -> None:

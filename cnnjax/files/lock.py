@@ -3,7 +3,7 @@
 import errno
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -46,6 +46,26 @@ def claimed(run: Path) -> Iterator[None]:
         for path in missing:
             with suppress(OSError):
                 path.rmdir()
+
+
+@contextmanager
+def watched(run: Path) -> Iterator[Callable[[], None]]:
+    """Yield a function that raises `UserError` if the directory `run` is no longer the one that it is now."""
+    handle = os.open(run, os.O_RDONLY) if leads() else None
+
+    def require_in_place() -> None:
+        with suppress(OSError):
+            if handle is None or os.path.samestat(os.fstat(handle), os.stat(run)):
+                return
+        raise UserError(
+            f"{run} was moved or deleted while it was being written; put it back and continue with --resume"
+        )
+
+    try:
+        yield require_in_place
+    finally:
+        if handle is not None:
+            os.close(handle)
 
 
 def _lock(run: Path) -> int:

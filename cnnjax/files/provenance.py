@@ -37,6 +37,18 @@ def provenance(devices: int | None = None) -> dict[str, Any]:
     }
 
 
+def circumstances() -> dict[str, Any]:
+    """Return, by name, what must be the same in all processes of one run besides its configuration."""
+    return {
+        "Python": platform.python_version(),
+        **{name: metadata.version(name) for name in _VERSIONS},
+        "cnnjax": __version__,
+        "mask scheme": MASK_SCHEME,
+        "number of devices": jax.device_count(),
+        **jax_settings(),
+    }
+
+
 def jax_settings() -> dict[str, Any]:
     """Return JAX's settings that change masks, orders or weights, where they are not JAX's own choice.
 

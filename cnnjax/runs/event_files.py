@@ -15,7 +15,7 @@ from typing import Any
 
 from cnnjax.errors import UserError
 from cnnjax.files import explained, write_bytes
-from cnnjax.runs.run_directory import TENSORBOARD, Row
+from cnnjax.runs.run_directory import EVENTS, TENSORBOARD, Row
 
 _PREFIXES = {"train": "", "validation": "val_"}  # subdirectory -> prefix of its columns in the history
 
@@ -33,9 +33,11 @@ def begin(run: Path, rows: Sequence[Row]) -> Callable[[Row], None]:
         events = [_epoch(part, row, at) for row, at in zip(rows, ended, strict=True)]
         with explained(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            for old in path.parent.glob("events.out.tfevents.*"):
-                old.unlink()
-        write_bytes(path, b"".join([_event(wall_time=now, file_version="brain.Event:2"), *events]))
+            before = [old for old in path.parent.iterdir() if EVENTS.fullmatch(f"{part}/{old.name}")]
+            write_bytes(path, b"".join([_event(wall_time=now, file_version="brain.Event:2"), *events]))
+            for old in before:
+                if old != path and not old.is_symlink():
+                    old.unlink()
 
     def append(row: Row) -> None:
         for part, path in files.items():

@@ -1,13 +1,14 @@
 """The part of a run in processes other than 0: they train along and write nothing."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from cnnjax import files
 from cnnjax.data import load, training_split
 from cnnjax.devices import processes
 from cnnjax.devices.layouts import Layout
-from cnnjax.errors import UserError
+from cnnjax.errors import ArgumentError, UserError
 from cnnjax.runs import checkpoints, early_stopping, programs, recipe
 from cnnjax.runs.config import TrainConfig
 from cnnjax.state import TrainState
@@ -20,25 +21,33 @@ class Job(NamedTuple):
     data_dir: Path | None
     sha256: dict[str, str]  # of the data
     history: list[dict[str, float]]  # rows of the epochs done
+    circumstances: dict[str, Any]  # see `cnnjax.files.circumstances`
 
 
 def follow(
-    layout: Layout, data_dir: Path | None = None, announce: Callable[[str], None] = lambda _: None
+    layout: Layout,
+    given: Mapping[str, Any],
+    data_dir: Path | None = None,
+    announce: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Train along with `cnnjax.runs.training.train` in process 0, which sends the configuration.
 
     Args:
         layout: the same as in process 0.
+        given: the settings that this process was given, by their names in `TrainConfig`; others are not
+            compared.
         data_dir: the directory of the four IDX files on this machine, if it is not that of process 0.
         announce: called with a line about each step of a download.
 
     Raises:
-        UserError: the data cannot be loaded here, or differ from those of process 0.
+        ArgumentError: a setting that was given is not that of process 0.
+        UserError: the data cannot be loaded here, or differ from those of process 0, or versions do.
     """
     job: Job | None = processes.from_leader(None)
     if job is None:
         return
     config = job.config
+    refuse_another_job(job, given)
     loaded = load(config.dataset, data_dir or job.data_dir, announce=announce)
     if loaded.sha256 != job.sha256:
         raise UserError("the data differ from those of process 0; give every process the same --data-dir")
@@ -53,6 +62,28 @@ def follow(
             raise UserError(f"the loss of epoch {end.row['epoch']} is not finite; see the error of process 0")
         if early_stopping.ends(rows, config.stop_early):
             return
+
+
+def refuse_another_job(job: Job, given: Mapping[str, Any]) -> None:
+    """Raise an error that names what differs between this process and process 0; see `follow`."""
+    # Files may have other paths here; their contents are compared.
+    names = sorted(given.keys() - {"dataset", "model"})
+    differ = [
+        f"--{name.replace('_', '-')} {given[name]} (not {was})"
+        for name in names
+        if (was := getattr(job.config, name)) != given[name]
+    ]
+    if differ:
+        raise ArgumentError(
+            f"process 0 was started without {', '.join(differ)}; start the same command in every process"
+        )
+    here = files.circumstances()
+    for name in sorted(here.keys() | job.circumstances.keys()):
+        if here.get(name) != job.circumstances.get(name):
+            raise UserError(
+                f"{name} is {here.get(name)} in this process and {job.circumstances.get(name)} in process 0; "
+                "make them the same"
+            )
 
 
 def broadcast_state(state: TrainState, layout: Layout) -> TrainState:

@@ -5,15 +5,15 @@ import tomllib
 from collections.abc import Callable
 from dataclasses import MISSING, Field, asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from cnnjax import files
 from cnnjax.data import Loaded, is_identity
 from cnnjax.dropout import MASK_SCHEME
-from cnnjax.errors import ArgumentError, UserError, one_line
+from cnnjax.errors import ArgumentError, UserError, choose, one_line
 from cnnjax.files.records import LATER
 from cnnjax.models import MODELS
-from cnnjax.runs import checkpoints, recipe, run_directory
+from cnnjax.runs import checkpoints, manifest, recipe, run_directory
 from cnnjax.runs.checkpoints import Checkpoint
 from cnnjax.runs.config import TrainConfig
 from cnnjax.runs.manifest import Manifest
@@ -27,29 +27,54 @@ def config_record(config: TrainConfig, data_dir: Path | None) -> dict[str, Any]:
     return asdict(config) | {"data_dir": None if data_dir is None else str(data_dir.absolute())}
 
 
-def recorded(run: Path, announce: Callable[[str], None]) -> tuple[TrainConfig, Path | None] | None:
-    """Return the configuration and the --data-dir of the run in a directory; None if it holds no run.
+class Recorded(NamedTuple):
+    """The run in a directory."""
 
-    They come from config.json, or from the last intact checkpoint if that file is damaged or missing.
+    config: TrainConfig
+    data_dir: Path | None  # its --data-dir
+    checkpoint: Checkpoint | None  # the last intact one; None before the first
+
+
+def recorded(run: Path, announce: Callable[[str], None]) -> Recorded | None:
+    """Read the run in a directory; None if it holds no run.
+
+    The configuration is that of config.json, or of the last intact checkpoint if that file is damaged or
+    missing.
 
     Raises:
-        UserError: both are damaged.
+        UserError: both are damaged, or they differ.
     """
-    path, damage = run / CONFIG, None
+    path, damage, record = run / CONFIG, None, None
     try:
         record = files.read_json(path)
-        if record is not None:
-            return _parse(record, path)
+        parsed = None if record is None else _parse(record, path)
     except UserError as error:
-        damage = error
+        parsed, damage = None, error
     checkpoint = checkpoints.newest(run / run_directory.CHECKPOINTS, announce)
     if checkpoint is not None:
         if damage is not None:
             announce(f"{damage}; using the configuration in {checkpoint.path.name}")
-        return _parse(checkpoint.manifest.config, checkpoint.path)
+        if record is not None and parsed is not None:
+            _refuse_edited(record, path, checkpoint)
+        return Recorded(*(parsed or _parse(checkpoint.manifest.config, checkpoint.path)), checkpoint)
     if damage is not None:
         raise damage
-    return None
+    return None if parsed is None else Recorded(*parsed, None)
+
+
+def _refuse_edited(record: dict[str, Any], path: Path, checkpoint: Checkpoint) -> None:
+    """Raise `UserError` if config.json is not the configuration of the checkpoint."""
+    was, now = ({**LATER, **each} for each in (checkpoint.manifest.config, record))
+    differ = manifest.differences(was, now)
+    changes = [f"{name} is {now.get(name)!r}, and was {was.get(name)!r}" for name in differ]
+    done = len(checkpoint.manifest.history)
+    if isinstance(now["epochs"], int) and now["epochs"] < min(done, was["epochs"]):
+        changes.append(f"epochs is {now['epochs']}, and {done} are done")
+    if changes:
+        raise UserError(
+            f"{path} is not what {checkpoint.path.name} was trained with: {'; '.join(changes)}; put that "
+            "back, or remove the file, and train --resume writes it again"
+        )
 
 
 def settings(path: Path) -> dict[str, Any]:
@@ -110,8 +135,7 @@ def refuse_another_run(config: TrainConfig, custom: Custom, start: Checkpoint) -
         raise ArgumentError(
             f"--epochs {config.epochs} is less than the {done} that {start.path} has; give {done} or more"
         )
-    was, now = start.manifest.jax_settings, files.jax_settings()
-    if differ := sorted(name for name in was | now if was.get(name) != now.get(name)):
+    if differ := other_settings(start.manifest):
         raise UserError(
             f"{start.path} was written under other settings of JAX ({', '.join(differ)}), so numbers would "
             "change midway; set them as they were, or start again with --overwrite"
@@ -123,6 +147,16 @@ def refuse_another_run(config: TrainConfig, custom: Custom, start: Checkpoint) -
             f"mask scheme {MASK_SCHEME}: dropout masks would change midway; continue with cnnjax {version}, "
             "or start again with --overwrite"
         )
+
+
+def other_settings(manifest: Manifest) -> list[str]:
+    """Return the settings of JAX that change numbers and are not those of a checkpoint.
+
+    Raises:
+        ArgumentError: 64-bit numbers are enabled.
+    """
+    was, now = manifest.jax_settings, files.jax_settings()
+    return sorted(name for name in was | now if was.get(name) != now.get(name))
 
 
 def refuse_other_data(loaded: Loaded, start: Checkpoint) -> None:

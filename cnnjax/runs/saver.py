@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from cnnjax.errors import UserError
-from cnnjax.runs import checkpoints
+from cnnjax.runs import arrays, checkpoints
 from cnnjax.runs.manifest import Manifest
 from cnnjax.state import TrainState
 
@@ -20,16 +20,31 @@ class Saver:
     """
 
     def __init__(
-        self, directory: Path, every: int, start: Manifest, began: float, announce: Callable[[str], None]
+        self,
+        directory: Path,
+        every: int,
+        start: Manifest,
+        began: float,
+        announce: Callable[[str], None],
+        require_in_place: Callable[[], None],
     ) -> None:
-        """`start` is the manifest of where training starts, `began` the `time.perf_counter()` of that."""
+        """Save to `directory`.
+
+        Args:
+            directory: the run's `checkpoints`.
+            every: number of epochs between checkpoints.
+            start: the manifest of where training starts.
+            began: the `time.perf_counter()` of that.
+            announce: called with a line about each failure.
+            require_in_place: called before each save; raises `UserError` if the run directory has gone.
+        """
         self.saved = len(start.history)  # the epoch of the last checkpoint on disk, 0 if there is none
         self._directory, self._every, self._start, self._began = directory, every, start, began
-        self._announce = announce
+        self._announce, self._require_in_place = announce, require_in_place
         self._staged: tuple[dict[str, Any], Manifest] | None = None
         self._thread = ThreadPoolExecutor(1, "checkpoint")
         self._pending: Future[int] | None = None
-        self._thread.submit(checkpoints.orbax)  # importing it takes seconds
+        self._thread.submit(arrays.orbax)  # importing it takes seconds
 
     def __enter__(self) -> Self:
         return self
@@ -70,6 +85,7 @@ class Saver:
         self._pending = self._thread.submit(self._save, *self._staged)
 
     def _save(self, tree: dict[str, Any], manifest: Manifest) -> int:
+        self._require_in_place()
         checkpoints.save(self._directory, tree, manifest)
         return len(manifest.history)
 

@@ -2,16 +2,15 @@
 
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from cnnjax import files, plots
+from cnnjax import files
 from cnnjax.data import Dataset, Loaded, load, require_dataset, training_split
-from cnnjax.data.published import published_history
 from cnnjax.devices import processes
 from cnnjax.devices.layouts import Layout, one_device, refuse_undivided, require_backend
 from cnnjax.errors import ArgumentError, UserError
@@ -21,16 +20,18 @@ from cnnjax.runs import (
     event_files,
     programs,
     recipe,
+    replacement,
+    result,
     resumption,
     run_directory,
+    starting,
 )
-from cnnjax.runs.checkpoints import Checkpoint
 from cnnjax.runs.config import TrainConfig
 from cnnjax.runs.following import Job, broadcast_state
-from cnnjax.runs.manifest import Manifest
-from cnnjax.runs.programs import Evaluation, Program
+from cnnjax.runs.programs import Program
 from cnnjax.runs.progress import Screen
 from cnnjax.runs.recipe import NAMED, Custom
+from cnnjax.runs.result import Finished
 from cnnjax.runs.run_directory import Row
 from cnnjax.runs.saver import Saver
 from cnnjax.state import TrainState, evaluation_state
@@ -105,18 +106,15 @@ def train(
         raise ArgumentError("--resume continues a run and --overwrite replaces it; use one of them")
     if tensorboard:
         event_files.require_tensorboard()
-    if resume and (record := _finished(config, run, announce)) is not None:
+    if resume and (record := starting.finished(config, run, announce)) is not None:
         processes.from_leader(None)
         return record
 
-    with files.claimed(run):
-        run_directory.clear_partial(run)
-        if run_directory.holds_run(run) and not (resume or overwrite):
-            raise ArgumentError(
-                f"{run} already holds a run; continue it (--resume), replace it (--overwrite), or choose "
-                "another --out"
-            )
-        start = checkpoints.newest(run / run_directory.CHECKPOINTS, announce) if resume else None
+    with ExitStack() as stack:
+        stack.enter_context(files.claimed(run))
+        files.clear_half_written(run)
+        run_directory.require_no_links(run)
+        start = starting.start(run, resume, overwrite, announce)
         if start is not None:
             resumption.refuse_another_run(config, custom, start)
         loaded = data or load(config.dataset, data_dir, announce=announce)
@@ -125,15 +123,19 @@ def train(
         train_set, val_set = _split(config, loaded)
         task = recipe.task(config, loaded.classes, custom=custom)
         require_fit(task, loaded.image_shape, loaded.classes, recipe.hparams(config, custom), config.model)
-        manifest = _manifest(config, data_dir, loaded, layout)
-        if start is None:
-            run_directory.clear(run)
+        manifest = starting.manifest(config, data_dir, loaded, layout)
+        if start is not None:
+            manifest = starting.resumed(manifest, start, run, loaded, announce)
+        if overwrite and run_directory.holds_run(run):
+            stack.enter_context(replacement.replaced(run, manifest.config, announce))
         else:
-            manifest = _resumed(manifest, start, run, loaded, announce)
-        files.write_json(run / resumption.CONFIG, manifest.config)
+            files.write_json(run / resumption.CONFIG, manifest.config)
+        require_in_place = stack.enter_context(files.watched(run))
         append_event = event_files.begin(run, manifest.history) if tensorboard else None
-        processes.from_leader(Job(config, data_dir, loaded.sha256, manifest.history))
-        saver = Saver(run / run_directory.CHECKPOINTS, checkpoint_every, manifest, began, announce)
+        processes.from_leader(Job(config, data_dir, loaded.sha256, manifest.history, files.circumstances()))
+        saver = Saver(
+            run / run_directory.CHECKPOINTS, checkpoint_every, manifest, began, announce, require_in_place
+        )
         try:
             with saver:
                 program = _compile(config, train_set, val_set, layout, custom, announce)
@@ -143,42 +145,34 @@ def train(
                     announce(f"resumed after epoch {saver.saved} of {config.epochs}")
                 state = broadcast_state(state, layout)
                 rows = list(manifest.history)
-                state = _epochs(program, state, config, run, rows, saver, append_event, on_epoch, verbose)
-            result = early_stopping.result_epoch(rows, config.stop_early)
-            if result < len(rows):
-                best = checkpoints.of_epoch(run / run_directory.CHECKPOINTS, result)
-                state = checkpoints.restore(best.path, program.start)
+
+                def write_epoch(row: Row) -> None:
+                    require_in_place()
+                    run_directory.write_history(run, rows)
+                    if append_event is not None:
+                        append_event(row)
+
+                state = _epochs(program, state, config, rows, saver, write_epoch, on_epoch, verbose)
+            require_in_place()
+            best = early_stopping.result_epoch(rows, config.stop_early)
+            if best < len(rows):
+                of_best = checkpoints.of_epoch(
+                    run / run_directory.CHECKPOINTS, best, manifest._replace(history=rows)
+                )
+                state = checkpoints.restore(of_best.path, program.start)
             final = evaluation_state(*jax.device_get((state.params, state.collections)))
-            test = programs.evaluate_on(task, final, recipe.hparams(config, custom), loaded.test)
-            record = _record(config, loaded, program, state, rows, result, test, saver.seconds())
-            files.write_json(run / "result.json", record)
-            confusion = programs.confusion(loaded.test.labels, test.logits)
-            if undrawn := _draw(config, run, rows, loaded, confusion, announce):
-                record[run_directory.UNDRAWN] = undrawn
-                files.write_json(run / "result.json", record)
+            done = Finished(config, custom, loaded, final, rows, program.compile_seconds, layout.size)
+            record, test = result.write(run, done, saver.seconds, announce)
         except KeyboardInterrupt as stop:
             stop.args = (
                 f"interrupted with {saver.saved} of {config.epochs} epochs saved; to continue: python -m "
                 f"cnnjax train --resume --out {run}",
             )
             raise
-        of = f" of epoch {result}, the best," if config.stop_early else ""
+        replacement.finish(run, announce)
+        of = f" of epoch {best}, the best," if config.stop_early else ""
         announce(f"test accuracy{of} {test.accuracy:.4f}, test loss {test.loss:.4f}; files in {run}")
         return record
-
-
-def _finished(config: TrainConfig, run: Path, announce: Callable[[str], None]) -> dict[str, Any] | None:
-    """Return the record in result.json if the run to be resumed needs no more training."""
-    recorded = resumption.recorded(run, announce)
-    if recorded is None:
-        announce(f"{run} holds no run yet: starting one")
-        return None
-    resumption.refuse_another_config(config, recorded[0], run)
-    record = run_directory.finished(run, config.epochs)
-    if record is not None:
-        more = "--epochs N continues to N" if record["epochs"] == config.epochs else "it stopped early"
-        announce(f"{run} has finished after {record['epochs']} epochs: nothing to do; {more}")
-    return record
 
 
 def _split(config: TrainConfig, loaded: Loaded) -> tuple[Dataset, Dataset]:
@@ -190,40 +184,6 @@ def _split(config: TrainConfig, loaded: Loaded) -> tuple[Dataset, Dataset]:
             f"--batch-size {config.batch_size} is larger than the training split ({examples} images)"
         )
     return train_set, val_set
-
-
-def _manifest(config: TrainConfig, data_dir: Path | None, loaded: Loaded, layout: Layout) -> Manifest:
-    """Return the manifest of a run before its first epoch."""
-    provenance = files.provenance(layout.size)
-    return Manifest(
-        config=resumption.config_record(config, data_dir),
-        data={
-            "name": loaded.name,
-            "sha256": loaded.sha256,
-            "image_shape": list(loaded.image_shape),
-            "class_names": list(loaded.class_names),
-        },
-        versions=provenance["versions"],
-        device=provenance["device"],
-        mask_scheme=provenance["mask_scheme"],
-        seconds=0.0,
-        history=[],
-        files={},
-        jax_settings=files.jax_settings(),
-    )
-
-
-def _resumed(
-    manifest: Manifest, start: Checkpoint, run: Path, loaded: Loaded, announce: Callable[[str], None]
-) -> Manifest:
-    """Return the manifest with the checkpoint's history, and restore the run directory to that state."""
-    resumption.refuse_other_data(loaded, start)
-    if changed := resumption.changed_environment(start, manifest):
-        announce(f"the last digits may differ from those of an uninterrupted run: {', '.join(changed)}")
-    history = start.manifest.history
-    run_directory.write_history(run, history)  # the file may be damaged, or an epoch ahead
-    checkpoints.tidy(run / run_directory.CHECKPOINTS, history)
-    return manifest._replace(seconds=start.manifest.seconds, history=history)
 
 
 def _compile(
@@ -251,14 +211,13 @@ def _epochs(
     program: Program,
     state: TrainState,
     config: TrainConfig,
-    run: Path,
     rows: list[dict[str, float]],
     saver: Saver,
-    append_event: Callable[[Row], None] | None,
+    write_epoch: Callable[[Row], None],
     on_epoch: OnEpoch | None,
     verbose: bool,
 ) -> TrainState:
-    """Train the epochs that `rows` lacks; after each, write the history, a checkpoint and a line."""
+    """Train the epochs that `rows` lacks; after each, write its row, a checkpoint and a line."""
     with Screen(config.epochs, first=len(rows) + 1, verbose=verbose) as screen:
         ended = early_stopping.ends(rows, config.stop_early)
         numbers = range(len(rows), len(rows) if ended else config.epochs)
@@ -268,9 +227,7 @@ def _epochs(
             finite = programs.finite(end.row)
             if finite:
                 saver.stage(state, rows)
-            run_directory.write_history(run, rows)
-            if append_event is not None:
-                append_event(end.row)
+            write_epoch(end.row)
             screen.epoch(end.row)
             if not finite:
                 good = f"the state after epoch {len(rows) - 1}" if len(rows) > 1 else "no checkpoint"
@@ -284,58 +241,3 @@ def _epochs(
             if early_stopping.ends(rows, config.stop_early):
                 break
     return state
-
-
-def _record(
-    config: TrainConfig,
-    loaded: Loaded,
-    program: Program,
-    state: TrainState,
-    rows: list[dict[str, float]],
-    result: int,
-    test: Evaluation,
-    seconds: float,
-) -> dict[str, Any]:
-    """Return the content of result.json."""
-    return {
-        "validation": {metric: rows[result - 1][f"val_{metric}"] for metric in ("loss", "accuracy")},
-        "test": {"loss": test.loss, "accuracy": test.accuracy},
-        "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
-        "epochs": len(rows),
-        "epoch": result,  # whose network this is
-        "stopped_early": early_stopping.ends(rows, config.stop_early),
-        "seconds": {
-            "compile": round(program.compile_seconds, 3),
-            "train": round(sum(row["seconds"] for row in rows), 3),
-            "total": round(seconds, 3),
-        },
-        "data": {"name": loaded.name, "source": loaded.source, "sha256": loaded.sha256},
-        **files.provenance(program.layout.size),
-    }
-
-
-def _draw(
-    config: TrainConfig,
-    run: Path,
-    rows: list[dict[str, float]],
-    loaded: Loaded,
-    confusion: Any,
-    announce: Callable[[str], None],
-) -> list[str]:
-    """Write the figures; return the names of those that cannot be drawn."""
-    title = f"{config.model} on {loaded.name}{config.network.removeprefix(config.model)}, seed {config.seed}"
-    caption = f"batch {config.batch_size}, {config.optimization}, one run"
-    published = None
-    if config == TrainConfig(dropout_rate=config.dropout_rate, epochs=config.epochs, seed=config.seed):
-        published = published_history(config.model, config.dataset, config.dropout_rate)
-    curves = partial(plots.training_curves, rows, published, title, caption)
-    matrix = partial(plots.confusion_matrix, confusion, loaded.class_names, f"{title}, test images")
-    undrawn = []
-    for name, make in zip(run_directory.FIGURES, (curves, matrix), strict=True):
-        png = plots.attempt(name, make, announce)
-        if png is not None:
-            files.write_bytes(run / name, png)
-        else:
-            undrawn.append(name)
-            (run / name).unlink(missing_ok=True)  # of fewer epochs
-    return undrawn

@@ -13,7 +13,7 @@ from cnnjax.data.loading import MEMORY
 from cnnjax.deploy.predict import evaluated, trained
 from cnnjax.errors import ArgumentError, UserError
 from cnnjax.experiment.results import Cell, Predictions, Row, read_predictions, read_rows
-from cnnjax.runs import run_directory
+from cnnjax.runs import result, run_directory
 from cnnjax.runs.config import TrainConfig
 from cnnjax.runs.programs import Evaluation
 
@@ -106,16 +106,13 @@ def _run(path: Path, data_dir: Path | None, announce: Announce) -> Run:
             f"{path} was trained on arrays in memory, which a report cannot read; save them with np.savez, "
             "and train with --dataset FILE.npz"
         )
-    result = files.read_json(path / "result.json")
-    data = (result or {}).get("data")
-    sums = data.get("sha256") if isinstance(data, dict) else None
-    loaded = _load(path, config.dataset, data_dir or network.data_dir, sums, announce)
+    loaded = _load(path, config.dataset, data_dir or network.data_dir, network.sha256, announce)
     train, val = training_split(loaded, config.train_split)
     return Run(
         name=path.resolve().name,
         config=config,
-        history=_history(path, len(network.history)),
-        result=result,
+        history=network.history,
+        result=result.read(path),
         model=network.task.model,
         params=network.params,
         train_images=len(train.labels),
@@ -139,24 +136,6 @@ def _other_data(path: Path, dataset: str) -> ArgumentError:
     return ArgumentError(f"the data set differs from the one of {path}; {advice}")
 
 
-def _history(run: Path, epochs: int) -> list[dict[str, float]]:
-    """Read the rows of the first epochs; those that were trained without a checkpoint may follow."""
-    path = run / "history.csv"
-    try:
-        with path.open(newline="") as file:
-            rows = [
-                {name: float(row[name]) for name in run_directory.COLUMNS} for row in csv.DictReader(file)
-            ]
-        if len(rows) < epochs:
-            raise ValueError(f"{len(rows)} rows for {epochs} epochs")
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-    except (KeyError, TypeError, ValueError, csv.Error) as error:
-        advice = f"python -m cnnjax train --resume --out {run} restores it"
-        raise UserError(f"{path} is damaged ({error}); {advice}") from None
-    return rows[:epochs]
-
-
 def _experiment(path: Path, data_dir: Path | None, announce: Announce) -> Experiment:
     summary = files.read_json(path / "summary.json")
     protocol = files.read_json(path / "protocol.json") or {}
@@ -167,7 +146,8 @@ def _experiment(path: Path, data_dir: Path | None, announce: Announce) -> Experi
     stored = {arm: read_predictions(path, arm, seeds) for arm in arms}
     predictions = {arm: of_arm for arm, of_arm in stored.items() if of_arm is not None}
     try:
-        figures = {file.name: file.read_bytes() for file in sorted(path.glob("*.png"))}
+        pictures = (file for file in sorted(path.glob("*.png")) if not file.is_symlink())
+        figures = {file.name: file.read_bytes() for file in pictures}
     except OSError as error:
         raise UserError(f"cannot read {error.filename}: {error.strerror}") from error
     made = Experiment(

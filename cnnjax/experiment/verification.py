@@ -1,0 +1,127 @@
+"""Whether the files of an experiment are whole and agree with each other."""
+
+import csv
+import math
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cnnjax.errors import UserError, one_line
+from cnnjax.experiment.results import PREDICTIONS, Cell, Predictions, Row, read_rows
+from cnnjax.files import read_json
+from cnnjax.files.problem import Problem
+
+FILES = ("protocol.json", "results.csv", "summary.json")
+ROUNDING = 1e-6
+"""Largest difference of a mean in summary.json from that of the rows; results.csv has all digits."""
+
+
+def holds_experiment(out: Path) -> bool:
+    """Whether the directory holds any file of an experiment."""
+    return any((out / name).exists() for name in FILES)
+
+
+def problems(out: Path) -> list[Problem]:
+    """Return what is wrong with the files of an experiment, and of the data sets or networks in it."""
+    inside = [path.parent for path in sorted(out.glob("*/protocol.json"))]
+    found = [problem for each in (out, *inside) for problem in _of_rows(each, str(each.relative_to(out)))]
+    try:
+        summary = read_json(out / "summary.json") or {}
+    except UserError as error:
+        return [*found, Problem(one_line(error), heals=True)]
+    return found + list(_of_summary(out, summary))
+
+
+def _of_rows(out: Path, where: str) -> Iterator[Problem]:
+    """Check protocol.json, results.csv and the predictions of one directory."""
+    of = "" if where == "." else f"{where}/"
+    try:
+        protocol = read_json(out / "protocol.json")
+        rows = rows_of(out)
+    except UserError as error:
+        yield Problem(one_line(error), heals=False)
+        return
+    if rows and protocol is None:
+        yield Problem(f"{of}protocol.json is missing", heals=False)
+        return
+    epochs, last = (protocol or {}).get("epochs"), dict[tuple[str, int], int]()
+    for arm, seed, epoch in sorted(rows):
+        if f"arm {arm}" not in (protocol or {}):
+            yield Problem(f"{of}results.csv has the arm {arm}, and protocol.json has not", heals=False)
+            return
+        if epoch != last.get((arm, seed), 0) + 1 or (isinstance(epochs, int) and epoch > epochs):
+            yield Problem(f"{of}results.csv has epochs of {arm}, seed {seed} that do not follow", heals=False)
+            return
+        last[arm, seed] = epoch
+    for (arm, seed), epoch in last.items():
+        path = out / PREDICTIONS / f"{arm}, seed {seed}.npz"
+        if epoch == epochs and path.exists() and (reason := _unreadable(path)):
+            yield Problem(f"{of}{path.relative_to(out)} cannot be read ({reason})", heals=False)
+
+
+def rows_of(out: Path) -> dict[Cell, Row]:
+    """Read the rows of a directory; none of a table that is not of arms, seeds and epochs.
+
+    Raises:
+        UserError: the table is damaged.
+    """
+    path = out / "results.csv"
+    if not path.exists():
+        return {}
+    try:
+        with path.open(newline="") as file:
+            header = next(csv.reader(file), [])
+    except (OSError, ValueError, csv.Error) as error:
+        raise UserError(f"cannot read {path}: {one_line(error)}") from error
+    return read_rows(path) if header[:3] == ["arm", "seed", "epoch"] else {}
+
+
+def _unreadable(path: Path) -> str:
+    """Return why predictions cannot be read; "" if they can."""
+    errors = OSError, ValueError, KeyError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError
+    try:
+        # NumPy leaves a damaged file open.
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
+            shapes = {file[name].shape for name in Predictions._fields}
+    except errors as error:
+        return one_line(error)
+    return "" if len(shapes) == 1 else "its arrays have different shapes"
+
+
+def _of_summary(out: Path, record: Mapping[str, Any], keys: tuple[str, ...] = ()) -> Iterator[Problem]:
+    """Compare the means in summary.json, at any depth, with those of the rows."""
+    for name, value in record.items():
+        if isinstance(value, dict) and isinstance(value.get("arms"), list):
+            try:
+                rows = rows_of(out / keys[0] if keys and (out / keys[0]).is_dir() else out)
+            except UserError:
+                return  # already found
+            for arm in value["arms"]:
+                if (wrong := _disagrees(rows, name, arm)) is not None:
+                    heading = " ".join((*keys, name))
+                    yield Problem(
+                        f"summary.json disagrees with results.csv in {heading} of {wrong}", heals=True
+                    )
+        elif isinstance(value, dict):
+            yield from _of_summary(out, value, (*keys, name))
+
+
+def _disagrees(rows: Mapping[Cell, Row], metric: str, arm: Any) -> str | None:
+    """Return the name of an arm whose mean is not that of its rows; None if it is, or cannot be compared."""
+    if not isinstance(arm, dict) or not {"name", "n", "mean"} <= arm.keys():
+        return None
+    last = max((epoch for name, _, epoch in rows if name == arm["name"]), default=0)
+    final = [row for (name, _, epoch), row in rows.items() if (name, epoch) == (arm["name"], last)]
+    finite = [value for row in final if math.isfinite(value := row.get(metric, math.nan))]
+    # A summary may be of fewer seeds than the rows, of which it then does not say which.
+    if not final or not isinstance(arm["n"], int) or arm["n"] < len(finite):
+        return None
+    mean = float(np.mean(finite)) if finite else None
+    same = arm["mean"] == mean or (
+        mean is not None and isinstance(arm["mean"], float) and abs(arm["mean"] - mean) <= ROUNDING
+    )
+    return None if same and arm["n"] == len(finite) else str(arm["name"])
