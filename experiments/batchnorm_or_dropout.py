@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+import common
 import flax.linen as nn
 import jax
 import numpy as np
@@ -103,11 +104,18 @@ class BatchNormOrDropout(flags.Flags):
             networks = [Network(norm, splits.train.classes) for norm in (False, True)]
             arms = [experiment.Arm(arm, networks[n], HParams(1e-3, rate)) for arm, (n, rate) in ARMS.items()]
             where = out / Path(name).stem
-            results = run(arms, protocol, splits, where, chunk=self.chunk, on_nan=self.on_nan)
+            plan = self.plan(common.hypothesis(__doc__), GAINS, GAINS[1], MARGIN / 100)
+            results = run(arms, protocol, splits, where, **self.options(plan))
             accuracy, curves = results.final("val_accuracy"), results.values["val_accuracy"]
             about = f"{name}, {settings(arms, protocol, splits)}"
             found, of_arms = compare(gains(accuracy)), summarise(accuracy, list(ARMS)).as_dict()["arms"]
-            record[name] = {"protocol": about, "arms": of_arms, "contrasts": found, "answer": verdict(found)}
+            record[name] = {
+                "protocol": about,
+                "arms": of_arms,
+                "contrasts": found,
+                "answer": results.told(verdict(found)),
+            }
+            record[name] |= results.evidence.as_dict() if results.evidence else {}
             write_json(out / "summary.json", record)
             rows = [[gain, *(f"{value:.3g}" for value in of.values())] for gain, of in found.items()]
             report.print_table(("points gained by", *found[GAINS[1]]), rows)

@@ -18,6 +18,11 @@ def require_positive(**flags: int | tuple[int, ...]) -> None:
             raise ArgumentError(f"--{name} {value} must be at least 1")
 
 
+def hypothesis(docstring: str | None) -> str:
+    """Return the question and the hypotheses of an experiment: the first two paragraphs of its docstring."""
+    return " ".join(" ".join((docstring or "").split("\n\n")[:2]).split())
+
+
 def convnet_named(name: str) -> ConvNet:
     """Look up a network whose layers can be varied.
 

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from common import convnet_named
+from common import convnet_named, hypothesis
 from figures import final_vs_rate
 
 from cnnjax import experiment
@@ -37,6 +37,7 @@ from cnnjax.experiment import Arm
 from cnnjax.report.outcome import Ablation
 
 PRIMARY = 0.5
+MARGIN = 0.002  # of accuracy: 0.2 points
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,9 @@ class DropoutAblation(OptimizerFlags):
         splits = experiment.prepare(protocol, self.data_dir)
         model = convnet_named(self.model).clone(dropout=self.kind, classes=splits.train.classes)
         arms = [Arm(f"rate {rate:g}", model, self.hparams(rate)) for rate in self.rates]
-        results = run(arms, protocol, splits, out, chunk=self.chunk, on_nan=self.on_nan)
+        primary = f"rate {PRIMARY:g}" if PRIMARY in self.rates[1:] else None
+        plan = self.plan(hypothesis(__doc__), tuple(arm.name for arm in arms[1:]), primary, MARGIN)
+        results = run(arms, protocol, splits, out, **self.options(plan))
         caption = f"{self.model} on {self.dataset}, {self.kind} dropout, {settings(arms, protocol, splits)}"
         figure = partial(
             final_vs_rate,
@@ -76,7 +79,6 @@ class DropoutAblation(OptimizerFlags):
             title="How much dropout?",
             caption=caption,
         )
-        primary = f"rate {PRIMARY:g}" if PRIMARY in self.rates[1:] else None
         result = Ablation(results, splits.test, caption, primary)
         result.write(out, {"accuracy_against_rate.png": figure})
 

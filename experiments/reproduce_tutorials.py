@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from common import hypothesis
 from costs import milliseconds_per_step
 from figures import Panel, published_over_ours
 from scipy import stats
@@ -97,7 +98,9 @@ class ReproduceTutorials(Flags):
                 (second, rmsprop, out / "lenet-swish"),
             ):
                 splits = experiment.prepare(protocol, self.data_dir)
-                results = run(arms, protocol, splits, directory, chunk=self.chunk, on_nan=self.on_nan)
+                # A directory that is reused has a plan of its own.
+                plan = None if directory == self.reuse else self.plan(hypothesis(__doc__), ())
+                results = run(arms, protocol, splits, directory, **self.options(plan))
                 milliseconds = milliseconds_per_step(
                     [(arm.model, arm.hparams) for arm in arms],
                     OPTIMIZERS[protocol.optimizer],

@@ -56,6 +56,8 @@ def trains_nothing(
     probes: Mapping[str, Dataset] | None = None,
     on_nan: experiment.OnNan = "stop",
     report: experiment.Report = lambda done, total: None,
+    plan: experiment.Plan | None = None,
+    replan: bool = False,
 ) -> Results:
     """Stand in for `experiment.run` with random numbers; only the report is under test."""
     out.mkdir(parents=True)

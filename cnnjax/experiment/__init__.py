@@ -3,10 +3,12 @@
 from cnnjax.experiment.engine import OnNan, Report, run
 from cnnjax.experiment.protocol import Arm, Protocol, Splits, prepare, use_every_core
 from cnnjax.experiment.results import Results, Store
+from cnnjax.stats.plan import Plan
 
 __all__ = [
     "Arm",
     "OnNan",
+    "Plan",
     "Protocol",
     "Report",
     "Results",

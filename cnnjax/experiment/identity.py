@@ -30,7 +30,7 @@ def identity(
     parts = {"train": splits.train, "val": splits.val, "test": splits.test}
     parts |= {f"probe {name}": probe for name, probe in probes.items()}
     contents = {f"{name} arrays": [digest(part.images), digest(part.labels)] for name, part in parts.items()}
-    shared = {name: value for name, value in asdict(protocol).items() if name != "seeds"}
+    shared = {name: of for name, of in asdict(protocol).items() if name not in ("seeds", "first_seed")}
     identities = {f"arm {arm.name}": arm_identity(arm) for arm in arms}
     return {
         **without_defaults(shared),

@@ -17,6 +17,7 @@ import numpy as np
 from cnnjax.devices.layouts import place
 from cnnjax.devices.processes import fetch, from_leader, leads
 from cnnjax.errors import ArgumentError, UserError
+from cnnjax.experiment.plans import Evidence
 from cnnjax.files import clear_half_written, make_directory, write_bytes, write_csv, write_json
 from cnnjax.files.records import LATER
 from cnnjax.shapes import Float
@@ -43,12 +44,18 @@ class Results(NamedTuple):
     epochs: int
     values: dict[str, Float[np.ndarray, "arms seeds epochs"]]
     predictions: Mapping[str, Predictions]
+    evidence: Evidence | None = None  # of an experiment: the plan, the looks, and what to say about them
 
     def final(self, metric: str) -> Float[np.ndarray, "arms seeds"]:
         """Return a metric after the last epoch."""
         return self.values[metric][:, :, -1]
 
+    def told(self, sentence: str) -> str:
+        """Add to a conclusion what must be said about the plan and the looks."""
+        return " ".join([sentence, *(self.evidence.remarks if self.evidence else ())])
 
+
+RESULTS = "results.csv"
 STATE = "state.npz"
 PREDICTIONS = "predictions"
 
@@ -75,6 +82,9 @@ class Store:
         for directory in (out, out / PREDICTIONS):
             clear_half_written(directory)
         wanted = json.loads(json.dumps(protocol))
+        if not any((out / name).exists() for name in (RESULTS, STATE, PREDICTIONS)):
+            self._unwritten = wanted  # nothing was computed, so nothing is there to protect
+            return
         try:
             stored = json.loads((out / "protocol.json").read_text())
         except FileNotFoundError:
@@ -90,22 +100,26 @@ class Store:
                 "choose another --out"
             )
         self._unwritten = stored | wanted
-        if (out / "results.csv").exists():
-            self.rows = read_rows(out / "results.csv")
+        if (out / RESULTS).exists():
+            self.rows = read_rows(out / RESULTS)
 
-    def _write_protocol(self) -> None:
-        """Write protocol.json before the first result, so that what fails before it leaves nothing."""
+    def begin(self) -> None:
+        """Write protocol.json before the first epoch; until there are results, another may replace it."""
         if self._unwritten is not None:
             write_json(self.out / "protocol.json", self._unwritten)
             self._unwritten = None
 
+    def count(self, seeds: range) -> int:
+        """Count the rows of these seeds."""
+        return sum(seed in seeds for _, seed, _ in self.rows)
+
     def write(self) -> None:
         """Write all rows, sorted by arm, seed and epoch."""
-        self._write_protocol()
+        self.begin()
         metrics = self._metrics()
         # An empty cell was not measured; NaN means that the run diverged.
         rows = ([*cell, *(self.rows[cell].get(name, "") for name in metrics)] for cell in sorted(self.rows))
-        write_csv(self.out / "results.csv", ("arm", "seed", "epoch", *metrics), rows)
+        write_csv(self.out / RESULTS, ("arm", "seed", "epoch", *metrics), rows)
 
     def _metrics(self) -> tuple[str, ...]:
         """Return the columns: those of every experiment, then those of the probes."""
@@ -114,7 +128,7 @@ class Store:
 
     def keep(self, arm: str, seed: int, predictions: Predictions) -> None:
         """Write the predictions of one member."""
-        self._write_protocol()
+        self.begin()
         path = _predictions(self.out, arm, seed)
         make_directory(path.parent)
         content = io.BytesIO()

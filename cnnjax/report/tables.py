@@ -56,7 +56,8 @@ def ablation_record(results: Results, protocol: str, primary: str | None = None)
         "protocol": protocol,
         "val_accuracy": accuracy.as_dict(),
         "val_loss": loss.as_dict(),
-        "conclusion": conclusion(accuracy, "validation accuracy", accuracy=True),
+        "conclusion": results.told(conclusion(accuracy, "validation accuracy", accuracy=True)),
+        **(results.evidence.as_dict() if results.evidence else {}),
     }
 
 
