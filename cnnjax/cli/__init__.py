@@ -10,6 +10,7 @@ from cnnjax.cli import runner
 from cnnjax.cli.data import Data
 from cnnjax.cli.evaluate import Evaluate
 from cnnjax.cli.export import Export
+from cnnjax.cli.merge import Merge
 from cnnjax.cli.predict import Predict
 from cnnjax.cli.report import Report
 from cnnjax.cli.summary import Summary
@@ -29,6 +30,7 @@ COMMANDS: dict[str, Callable[..., runner.Command]] = {
     "summary": Summary,
     "data": Data,
     "report": Report,
+    "merge": Merge,
 }
 
 

@@ -1,6 +1,7 @@
 """Ablations: arms that differ in one setting, paired by seed."""
 
 from cnnjax.experiment.engine import OnNan, Report, run
+from cnnjax.experiment.merging import merge
 from cnnjax.experiment.protocol import Arm, Protocol, Splits, prepare, use_every_core
 from cnnjax.experiment.results import Results, Store
 from cnnjax.stats.plan import Plan
@@ -14,6 +15,7 @@ __all__ = [
     "Results",
     "Splits",
     "Store",
+    "merge",
     "prepare",
     "run",
     "use_every_core",

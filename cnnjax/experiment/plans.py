@@ -97,7 +97,7 @@ def entered(
         return tuple(stated)
     related, rows = _related(stated, plan), rows_of(plan.numbers)
     if rows and related and not replan:
-        changed = _broken(related[-1].plan, plan)
+        changed = broken(related[-1].plan, plan)
         if changed:
             raise ArgumentError(
                 f"there are {rows} rows of another plan (different: {', '.join(changed)}); choose another "
@@ -117,7 +117,7 @@ def remarks(stated: Sequence[Stated], plan: Plan, looks: Sequence[int], seeds: i
             continue
         if last is None and each.plan.promises:
             said.append(f"The plan was stated after {each.rows} rows")
-        elif last is not None and (changed := _broken(last.plan, each.plan)):
+        elif last is not None and (changed := broken(last.plan, each.plan)):
             said.append(f"The plan was changed after {each.rows} rows ({', '.join(changed)})")
     if plan.looks and set(looks) <= set(plan.looks):
         number, level = plan.looks.index(seeds) + 1, 100 * plan.level(seeds)
@@ -180,7 +180,7 @@ class Ledger:
             now = Look(_now(), len(seeds), seeds.start, plan.sha256, self._rows_of(seeds))
             if (now.seeds, now.first_seed, now.rows) not in [(e.seeds, e.first_seed, e.rows) for e in looks]:
                 looks = [*looks, now]
-                write_csv(self._out / LOOKS, Look._fields, looks)
+                write_looks(self._out, looks)
             numbers = tuple(sorted({each.seeds for each in looks if each.first_seed == seeds.start}))
             said = remarks(self._stated, plan, numbers, len(seeds))
             evidence = Evidence(plan, plan.level(len(seeds)), numbers, said)
@@ -218,6 +218,11 @@ def write_plans(out: Path, stated: Sequence[Stated]) -> None:
     write_json(out / PLAN, {"plans": plans})
 
 
+def write_looks(out: Path, looks: Sequence[Look]) -> None:
+    """Write looks.csv."""
+    write_csv(out / LOOKS, Look._fields, looks)
+
+
 def read_looks(out: Path) -> list[Look]:
     """Read the looks at a directory, oldest first; none if it has no looks.csv.
 
@@ -245,7 +250,7 @@ def _related(stated: Sequence[Stated], plan: Plan) -> list[Stated]:
     return [each for each, of in theirs if max(of.start, ours.start) < min(of.stop, ours.stop)]
 
 
-def _broken(last: Plan, plan: Plan) -> list[str]:
+def broken(last: Plan, plan: Plan) -> list[str]:
     """Return the promises that the later plan changes; plans that promise nothing break none."""
     return last.changed(plan) if last.promises or plan.promises else []
 

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from itertools import product
@@ -56,8 +57,12 @@ class Results(NamedTuple):
 
 
 RESULTS = "results.csv"
+PROTOCOL = "protocol.json"
 STATE = "state.npz"
 PREDICTIONS = "predictions"
+
+DAMAGED = OSError, ValueError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error
+"""What reading a missing or damaged npz raises."""
 
 
 class Store:
@@ -86,17 +91,15 @@ class Store:
             self._unwritten = wanted  # nothing was computed, so nothing is there to protect
             return
         try:
-            stored = json.loads((out / "protocol.json").read_text())
+            stored = json.loads((out / PROTOCOL).read_text())
         except FileNotFoundError:
             self._unwritten = wanted
             return
         except ValueError as error:
             raise UserError(f"{out / 'protocol.json'} is damaged: {error}; choose another --out") from None
-        was, now = LATER | stored, LATER | wanted
-        names = [name for name in was if name in now and was[name] != now[name]]
-        if names:
+        if names := different(stored, wanted):
             raise ArgumentError(
-                f"{out} holds results of another protocol (different: {', '.join(sorted(names))}); "
+                f"{out} holds results of another protocol (different: {', '.join(names)}); "
                 "choose another --out"
             )
         self._unwritten = stored | wanted
@@ -106,7 +109,7 @@ class Store:
     def begin(self) -> None:
         """Write protocol.json before the first epoch; until there are results, another may replace it."""
         if self._unwritten is not None:
-            write_json(self.out / "protocol.json", self._unwritten)
+            write_json(self.out / PROTOCOL, self._unwritten)
             self._unwritten = None
 
     def count(self, seeds: range) -> int:
@@ -170,9 +173,8 @@ class Store:
         """Return the members whose state is saved, their epoch and the leaves of the state."""
         members, epoch, leaves = [], 0, []
         # If it is missing or damaged, its members start again and give the same rows.
-        errors = OSError, ValueError, KeyError, zipfile.BadZipFile
         if leads():
-            with suppress(*errors), np.load(self.out / STATE, allow_pickle=False) as file:
+            with suppress(*DAMAGED), np.load(self.out / STATE, allow_pickle=False) as file:
                 header, *leaves = (file[name] for name in file.files)
                 record = json.loads(str(header))
                 members, epoch = [(name, seed) for name, seed in record["members"]], record["epoch"]
@@ -184,6 +186,12 @@ class Store:
         stored = {arm: read_predictions(self.out, arm, seeds) for arm in arms}
         predictions = {arm: of_arm for arm, of_arm in stored.items() if of_arm is not None}
         return Results(tuple(arms), tuple(seeds), epochs, values, predictions)
+
+
+def different(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """Return the entries in which two protocol.json differ; arms that only one has do not count."""
+    was, now = {**LATER, **one}, {**LATER, **other}
+    return sorted(name for name in was if name in now and was[name] != now[name])
 
 
 def read_rows(path: Path) -> dict[Cell, Row]:
@@ -216,14 +224,14 @@ def values_of(
 
 def read_predictions(out: Path, arm: str, seeds: Sequence[int]) -> Predictions | None:
     """Read the predictions of an arm from the directory `out`; None if there are none."""
-    of_seeds = []
-    for seed in seeds:
-        with (
-            suppress(OSError, ValueError, KeyError, zipfile.BadZipFile),
-            np.load(_predictions(out, arm, seed), allow_pickle=False) as file,
-        ):
-            of_seeds.append([file[name] for name in Predictions._fields])
+    of_seeds = [one for seed in seeds if (one := read_prediction(out, arm, seed)) is not None]
     return Predictions(*map(np.stack, zip(*of_seeds, strict=True))) if of_seeds else None
+
+
+def read_prediction(out: Path, arm: str, seed: int) -> Predictions | None:
+    """Read the predictions of one network; None if they are missing or damaged."""
+    with suppress(*DAMAGED), np.load(_predictions(out, arm, seed), allow_pickle=False) as file:
+        return Predictions(*(file[name] for name in Predictions._fields))
 
 
 def _predictions(out: Path, arm: str, seed: int) -> Path:
