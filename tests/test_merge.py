@@ -14,7 +14,7 @@ from cnnjax import cli, experiment
 from cnnjax.errors import ArgumentError, UserError
 from cnnjax.experiment import engine, merging
 from cnnjax.experiment.plans import read_looks, read_plans
-from cnnjax.experiment.results import read_rows
+from cnnjax.experiment.rows import read_rows, write_rows
 
 pytestmark = pytest.mark.usefixtures("shared_programs")
 
@@ -65,16 +65,16 @@ def edit(name: str, old: str, new: str) -> Callable[[Path], None]:
 
 def with_rows_of_the_other(path: Path) -> None:
     """Add rows that the other directory has with other values."""
-    lines = (path / "results.csv").read_text().splitlines(keepends=True)
-    (path / "results.csv").write_text("".join([*lines, lines[1].replace(",2,1,", ",1,1,")]))
+    rows = read_rows(path / "results.csv")
+    write_rows(path / "results.csv", rows | {("rate 0", 1, 1): rows["rate 0", 2, 1]})
 
 
 def with_other_predictions(path: Path) -> None:
     name = "rate 0, seed 1.npz"
     shutil.copy(path / "predictions" / "rate 0, seed 2.npz", path / "predictions" / name)
-    lines = (path.parent / "a" / "results.csv").read_text().splitlines(keepends=True)
-    with (path / "results.csv").open("a") as file:
-        file.writelines(line for line in lines if line.startswith("rate 0,1,"))
+    theirs = read_rows(path.parent / "a" / "results.csv")
+    same = {cell: row for cell, row in theirs.items() if cell[:2] == ("rate 0", 1)}
+    write_rows(path / "results.csv", read_rows(path / "results.csv") | same)
 
 
 REFUSED: dict[str, tuple[Callable[[Path], None], str]] = {

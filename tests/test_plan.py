@@ -14,8 +14,10 @@ from cnnjax.config import HParams
 from cnnjax.data import Dataset
 from cnnjax.errors import ArgumentError, UserError
 from cnnjax.experiment import Arm, Plan, Protocol, Splits, engine
-from cnnjax.experiment.plans import Ledger, read_looks, read_plans, require_plan
-from cnnjax.experiment.results import Results, read_rows
+from cnnjax.experiment.ledger import Ledger
+from cnnjax.experiment.plans import read_looks, read_plans, require_plan
+from cnnjax.experiment.results import Results
+from cnnjax.experiment.rows import read_rows
 from cnnjax.models import ConvNet
 from cnnjax.stats.paired import sign_flip_p
 from cnnjax.stats.plan import ALPHA, false_positives

@@ -31,7 +31,8 @@ from cnnjax.data.published import published_history
 from cnnjax.errors import ArgumentError, UserError
 from cnnjax.experiment import Arm, Protocol, Splits, engine
 from cnnjax.experiment.identity import identity
-from cnnjax.experiment.results import METRICS, Predictions, Results, Store
+from cnnjax.experiment.results import Predictions, Results, Store
+from cnnjax.experiment.rows import METRICS
 from cnnjax.models import MODELS, ConvNet
 from cnnjax.plots import png
 from cnnjax.plots.arms import final_by_arm

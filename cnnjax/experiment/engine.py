@@ -21,7 +21,8 @@ from cnnjax.devices.processes import fetch
 from cnnjax.errors import UserError
 from cnnjax.experiment import checks
 from cnnjax.experiment.identity import identity
-from cnnjax.experiment.plans import Ledger, require_plan
+from cnnjax.experiment.ledger import Ledger
+from cnnjax.experiment.plans import require_plan
 from cnnjax.experiment.protocol import Arm, Protocol, Splits
 from cnnjax.experiment.results import Predictions, Results, Store
 from cnnjax.keys import StreamSeeds
@@ -91,10 +92,12 @@ def run(
         train, val, test = (to_device(part) for part in (splits.train, splits.val, splits.test))
         final_data = {"test": test} | {name: to_device(probe) for name, probe in (probes or {}).items()}
         width = jax.device_count() * (chunk or default_chunk(jax.default_backend()))
+        last = [store.rows.get((name, seed, protocol.epochs), {}) for name in names for seed in seeds]
+        checks.require_probed(last, probes or {}, out)
         default = Plan(family=tuple(names[1:]), seeds=protocol.seeds, first_seed=protocol.first_seed)
         ledger = Ledger(out, plan, default, store.count, replan)
         for group, task in zip(groups, tasks, strict=True):
-            if any((arm.name, seed, protocol.epochs) not in store.rows for arm in group for seed in seeds):
+            if any(store.lacks((arm.name, seed), protocol.epochs) for arm in group for seed in seeds):
                 checks.require_determined(group[0], task, splits.train)
         cells = list(product(names, seeds, range(1, protocol.epochs + 1)))
 
@@ -149,7 +152,7 @@ def _blocks(
 
     Members whose training was interrupted come first, as the block that they were.
     """
-    pending = [(arm, seed) for seed in seeds for arm in group if (arm.name, seed, epochs) not in store.rows]
+    pending = [(arm, seed) for seed in seeds for arm in group if store.lacks((arm.name, seed), epochs)]
     interrupted = store.state_members()
     resumed = [(arm, seed) for arm, seed in pending if (arm.name, seed) in interrupted]
     if resumed and len(resumed) == len(interrupted):

@@ -12,16 +12,8 @@ import numpy as np
 
 from cnnjax.errors import ArgumentError
 from cnnjax.experiment.plans import Look, Stated, broken, read_looks, read_plans, write_looks, write_plans
-from cnnjax.experiment.results import (
-    PROTOCOL,
-    RESULTS,
-    Cell,
-    Row,
-    Store,
-    different,
-    read_prediction,
-    read_rows,
-)
+from cnnjax.experiment.results import PROTOCOL, RESULTS, Store, different, read_prediction
+from cnnjax.experiment.rows import Cell, Row, read_rows
 from cnnjax.files import explained, make_directory, read_json
 from cnnjax.stats.confusion import Predictions
 from cnnjax.stats.plan import Plan

@@ -6,14 +6,12 @@ recorded, and told with every conclusion.
 
 import csv
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cnnjax.devices.processes import from_leader, leads
 from cnnjax.errors import ArgumentError, UserError
 from cnnjax.files import read_json, write_csv, write_json
-from cnnjax.stats.plan import ALPHA, Plan, false_positives
+from cnnjax.stats.plan import Plan, false_positives
 
 PLAN, LOOKS = "plan.json", "looks.csv"
 
@@ -69,10 +67,11 @@ def require_plan(plan: Plan, arms: Sequence[str], seeds: range) -> None:
         numbers = " ".join(map(str, plan.looks))
         if plan.looks[0] < 1 or list(plan.looks) != sorted(set(plan.looks)) or plan.looks[-1] != plan.seeds:
             raise ArgumentError(f"--looks {numbers} must be numbers of seeds that increase to the plan's")
-        _require_look(plan, len(seeds))
+        require_look(plan, len(seeds))
 
 
-def _require_look(plan: Plan, seeds: int) -> None:
+def require_look(plan: Plan, seeds: int) -> None:
+    """Raise `ArgumentError` if the plan has looks, and none of them with so many seeds."""
     if plan.looks and seeds not in plan.looks:
         numbers = " ".join(map(str, plan.looks))
         raise ArgumentError(f"--seeds {seeds} is none of the planned --looks {numbers}")
@@ -95,7 +94,7 @@ def entered(
     """
     if plan in [each.plan for each in stated]:
         return tuple(stated)
-    related, rows = _related(stated, plan), rows_of(plan.numbers)
+    related, rows = related_to(stated, plan), rows_of(plan.numbers)
     if rows and related and not replan:
         changed = broken(related[-1].plan, plan)
         if changed:
@@ -110,7 +109,7 @@ def entered(
 def remarks(stated: Sequence[Stated], plan: Plan, looks: Sequence[int], seeds: int) -> tuple[str, ...]:
     """Return what to say about a plan among those `stated`, and about the looks at its seeds."""
     until = [each.plan for each in stated].index(plan) + 1
-    related = _related(stated[:until], plan)
+    related = related_to(stated[:until], plan)
     said = []
     for last, each in zip([None, *related], related, strict=False):
         if not each.rows:
@@ -131,60 +130,6 @@ def remarks(stated: Sequence[Stated], plan: Plan, looks: Sequence[int], seeds: i
         price = f", which raises false positives from 5% to about {rate:.0f}%" if rate >= 5.5 else ""
         said.append(f"Looked at with {numbers} of these seeds{price}; fresh seeds would confirm it")
     return tuple(f"{sentence}." for sentence in said)
-
-
-class Ledger:
-    """The plans and looks of a results directory; with several processes, the leading one keeps them."""
-
-    def __init__(
-        self, out: Path, plan: Plan | None, default: Plan, rows_of: Callable[[range], int], replan: bool
-    ) -> None:
-        """Open the directory.
-
-        Args:
-            out: the directory.
-            plan: to follow; by default the last one from the same seed, or `default`.
-            default: promises nothing; has the run's seeds.
-            rows_of: counts the rows of seeds.
-            replan: see `entered`.
-
-        Raises:
-            ArgumentError: see `entered`, or the plan has looks with other numbers of seeds.
-            UserError: plan.json is damaged.
-        """
-        self._out, self._rows_of, self._plan = out, rows_of, plan or default
-        self._stated: tuple[Stated, ...] = ()
-        self._written: tuple[Stated, ...] = ()
-        if leads():
-            self._written = read_plans(out)
-            if plan is None:
-                here = [each.plan for each in self._written if each.plan.first_seed == default.first_seed]
-                self._plan = ([each for each in here if each.promises] or [default])[-1]
-            _require_look(self._plan, default.seeds)
-            try:
-                self._stated = entered(self._written, self._plan, rows_of, _now(), replan=replan)
-            except ArgumentError as error:
-                raise ArgumentError(f"{out}: {error}") from None
-
-    def write(self) -> None:
-        """Write plan.json if it is to change; before the first epoch of the plan's seeds."""
-        if self._stated != self._written:
-            write_plans(self._out, self._stated)
-            self._written = self._stated
-
-    def look(self, seeds: range) -> Evidence:
-        """Record that results of these seeds are looked at, and return what to say with them."""
-        evidence = Evidence(plan := self._plan, ALPHA, (), ())  # replaced by the leader's
-        if leads():
-            looks = read_looks(self._out)
-            now = Look(_now(), len(seeds), seeds.start, plan.sha256, self._rows_of(seeds))
-            if (now.seeds, now.first_seed, now.rows) not in [(e.seeds, e.first_seed, e.rows) for e in looks]:
-                looks = [*looks, now]
-                write_looks(self._out, looks)
-            numbers = tuple(sorted({each.seeds for each in looks if each.first_seed == seeds.start}))
-            said = remarks(self._stated, plan, numbers, len(seeds))
-            evidence = Evidence(plan, plan.level(len(seeds)), numbers, said)
-        return from_leader(evidence)
 
 
 def read_plans(out: Path) -> tuple[Stated, ...]:
@@ -243,7 +188,7 @@ def read_looks(out: Path) -> list[Look]:
         raise UserError(f"{path} is damaged ({error}); restore it from a copy") from None
 
 
-def _related(stated: Sequence[Stated], plan: Plan) -> list[Stated]:
+def related_to(stated: Sequence[Stated], plan: Plan) -> list[Stated]:
     """Return the plans that share seeds with `plan`."""
     ours = plan.numbers
     theirs = [(each, each.plan.numbers) for each in stated]
@@ -253,7 +198,3 @@ def _related(stated: Sequence[Stated], plan: Plan) -> list[Stated]:
 def broken(last: Plan, plan: Plan) -> list[str]:
     """Return the promises that the later plan changes; plans that promise nothing break none."""
     return last.changed(plan) if last.promises or plan.promises else []
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

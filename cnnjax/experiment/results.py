@@ -1,13 +1,11 @@
-"""Results of an experiment: a row per arm, seed and epoch, written to disk after every epoch."""
+"""Results of an experiment: a directory with rows, predictions, and the state of what is in training."""
 
-import csv
 import io
 import json
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,19 +17,11 @@ from cnnjax.devices.layouts import place
 from cnnjax.devices.processes import fetch, from_leader, leads
 from cnnjax.errors import ArgumentError, UserError
 from cnnjax.experiment.plans import Evidence
-from cnnjax.files import clear_half_written, make_directory, write_bytes, write_csv, write_json
+from cnnjax.experiment.rows import Cell, Row, columns, read_rows, values_of, write_rows
+from cnnjax.files import clear_half_written, make_directory, write_bytes, write_json
 from cnnjax.files.records import LATER
 from cnnjax.shapes import Float
 from cnnjax.stats.confusion import Predictions
-
-METRICS = tuple(
-    f"{images}{metric}" for images in ("", "train_", "val_", "test_") for metric in ("loss", "accuracy")
-)
-"""`loss` and `accuracy` come from the training steps, with dropout; `train_*` from training images without
-dropout; `test_*`, and the columns that an experiment's probes add, are measured after the last epoch only."""
-
-Row = dict[str, float]
-Cell = tuple[str, int, int]  # arm, seed, epoch
 
 
 class Results(NamedTuple):
@@ -119,15 +109,11 @@ class Store:
     def write(self) -> None:
         """Write all rows, sorted by arm, seed and epoch."""
         self.begin()
-        metrics = self._metrics()
-        # An empty cell was not measured; NaN means that the run diverged.
-        rows = ([*cell, *(self.rows[cell].get(name, "") for name in metrics)] for cell in sorted(self.rows))
-        write_csv(self.out / RESULTS, ("arm", "seed", "epoch", *metrics), rows)
+        write_rows(self.out / RESULTS, self.rows)
 
-    def _metrics(self) -> tuple[str, ...]:
-        """Return the columns: those of every experiment, then those of the probes."""
-        measured = {name for row in self.rows.values() for name in row}
-        return *METRICS, *sorted(measured - set(METRICS))
+    def lacks(self, member: tuple[str, int], epochs: int) -> bool:
+        """Whether a row of these epochs is missing."""
+        return any((*member, epoch) not in self.rows for epoch in range(1, epochs + 1))
 
     def keep(self, arm: str, seed: int, predictions: Predictions) -> None:
         """Write the predictions of one member."""
@@ -156,8 +142,10 @@ class Store:
         """Return the saved state and its epoch if it belongs to these members; otherwise `like` and 0."""
         members_saved, epoch, arrays = self._state()
         leaves, structure = jax.tree.flatten(like)
-        # Another version may save more hyperparameters; its members start again, too.
-        if members_saved != list(members) or len(arrays) != len(leaves):
+        # Another version may save more hyperparameters; its members start again, too. So do those of which
+        # a row before the state is missing.
+        other = members_saved != list(members) or len(arrays) != len(leaves)
+        if other or any(self.lacks(member, epoch) for member in members):
             return like, 0
         restored = [
             jax.random.wrap_key_data(place(old.sharding, new)) if _is_key(old) else place(old.sharding, new)
@@ -182,7 +170,7 @@ class Store:
 
     def results(self, arms: Sequence[str], seeds: Sequence[int], epochs: int) -> Results:
         """Return the rows of these arms and seeds as arrays."""
-        values = {metric: values_of(self.rows, metric, arms, seeds, epochs) for metric in self._metrics()}
+        values = {name: values_of(self.rows, name, arms, seeds, epochs) for name in columns(self.rows)}
         stored = {arm: read_predictions(self.out, arm, seeds) for arm in arms}
         predictions = {arm: of_arm for arm, of_arm in stored.items() if of_arm is not None}
         return Results(tuple(arms), tuple(seeds), epochs, values, predictions)
@@ -192,34 +180,6 @@ def different(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     """Return the entries in which two protocol.json differ; arms that only one has do not count."""
     was, now = {**LATER, **one}, {**LATER, **other}
     return sorted(name for name in was if name in now and was[name] != now[name])
-
-
-def read_rows(path: Path) -> dict[Cell, Row]:
-    """Read the rows of a results.csv.
-
-    Raises:
-        UserError: the file cannot be read or is damaged.
-    """
-    rows = {}
-    try:
-        with path.open(newline="") as file:
-            for row in csv.DictReader(file):
-                cell = row.pop("arm"), int(row.pop("seed")), int(row.pop("epoch"))
-                rows[cell] = {name: float(text) for name, text in row.items() if text}
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-    except (KeyError, TypeError, ValueError, csv.Error) as error:
-        raise UserError(f"{path} is damaged ({error}); choose another --out") from None
-    return rows
-
-
-def values_of(
-    rows: Mapping[Cell, Row], metric: str, arms: Sequence[str], seeds: Sequence[int], epochs: int
-) -> Float[np.ndarray, "arms seeds epochs"]:
-    """Return a metric, NaN where there is no such row or value."""
-    shape = len(arms), len(seeds), epochs
-    cells = product(arms, seeds, range(1, epochs + 1))
-    return np.array([rows.get(cell, {}).get(metric, float("nan")) for cell in cells]).reshape(shape)
 
 
 def read_predictions(out: Path, arm: str, seeds: Sequence[int]) -> Predictions | None:

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from cnnjax import plots
-from cnnjax.experiment.results import values_of
+from cnnjax.experiment.rows import values_of
 from cnnjax.report.html.charts import Chart, chart
 from cnnjax.report.html.encoding import png_uri
 from cnnjax.report.html.run_sections import IMAGES

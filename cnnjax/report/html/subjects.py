@@ -12,7 +12,8 @@ from cnnjax.data import DIGITS, NAMES, Dataset, Loaded, is_identity, load, train
 from cnnjax.data.loading import MEMORY
 from cnnjax.deploy.predict import evaluated, trained
 from cnnjax.errors import ArgumentError, UserError
-from cnnjax.experiment.results import Cell, Predictions, Row, read_predictions, read_rows
+from cnnjax.experiment.results import Predictions, read_predictions
+from cnnjax.experiment.rows import Cell, Row, read_rows
 from cnnjax.runs import run_directory
 from cnnjax.runs.config import TrainConfig
 from cnnjax.runs.programs import Evaluation
