@@ -9,6 +9,7 @@ print(conclusion(summarise(results.final("val_accuracy"), results.arms), "accura
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
+from time import perf_counter
 from typing import Literal
 
 import jax
@@ -117,8 +118,11 @@ def run(
             for block in _blocks(group, seeds, protocol.epochs, width, store):
                 ledger.write()
                 store.begin()
+                began = perf_counter()
                 for _ in _train_block(program, block, width, protocol.epochs, final_data, store, on_nan):
+                    store.time(len(block), perf_counter() - began)
                     report_progress()
+                    began = perf_counter()
         ledger.write()
         return store.results(names, seeds, protocol.epochs)._replace(evidence=ledger.look(seeds))
 

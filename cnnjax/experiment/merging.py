@@ -12,7 +12,15 @@ import numpy as np
 
 from cnnjax.errors import ArgumentError
 from cnnjax.experiment.plans import Look, Stated, broken, read_looks, read_plans, write_looks, write_plans
-from cnnjax.experiment.results import PROTOCOL, RESULTS, Store, different, read_prediction
+from cnnjax.experiment.results import (
+    PROTOCOL,
+    RESULTS,
+    Store,
+    different,
+    read_prediction,
+    read_times,
+    write_times,
+)
 from cnnjax.experiment.rows import Cell, Row, read_rows
 from cnnjax.files import explained, make_directory, read_json
 from cnnjax.stats.confusion import Predictions
@@ -73,6 +81,8 @@ def merge(directories: Sequence[Path], out: Path) -> dict[Cell, Row]:
         for (arm, seed), said in predictions.items():
             store.keep(arm, seed, said)
         write_looks(temporary, sorted({look for part in parts for look in part.looks}))
+        if times := [each for part in parts for each in read_times(part.path)]:
+            write_times(temporary, times)
         if plans:
             write_plans(temporary, plans)
         store.write()

@@ -1,5 +1,6 @@
 """Results of an experiment: a directory with rows, predictions, and the state of what is in training."""
 
+import csv
 import io
 import json
 import zipfile
@@ -18,7 +19,7 @@ from cnnjax.devices.processes import fetch, from_leader, leads
 from cnnjax.errors import ArgumentError, UserError
 from cnnjax.experiment.plans import Evidence
 from cnnjax.experiment.rows import Cell, Row, columns, read_rows, values_of, write_rows
-from cnnjax.files import clear_half_written, make_directory, write_bytes, write_json
+from cnnjax.files import clear_half_written, make_directory, write_bytes, write_csv, write_json
 from cnnjax.files.records import LATER
 from cnnjax.shapes import Float
 from cnnjax.stats.confusion import Predictions
@@ -50,6 +51,7 @@ RESULTS = "results.csv"
 PROTOCOL = "protocol.json"
 STATE = "state.npz"
 PREDICTIONS = "predictions"
+SECONDS = "seconds.csv"
 
 DAMAGED = OSError, ValueError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error
 """What reading a missing or damaged npz raises."""
@@ -67,6 +69,7 @@ class Store:
         """
         self.out = out
         self.rows: dict[Cell, Row] = {}
+        self._times: list[tuple[int, float]] = []
         self._unwritten: dict[str, Any] | None = None
         if leads():
             self._open(protocol)
@@ -93,6 +96,7 @@ class Store:
                 "choose another --out"
             )
         self._unwritten = stored | wanted
+        self._times = read_times(out)
         if (out / RESULTS).exists():
             self.rows = read_rows(out / RESULTS)
 
@@ -110,6 +114,11 @@ class Store:
         """Write all rows, sorted by arm, seed and epoch."""
         self.begin()
         write_rows(self.out / RESULTS, self.rows)
+
+    def time(self, networks: int, seconds: float) -> None:
+        """Record in seconds.csv how long one epoch of so many networks took, side by side."""
+        self._times.append((networks, round(seconds, 3)))
+        write_times(self.out, self._times)
 
     def lacks(self, member: tuple[str, int], epochs: int) -> bool:
         """Whether a row of these epochs is missing."""
@@ -180,6 +189,19 @@ def different(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     """Return the entries in which two protocol.json differ; arms that only one has do not count."""
     was, now = {**LATER, **one}, {**LATER, **other}
     return sorted(name for name in was if name in now and was[name] != now[name])
+
+
+def write_times(out: Path, times: Sequence[tuple[int, float]]) -> None:
+    """Write seconds.csv: a row for each epoch, in the order of time."""
+    write_csv(out / SECONDS, ("networks", "seconds"), times)
+
+
+def read_times(out: Path) -> list[tuple[int, float]]:
+    """Read seconds.csv: networks that trained side by side, and the seconds of an epoch; [] if damaged."""
+    errors = OSError, ValueError, KeyError, TypeError, csv.Error
+    with suppress(*errors), (out / SECONDS).open(newline="") as file:
+        return [(int(row["networks"]), float(row["seconds"])) for row in csv.DictReader(file)]
+    return []
 
 
 def read_predictions(out: Path, arm: str, seeds: Sequence[int]) -> Predictions | None:
