@@ -426,7 +426,9 @@ def test_a_diverged_member_stops_the_experiment_or_is_counted(tmp_path: Path, wh
     np.testing.assert_array_equal(again.final("val_loss"), results.final("val_loss"))
     summary = summarise(results.final("val_accuracy"), results.arms)
     assert [arm.diverged for arm in summary.arms] == [0, 0, 5]
-    assert "5 diverged runs are excluded" in conclusion(summary, "accuracy", accuracy=True)
+    assert "5 diverged runs are excluded; ranked below all others instead, corrected p is" in conclusion(
+        summary, "accuracy", accuracy=True
+    )
     write_json(tmp_path / "summary.json", summary.as_dict())
 
 

@@ -19,8 +19,9 @@ from cnnjax.experiment.plans import read_looks, read_plans, require_plan
 from cnnjax.experiment.results import Results
 from cnnjax.experiment.rows import read_rows
 from cnnjax.models import ConvNet
-from cnnjax.stats.paired import sign_flip_p
-from cnnjax.stats.plan import ALPHA, false_positives
+from cnnjax.stats.families import ALPHA
+from cnnjax.stats.plan import false_positives
+from cnnjax.stats.signflip import sign_flip_p
 
 pytestmark = pytest.mark.usefixtures("shared_programs")
 

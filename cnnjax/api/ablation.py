@@ -159,7 +159,7 @@ def ablate(
     )
     results = run(complete, protocol, splits, Path(out), chunk=chunk, on_nan=on_nan, plan=plan, replan=replan)
     line = f"{protocol.dataset}, {settings(complete, protocol, splits)}"
-    result = Ablation(results, splits.test, line, primary)
+    result = Ablation(results, splits.test, line, primary, margin, results.alpha)
     result.write(Path(out), {"accuracy_by_arm.png": result.plot_final})
     return result
 

@@ -18,7 +18,8 @@ from cnnjax.experiment.plans import (
     write_looks,
     write_plans,
 )
-from cnnjax.stats.plan import ALPHA, Plan
+from cnnjax.stats.families import ALPHA
+from cnnjax.stats.plan import Plan
 
 
 class Ledger:

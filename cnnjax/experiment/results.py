@@ -23,6 +23,7 @@ from cnnjax.files import clear_half_written, make_directory, write_bytes, write_
 from cnnjax.files.records import LATER
 from cnnjax.shapes import Float
 from cnnjax.stats.confusion import Predictions
+from cnnjax.stats.families import ALPHA
 
 
 class Results(NamedTuple):
@@ -41,6 +42,11 @@ class Results(NamedTuple):
     def final(self, metric: str) -> Float[np.ndarray, "arms seeds"]:
         """Return a metric after the last epoch."""
         return self.values[metric][:, :, -1]
+
+    @property
+    def alpha(self) -> float:
+        """The level at which this look at the results decides."""
+        return self.evidence.alpha if self.evidence else ALPHA
 
     def told(self, sentence: str) -> str:
         """Add to a conclusion what must be said about the plan and the looks."""

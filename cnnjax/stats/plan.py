@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import stats
 
-ALPHA = 0.05
+from cnnjax.stats.families import ALPHA
+
 PROMISES = ("hypothesis", "metric", "primary", "family", "margin", "looks")
 """The fields that may not change once there are results; seeds may be added."""
 SIMULATED = 10_000
