@@ -15,7 +15,7 @@ from cnnjax.data import Dataset
 from cnnjax.errors import ArgumentError, UserError
 from cnnjax.experiment import Arm, Plan, Protocol, Splits, engine
 from cnnjax.experiment.ledger import Ledger
-from cnnjax.experiment.plans import read_looks, read_plans, require_plan
+from cnnjax.experiment.plans import analysed, read_looks, read_plans, require_plan
 from cnnjax.experiment.results import Results
 from cnnjax.experiment.rows import read_rows
 from cnnjax.models import ConvNet
@@ -252,6 +252,7 @@ def test_fresh_seeds_are_true_seeds_in_a_directory_of_others(
     both = experiment.run(ARMS, replace(PROTOCOL, seeds=2), SPLITS, tmp_path)
     assert both.seeds == (0, 1) and both.values["loss"].shape == (2, 2, 2)
     assert (tmp_path / "results.csv").read_bytes() == (out / "results.csv").read_bytes()
+    assert {seed for _, seed, _ in analysed(tmp_path, read_rows(tmp_path / "results.csv"))} == {0, 1}
     assert "first_seed" not in json.loads((tmp_path / "protocol.json").read_text())
 
 

@@ -11,6 +11,7 @@ from cnnjax.cli.data import Data
 from cnnjax.cli.evaluate import Evaluate
 from cnnjax.cli.export import Export
 from cnnjax.cli.merge import Merge
+from cnnjax.cli.power import Power
 from cnnjax.cli.predict import Predict
 from cnnjax.cli.report import Report
 from cnnjax.cli.summary import Summary
@@ -31,6 +32,7 @@ COMMANDS: dict[str, Callable[..., runner.Command]] = {
     "data": Data,
     "report": Report,
     "merge": Merge,
+    "power": Power,
 }
 
 

@@ -5,11 +5,12 @@ recorded, and told with every conclusion.
 """
 
 import csv
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from cnnjax.errors import ArgumentError, UserError
+from cnnjax.experiment.rows import Cell, Row
 from cnnjax.files import read_json, write_csv, write_json
 from cnnjax.stats.plan import Plan, false_positives
 
@@ -161,6 +162,15 @@ def write_plans(out: Path, stated: Sequence[Stated]) -> None:
         for plan, time, rows in stated
     ]
     write_json(out / PLAN, {"plans": plans})
+
+
+def analysed(out: Path, rows: Mapping[Cell, Row]) -> dict[Cell, Row]:
+    """Return the rows of the seeds that were looked at last, or else of those in the last plan, or else all."""
+    looks, plans = read_looks(out), read_plans(out)
+    seeds = plans[-1].plan.numbers if plans else None
+    if looks:
+        seeds = range(looks[-1].first_seed, looks[-1].first_seed + looks[-1].seeds)
+    return {cell: row for cell, row in rows.items() if seeds is None or cell[1] in seeds}
 
 
 def write_looks(out: Path, looks: Sequence[Look]) -> None:
