@@ -165,7 +165,7 @@ def write_plans(out: Path, stated: Sequence[Stated]) -> None:
 
 
 def analysed(out: Path, rows: Mapping[Cell, Row]) -> dict[Cell, Row]:
-    """Return the rows of the seeds that were looked at last, or else of those in the last plan, or else all."""
+    """Return the rows of the seeds that were looked at last; before a look, of the last plan, if any."""
     looks, plans = read_looks(out), read_plans(out)
     seeds = plans[-1].plan.numbers if plans else None
     if looks:
