@@ -3,6 +3,7 @@
 import contextlib
 import json
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -348,23 +349,27 @@ def test_changed_rows_are_named_and_removed_ones_computed_again(whole: Path, tmp
     table = tmp_path / "results.csv"
     text = table.read_text()
     lines = text.splitlines(keepends=True)
+    exchanged = re.sub("rate 0,3,([12])", lambda match: f"rate 0,3,{3 - int(match[1])}", text)
     place = r"results\.csv was changed after it was written, in the row of"
     for damaged, message in {
         text[:-9] + text[-1]: rf"{place} rate 0\.5, seed 4, epoch 2; restore",
         text.replace("rate 0,3,2,", "rate 0,3,2,9", 1): rf"{place} rate 0, seed 3, epoch 2; restore",
         text.replace("rate 0,3,2,", "rate 0,5,2,", 1): rf"{place} rate 0, seed 5, epoch 2; restore",
-        text.replace("train_loss", "trein_loss", 1): rf"{place} rate 0, seed 0, epoch 1 and 19 others",
+        text.replace("rate 0,3,2,", "rate 0,3,3,", 1): rf"{place} rate 0, seed 3, epoch 3; restore",
+        exchanged: rf"{place} rate 0, seed 3, epoch 2 and 1 more; restore",
+        text.replace("train_loss", "trein_loss", 1): rf"{place} rate 0, seed 0, epoch 1 and 19 more",
     }.items():
         table.write_text(damaged)
         with pytest.raises(UserError, match=message):
             run(tmp_path)
         assert table.read_text() == damaged
-    for removed in (lines[3:5], lines[-3:]):
+    first_epochs = [line for line in lines if line.split(",")[1:3] == ["4", "1"]]
+    for removed in (first_epochs, lines[3:5], lines[-3:]):
         table.write_text("".join(line for line in lines if line not in removed))
         run(tmp_path)
         assert table.read_text() == text
     (tmp_path / CHECKSUMS).write_text("arm,seed,epoch\n")
-    with pytest.raises(UserError, match="in the row of rate 0, seed 0, epoch 1 and 19 others"):
+    with pytest.raises(UserError, match="in the row of rate 0, seed 0, epoch 1 and 19 more"):
         run(tmp_path)
     (tmp_path / CHECKSUMS).unlink()
     table.write_text(text.replace("rate 0,3,2,", "rate 0,3,2,9", 1))

@@ -151,10 +151,14 @@ def test_a_directory_from_before_plans_may_get_one_and_tells(tmp_path: Path) -> 
 
 
 def test_fresh_seeds_take_any_plan(tmp_path: Path) -> None:
-    opened(tmp_path, PLAN)
+    opened(tmp_path, PLAN).look(range(8))
     fresh = PLAN._replace(primary="c", first_seed=8)
-    evidence = opened(tmp_path, fresh, rows=8).look(range(8, 16))
-    assert evidence.plan == fresh and not evidence.remarks
+    evidence = opened(tmp_path, fresh, rows=8).look(range(8, 14))
+    assert evidence.plan == fresh and evidence.looks == (6,) and not evidence.remarks
+    rows = {("a", seed, 1): {"loss": 1.0} for seed in range(20)}
+    assert {seed for _, seed, _ in analysed(tmp_path, rows)} == set(range(8, 14)), "looked at last"
+    (tmp_path / "looks.csv").unlink()
+    assert {seed for _, seed, _ in analysed(tmp_path, rows)} == set(range(8, 16)), "planned last"
     assert [each.rows for each in read_plans(tmp_path)] == [0, 0]
 
 
@@ -162,11 +166,11 @@ def test_more_seeds_are_allowed_and_each_look_is_told(tmp_path: Path) -> None:
     first = opened(tmp_path, PLAN._replace(seeds=6)).look(range(6))
     assert (first.looks, first.remarks) == ((6,), ())
     assert opened(tmp_path, PLAN._replace(seeds=6), rows=6).look(range(6)) == first
-    for n in (7, 8):
+    for n in (7, 7, 8):
         evidence = opened(tmp_path, PLAN._replace(seeds=n), rows=6).look(range(n))
     assert evidence.looks == (6, 7, 8) and evidence.alpha == ALPHA
     (remark,) = evidence.remarks
-    assert remark.startswith("Looked at with 6, 7 and 8 of these seeds, which raises false positives from 5%")
+    assert remark.startswith("The results were looked at with 6, 7 and 8 seeds, which raises false positives")
     assert [(each.seeds, each.rows) for each in read_looks(tmp_path)] == [(6, 0), (6, 6), (7, 6), (8, 6)]
 
 

@@ -129,7 +129,7 @@ def remarks(stated: Sequence[Stated], plan: Plan, looks: Sequence[int], seeds: i
         rate = 100 * false_positives(looks)
         numbers = f"{', '.join(map(str, looks[:-1]))} and {looks[-1]}"
         price = f", which raises false positives from 5% to about {rate:.0f}%" if rate >= 5.5 else ""
-        said.append(f"Looked at with {numbers} of these seeds{price}; fresh seeds would confirm it")
+        said.append(f"The results were looked at with {numbers} seeds{price}; fresh seeds would confirm them")
     return tuple(f"{sentence}." for sentence in said)
 
 

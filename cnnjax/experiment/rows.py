@@ -37,10 +37,10 @@ def read_rows(path: Path) -> dict[Cell, Row]:
     rows, sums = _read(path, float), path.with_name(CHECKSUMS)
     if sums.exists():
         written = {cell: row.get("sha256") for cell, row in _read(sums, str).items()}
-        changed = [cell for cell, row in rows.items() if _checksum(cell, row) != written.get(cell)]
+        changed = [cell for cell, row in rows.items() if _checksum(row) != written.get(cell)]
         if changed:
             arm, seed, epoch = changed[0]
-            others = f" and {len(changed) - 1} others" if len(changed) > 1 else ""
+            others = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
             raise UserError(
                 f"{path} was changed after it was written, in the row of {arm}, seed {seed}, epoch {epoch}"
                 f"{others}; restore it from a copy, or remove what was changed, to compute it again"
@@ -52,7 +52,7 @@ def write_rows(path: Path, rows: Mapping[Cell, Row]) -> None:
     """Write a results.csv, sorted by arm, seed and epoch, after the checksums of its rows."""
     metrics, cells = columns(rows), sorted(rows)
     # First, so that no row is ever without; a checksum without a row is of one that is still to come.
-    sums = ([*cell, _checksum(cell, rows[cell])] for cell in cells)
+    sums = ([*cell, _checksum(rows[cell])] for cell in cells)
     write_csv(path.with_name(CHECKSUMS), (*KEYS, "sha256"), sums)
     # An empty cell was not measured; NaN means that the run diverged.
     table = ([*cell, *(rows[cell].get(name, "") for name in metrics)] for cell in cells)
@@ -89,6 +89,6 @@ def _read(path: Path, value: Callable[[str], T]) -> dict[Cell, dict[str, T]]:
     return table
 
 
-def _checksum(cell: Cell, row: Row) -> str:
+def _checksum(row: Row) -> str:
     """Return 16 digits of the SHA-256 of a row, whatever other columns the table has."""
-    return hashlib.sha256(json.dumps([cell, sorted(row.items())]).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(sorted(row.items())).encode()).hexdigest()[:16]
