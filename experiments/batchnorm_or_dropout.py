@@ -4,10 +4,10 @@ Plan, before any data. Arms: the first tutorial's network plain; with dropout 0.
 BatchNorm after both ReLUs, once before that dropout; with both. All arms of a seed share initial weights,
 batches and masks. Hypotheses: without BatchNorm, dropout raises validation accuracy at the last epoch; with
 it, by less. Primary contrast: dropout's gain with BatchNorm. Dropout helps still if that is positive and
-significant; it is unnecessary if the 95% interval ends below 0.2 points, half of its gain in the dropout
+significant; it is unnecessary if its interval ends below 0.2 points, half of its gain in the dropout
 ablation. Protocol: 24,000 training and 12,000 validation images, batch 32, Adam 1e-3, 8 epochs; 10 seeds
-(with 6, nothing could be significant). Statistics: mean paired difference, 95% t interval, exact sign-flip p,
-Holm-corrected over the 3 contrasts of a data set.
+(with 6, nothing could be significant). Statistics: mean paired difference, t intervals that hold jointly for
+the 3 contrasts of a data set, exact sign-flip p, Holm-corrected over them, with the interval of the test.
 It writes summary.json, and results.csv and figures for each data set, to --out; interrupted, it resumes.
 """
 
@@ -19,20 +19,25 @@ from pathlib import Path
 import flax.linen as nn
 import jax
 import numpy as np
+from common import hypothesis, start
 
 from cnnjax import experiment, report
 from cnnjax.api.ablation import run, settings
-from cnnjax.cli import flags, runner
+from cnnjax.cli import flags
 from cnnjax.config import HParams
 from cnnjax.errors import ArgumentError
 from cnnjax.files import write_json
 from cnnjax.kernels.layers import Conv, Dense, Dropout
 from cnnjax.plots.arms import final_by_arm, metric_bands
-from cnnjax.stats.intervals import t_interval
-from cnnjax.stats.paired import ALPHA, holm, sign_flip_p, summarise
+from cnnjax.report.tables import contrast_cells, contrast_heads
+from cnnjax.stats import Contrast, summarise
+from cnnjax.stats.contrasts import compare
+from cnnjax.stats.families import ALPHA
+from cnnjax.stats.sentences import REHEARSAL
 
 ARMS = {"plain": (False, 0.0), "dropout": (False, 0.5), "BatchNorm": (True, 0.0), "both": (True, 0.5)}
 GAINS = ("dropout, without BatchNorm", "dropout, with BatchNorm", "difference")
+QUICK = {"seeds": 2, "epochs": 2, "train_size": 6_000}
 MARGIN, DATASETS = 0.2, ("mnist", "fashion_mnist")  # margin in percentage points
 
 
@@ -57,20 +62,18 @@ def gains(accuracy: np.ndarray) -> np.ndarray:
     return np.stack([dropout - plain, both - norm, (both - norm) - (dropout - plain)])
 
 
-def compare(differences: np.ndarray) -> dict[str, dict[str, float]]:
-    """Test each of the `GAINS` over its finite seeds."""
-    p = [sign_flip_p(row[np.isfinite(row)], np.random.default_rng(0)) for row in differences]
-    mean, half, n = t_interval(differences)
-    columns = {"n": n, "difference": mean, "low": mean - half, "high": mean + half, "p": p, "p_holm": holm(p)}
-    return {gain: {k: np.asarray(v)[i].item() for k, v in columns.items()} for i, gain in enumerate(GAINS)}
+def tested(differences: np.ndarray, alpha: float = ALPHA) -> tuple[Contrast, ...]:
+    """Test the `GAINS` over their finite seeds, as one family."""
+    return compare(list(differences), GAINS, ("none",) * len(GAINS), margin=MARGIN, alpha=alpha)
 
 
-def verdict(contrasts: dict[str, dict[str, float]]) -> str:
+def verdict(gain: Contrast) -> str:
     """Answer the question from the primary contrast."""
-    gain = contrasts[GAINS[1]]
-    helps = "helps still" if gain["difference"] > 0 else "harms"
-    helps = helps if gain["p_holm"] <= ALPHA else "is not shown to help or harm"
-    needless = "" if gain["high"] < MARGIN else "not shown to be "
+    if not gain.can_claim:
+        return f"{REHEARSAL}."
+    helps = "helps still" if gain.difference > 0 else "harms"
+    helps = helps if gain.significant else "is not shown to help or harm"
+    needless = "" if gain.high < MARGIN else "not shown to be "
     return f"With BatchNorm, dropout {helps} and is {needless}unnecessary (margin {MARGIN} points)."
 
 
@@ -91,8 +94,6 @@ class BatchNormOrDropout(flags.Flags):
     def __call__(self) -> None:
         """Train all arms, print the answers and write the figures."""
         out = self.out or Path("results/batchnorm_or_dropout" + "_quick" * self.quick)
-        if self.quick:
-            return replace(self, seeds=2, epochs=2, train_size=6_000, out=out, quick=False)()
         if self.seeds < 2:
             raise ArgumentError(f"--seeds {self.seeds} gives no interval; use at least 2")
         experiment.use_every_core()
@@ -103,14 +104,23 @@ class BatchNormOrDropout(flags.Flags):
             networks = [Network(norm, splits.train.classes) for norm in (False, True)]
             arms = [experiment.Arm(arm, networks[n], HParams(1e-3, rate)) for arm, (n, rate) in ARMS.items()]
             where = out / Path(name).stem
-            results = run(arms, protocol, splits, where, chunk=self.chunk, on_nan=self.on_nan)
+            plan = self.plan(hypothesis(__doc__), GAINS, margin=MARGIN / 100)
+            results = run(arms, protocol, splits, where, **self.options(plan))
             accuracy, curves = results.final("val_accuracy"), results.values["val_accuracy"]
-            about = f"{name}, {settings(arms, protocol, splits)}"
-            found, of_arms = compare(gains(accuracy)), summarise(accuracy, list(ARMS)).as_dict()["arms"]
-            record[name] = {"protocol": about, "arms": of_arms, "contrasts": found, "answer": verdict(found)}
+            found, of_arms = tested(gains(accuracy), results.alpha), summarise(accuracy, list(ARMS))
+            rehearsal = self.quick or not any(c.can_claim for c in found)
+            about = f"{REHEARSAL}. " * rehearsal + f"{name}, {settings(arms, protocol, splits)}"
+            record[name] = {
+                "protocol": about,
+                "rehearsal": rehearsal,
+                "arms": of_arms.as_dict()["arms"],
+                "contrasts": {contrast.arm: contrast.as_dict() for contrast in found},
+                "answer": results.told(verdict(found[1])),
+                **(results.evidence.as_dict() if results.evidence else {}),
+            }
             write_json(out / "summary.json", record)
-            rows = [[gain, *(f"{value:.3g}" for value in of.values())] for gain, of in found.items()]
-            report.print_table(("points gained by", *found[GAINS[1]]), rows)
+            rows = [[c.arm, str(c.n), *contrast_cells(c, 1, ".2f")] for c in found]
+            report.print_table(("gain of dropout", "n", *contrast_heads("points", found)), rows)
             print(f"{about}: {record[name]['answer']}")
             epochs = np.arange(self.epochs) + 1
             bands = partial(metric_bands, epochs, curves, list(ARMS), "accuracy", caption=about)
@@ -119,4 +129,4 @@ class BatchNormOrDropout(flags.Flags):
 
 
 if __name__ == "__main__":
-    sys.exit(runner.run(BatchNormOrDropout, __doc__ or "", prog="batchnorm_or_dropout.py"))
+    sys.exit(start(BatchNormOrDropout, QUICK, __doc__, "batchnorm_or_dropout.py"))

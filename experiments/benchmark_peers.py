@@ -25,7 +25,7 @@ import tempfile
 import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -33,6 +33,7 @@ from statistics import median
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+from common import start
 from peers.comparison import (
     BASE,
     chart,
@@ -49,7 +50,6 @@ from peers.protocol import PARAMETERS, Arrays, Settings
 from peers.worker import ACCURACY_EPOCH, Launch, Row, measure
 
 from cnnjax import files, report
-from cnnjax.cli import runner
 from cnnjax.data import load, split
 from cnnjax.errors import ArgumentError, UserError, choose
 
@@ -157,6 +157,9 @@ def expected(setting: Settings, chosen: Mapping[str, Entry], rounds: int) -> flo
 # The command ------------------------------------------------------------------------------------------------
 
 
+QUICK = {"models": ("keras-cnn",), "batch_sizes": (32,), "rates": (0.5,), "modes": ("train",), "rounds": 2}
+
+
 @dataclass(frozen=True)
 class BenchmarkPeers:
     """Compare the speed of cnnjax with other libraries."""
@@ -193,9 +196,6 @@ class BenchmarkPeers:
     def __call__(self) -> None:
         """Run the missing settings, print the table and draw the chart."""
         out = self.out or Path("results/benchmark_peers" + "_quick" * self.quick)
-        if self.quick:
-            few = replace(self, models=("keras-cnn",), batch_sizes=(32,), rates=(0.5,), modes=("train",))
-            return replace(few, rounds=2, out=out, quick=False)()
         self._check()
         chosen = entries(self.peers)
         starts = launches(chosen, self.environments)
@@ -304,4 +304,4 @@ class BenchmarkPeers:
 
 
 if __name__ == "__main__":
-    sys.exit(runner.run(BenchmarkPeers, __doc__ or "", prog="benchmark_peers.py"))
+    sys.exit(start(BenchmarkPeers, QUICK, __doc__, "benchmark_peers.py"))

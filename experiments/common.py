@@ -1,14 +1,33 @@
-"""What several experiments share: flag checks, renaming, timing in rounds."""
+"""What several experiments share: their start, flag checks, renaming, timing in rounds."""
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from cnnjax.cli import runner
 from cnnjax.errors import ArgumentError
 from cnnjax.experiment.results import Results
 from cnnjax.models import ConvNet
 from cnnjax.runs.recipe import model_named
+
+
+def start(
+    command: Callable[..., runner.Command],
+    quick: Mapping[str, Any],
+    description: str | None,
+    prog: str,
+    arguments: Sequence[str] | None = None,
+) -> int:
+    """Run the command of an experiment and return its exit code, see `runner.run`.
+
+    With --quick the settings `quick` become the defaults, so that flags given beside it win.
+    """
+    given = sys.argv[1:] if arguments is None else arguments
+    chosen = partial(command, **quick) if "--quick" in given else command
+    return runner.run(chosen, description or "", arguments, prog)
 
 
 def require_positive(**flags: int | tuple[int, ...]) -> None:
@@ -16,6 +35,11 @@ def require_positive(**flags: int | tuple[int, ...]) -> None:
     for name, value in flags.items():
         if np.min(value, initial=1) < 1:
             raise ArgumentError(f"--{name} {value} must be at least 1")
+
+
+def hypothesis(docstring: str | None) -> str:
+    """Return the question and the hypotheses of an experiment: the first two paragraphs of its docstring."""
+    return " ".join(" ".join((docstring or "").split("\n\n")[:2]).split())
 
 
 def convnet_named(name: str) -> ConvNet:

@@ -31,11 +31,10 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from common import require_positive, time_in_rounds
+from common import require_positive, start, time_in_rounds
 
 from cnnjax import files, plots
 from cnnjax.batches import sequential_plan
-from cnnjax.cli import runner
 from cnnjax.config import HParams
 from cnnjax.dropout import DROPOUT
 from cnnjax.keys import streams
@@ -49,6 +48,7 @@ from cnnjax.task import Task
 from cnnjax.train import Arrays, make_training
 
 RATE, BATCH, STEPS = 0.5, 32, 32
+QUICK = {"seeds": 10, "epochs": 1}
 WITHOUT = "no dropout"
 CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "processor": time.process_time}
 
@@ -98,14 +98,14 @@ class DropoutCost:
     epochs: int = 2
     """Passes of 32 steps in one timing."""
     quick: bool = False
-    """Run at most 10 rounds of one pass."""
+    """Run 10 rounds of one pass."""
     out: Path = Path("results/dropout_cost")
     """Output directory."""
 
     def __call__(self) -> None:
         """Time all arms, print the table and write the results."""
         require_positive(seeds=self.seeds, epochs=self.epochs)
-        rounds, epochs = (min(self.seeds, 10), 1) if self.quick else (self.seeds, self.epochs)
+        rounds, epochs = self.seeds, self.epochs
         with files.claimed(self.out):
             seconds = measure_all(rounds, epochs)
             device = jax.devices()[0].device_kind
@@ -176,4 +176,4 @@ def draw(ratios: np.ndarray, names: Sequence[str], caption: str) -> plots.Figure
 
 
 if __name__ == "__main__":
-    sys.exit(runner.run(DropoutCost, __doc__ or "", prog="dropout_cost.py"))
+    sys.exit(start(DropoutCost, QUICK, __doc__, "dropout_cost.py"))

@@ -9,9 +9,19 @@ from typing import NamedTuple
 import numpy as np
 
 from cnnjax.plots import Axes, Figure
-from cnnjax.plots.arms import Final, draw_seeds
-from cnnjax.plots.style import COLOURS, counted, epoch_axis, finite, frame, legend_beside, line_style
+from cnnjax.plots.arms import Final, draw_contrasts, draw_seeds
+from cnnjax.plots.style import (
+    COLOURS,
+    counted,
+    epoch_axis,
+    finite,
+    frame,
+    legend_beside,
+    line_style,
+    mean_label,
+)
 from cnnjax.shapes import Float
+from cnnjax.stats import Contrast
 from cnnjax.stats.intervals import t_interval
 
 
@@ -19,23 +29,24 @@ def final_vs_rate(
     rates: Float[np.ndarray, "arms"],
     values: Final,
     ylabel: str,
+    contrasts: Sequence[Contrast] = (),
     *,
+    points: bool = False,
     xlabel: str = "dropout rate",
     title: str = "",
     caption: str = "",
 ) -> Figure:
-    """Draw final values against rates.
-
-    Each thin line is one seed, broken where it diverged; the points are means with their 95% t intervals.
-    Seeds that rise together show a difference that overlapping intervals of single arms hide.
-    """
+    """Draw final values against rates, and beside them the paired differences, see `final_by_arm`."""
     order = np.argsort(rates)
     x, table = rates[order], finite(values)[order]
-    figure, (axis,) = frame(8.4, 4.6, title, caption)
+    figure, axes = frame(12 if contrasts else 8.4, 4.6, title, caption, panels=2 if contrasts else 1)
+    axis = axes[0]
     draw_seeds(axis, x, table, "rates", linewidth=2, capsize=5)
     axis.set(xlabel=xlabel, ylabel=ylabel)
     if np.diff(x).min(initial=np.inf) > np.ptp(x) / 12:
         axis.set_xticks(x, [f"{rate:g}" for rate in x])
+    if contrasts:
+        draw_contrasts(axes[1], contrasts, points=points)
     legend_beside(figure)
     return figure
 
@@ -62,7 +73,7 @@ def against_costs(
             axis.errorbar(numbers[i], mean[i], yerr=half[i], label=name, **look)
         _few_ticks(axis, numbers)
         axis.set(xlabel=label, ylabel=ylabel)
-    legend_beside(figure, f"mean and 95% t interval\n({counted(n)})")
+    legend_beside(figure, f"{mean_label(half)}\n({counted(n)})")
     return figure
 
 
@@ -95,7 +106,7 @@ def shift_sensitivity(
         xlabel="shift, pixels (a quarter of the images each way)", ylabel="accuracy lost, percentage points"
     )
     axis.set_xticks(pixels)
-    legend_beside(figure, f"mean and 95% t interval\n({counted(n)})")
+    legend_beside(figure, f"{mean_label(half)}\n({counted(n)})")
     return figure
 
 

@@ -45,14 +45,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from common import require_positive
+from common import require_positive, start
 from inverted import demonstration, dropout_figures, key_figures
 from inverted.demonstration import crossing, largest_difference
 from inverted.record import Record, store, stored
 from inverted.rescaling import TrainedArm, evaluation_sums, first_weights, make_training, scale_kernel
 
 from cnnjax import files
-from cnnjax.cli import runner
 from cnnjax.config import HParams
 from cnnjax.data import Dataset, load, split
 from cnnjax.metrics import means
@@ -385,4 +384,4 @@ def subset(dataset: Dataset, images: int) -> Dataset:
 
 
 if __name__ == "__main__":
-    sys.exit(runner.run(InvertedDropout, __doc__ or "", prog="inverted_dropout.py"))
+    sys.exit(start(InvertedDropout, {}, __doc__, "inverted_dropout.py"))

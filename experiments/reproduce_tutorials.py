@@ -27,13 +27,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from common import hypothesis, start
 from costs import milliseconds_per_step
 from figures import Panel, published_over_ours
 from scipy import stats
 
 from cnnjax import experiment, files, report
 from cnnjax.api.ablation import run
-from cnnjax.cli import runner
 from cnnjax.cli.flags import Flags
 from cnnjax.config import HParams
 from cnnjax.data.published import published_history
@@ -48,6 +48,7 @@ from cnnjax.shapes import Float, Floats
 from cnnjax.train import to_device
 
 RATES = (0.0, 0.5)
+QUICK = {"seeds": 2, "epochs": 2, "second_epochs": 2, "train_size": 6_000}
 LENET = MODELS["lenet-swish"].clone(pixel_scale=255.0, dropout="none")
 CURVES = {"loss": "training loss", "val_loss": "validation loss", "val_accuracy": "validation accuracy"}
 
@@ -73,9 +74,6 @@ class ReproduceTutorials(Flags):
     def __call__(self) -> None:
         """Train all networks, print the tables and write the figures."""
         out = self.out or Path("results/reproduce_tutorials" + "_quick" * self.quick)
-        if self.quick:
-            few = replace(self, seeds=2, epochs=2, second_epochs=2, train_size=6_000)
-            return replace(few, out=out, quick=False)()
         if self.seeds < 2:
             raise ArgumentError(f"--seeds {self.seeds} must be at least 2: one run has no spread")
         experiment.use_every_core()
@@ -97,7 +95,9 @@ class ReproduceTutorials(Flags):
                 (second, rmsprop, out / "lenet-swish"),
             ):
                 splits = experiment.prepare(protocol, self.data_dir)
-                results = run(arms, protocol, splits, directory, chunk=self.chunk, on_nan=self.on_nan)
+                # A directory that is reused has a plan of its own.
+                plan = None if directory == self.reuse else self.plan(hypothesis(__doc__), ())
+                results = run(arms, protocol, splits, directory, **self.options(plan))
                 milliseconds = milliseconds_per_step(
                     [(arm.model, arm.hparams) for arm in arms],
                     OPTIMIZERS[protocol.optimizer],
@@ -250,4 +250,4 @@ def _print_table(comparisons: Sequence[Comparison]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(runner.run(ReproduceTutorials, __doc__ or "", prog="reproduce_tutorials.py"))
+    sys.exit(start(ReproduceTutorials, QUICK, __doc__, "reproduce_tutorials.py"))

@@ -25,7 +25,7 @@ are compared only within a run, so an interrupted run starts over.
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -47,11 +47,10 @@ from ceilings.measurements import (
     product_timers,
     step_timer,
 )
-from common import convnet_named, require_positive, time_in_rounds
+from common import convnet_named, require_positive, start, time_in_rounds
 from costs import cost, step_cost
 
 from cnnjax import files, report
-from cnnjax.cli import runner
 from cnnjax.config import HParams
 from cnnjax.devices import layouts
 from cnnjax.errors import ArgumentError
@@ -62,6 +61,7 @@ from cnnjax.runs.config import COMPUTE_DTYPES
 from cnnjax.task import Task
 
 HPARAMS = HParams(1e-3, 0.5)
+QUICK = {"batches": (32, 256, 2048), "populations": (1, 2), "seeds": 3, "epochs": 1}
 BATCHES = tuple(32 * 2**i for i in range(9))
 PARTS = ("forward", "and backward", "and Adam", "and dropout")
 MEMORY = "x + 1"
@@ -96,9 +96,6 @@ class Scaling:
     def __call__(self) -> None:
         """Time all programs, print tables and conclusions, and write the results."""
         out = self.out or Path("results/scaling" + "_quick" * self.quick)
-        if self.quick:
-            few = replace(self, batches=(32, 256, 2048), populations=(1, 2), seeds=3, epochs=1)
-            return replace(few, out=out, quick=False)()
         require_positive(
             batches=self.batches,
             devices=self.devices,
@@ -341,4 +338,4 @@ def _write(out: Path, timings: Timings, record: dict[str, Any], caption: str, ca
 
 
 if __name__ == "__main__":
-    sys.exit(runner.run(Scaling, __doc__ or "", prog="scaling.py"))
+    sys.exit(start(Scaling, QUICK, __doc__, "scaling.py"))

@@ -35,6 +35,7 @@ from cnnjax.models import ConvNet
 from cnnjax.report import outcome, progress
 from cnnjax.report.outcome import Ablation
 from cnnjax.stats import summarise
+from cnnjax.stats.sentences import REHEARSAL
 
 CLASSES = 3
 EPOCHS, SEEDS = 2, 2
@@ -127,6 +128,7 @@ def test_it_leaves_what_an_experiment_leaves(whole: tuple[Path, Ablation]) -> No
     summary = summarise(result.results.final("val_accuracy"), result.results.arms)
     assert result.summary["val_accuracy"] == summary.as_dict()
     assert result.conclusion == result.summary["conclusion"] and "Against rate 1, in" in result.conclusion
+    assert result.summary["rehearsal"] and result.conclusion.startswith(REHEARSAL)
     assert np.isfinite(result.results.final("val_loss")).all()
     assert not np.array_equal(*result.results.final("val_loss"))
     line = "drawn, 38 training images, batch 8, descent 0.01, loss smoothed, preprocess centred, augment "
@@ -212,7 +214,7 @@ def test_the_tables_agree_with_the_results(
         assert row[:2] == [arm.replace("_", r"\_"), str(SEEDS)]
         assert row[2] == f"{values.mean():.2f} ± {values.std(ddof=1):.2f}"
     difference = float(np.mean(accuracy[1] - accuracy[0]))
-    assert rows[1][6].startswith(f"{difference:+.2f} [")
+    assert head[0] == "arm (a rehearsal)" and rows[1][6:] == [f"{difference:+.2f}", "too few seeds"]
     result.table()
     printed = capsys.readouterr().out
     for cell in (cell.replace("\\", "") for row in rows for cell in row):
@@ -256,7 +258,8 @@ def test_any_metric_is_drawn(whole: tuple[Path, Ablation]) -> None:
         assert axis.get_ylabel() == label and axis.get_xlabel() == "epoch"
         means = [line.get_ydata() for line in axis.lines if len(np.asarray(line.get_ydata())) == EPOCHS]
         np.testing.assert_allclose(np.stack(means), result.results.values[metric].mean(axis=1))
-    (axis,) = result.plot("test_accuracy").axes
+    axis, differences = result.plot("test_accuracy").axes
+    assert differences.get_xlabel() == "paired difference to rate 1, points"
     assert [text.get_text() for text in axis.get_xticklabels()] == list(result.results.arms)
     assert result.plot()._repr_png_().startswith(b"\x89PNG"), "a notebook shows it"  # pyright: ignore
     with pytest.raises(ArgumentError, match="unknown metric 'speed'; use one of loss, accuracy"):

@@ -15,34 +15,32 @@ from cnnjax import experiment
 from cnnjax.cli import runner
 from cnnjax.experiment import engine
 from cnnjax.models import MODELS
+from cnnjax.stats.sentences import REHEARSAL
 
 
 def test_contrasts_are_paired_differences_in_points() -> None:
     rng = np.random.default_rng(0)
     accuracy = rng.uniform(0.9, 1.0, (4, 10))
     alone, beside = 100 * (accuracy[1] - accuracy[0]), 100 * (accuracy[3] - accuracy[2])
-    compared = bn.compare(bn.gains(accuracy))
-    assert tuple(compared) == bn.GAINS
-    for of, expected in zip(compared.values(), (alone, beside, beside - alone), strict=True):
-        test = stats.ttest_1samp(expected, 0.0)
-        low, high = test.confidence_interval(0.95)
-        np.testing.assert_allclose(
-            [of["difference"], of["low"], of["high"]], [expected.mean(), low, high], atol=1e-9
-        )
-        assert of["n"] == 10 and of["p"] <= of["p_holm"] <= 1
+    compared = bn.tested(bn.gains(accuracy))
+    assert tuple(c.arm for c in compared) == bn.GAINS
+    for c, expected in zip(compared, (alone, beside, beside - alone), strict=True):
+        low, high = stats.ttest_1samp(expected, 0.0).confidence_interval(1 - 0.05 / 3)
+        np.testing.assert_allclose([c.difference, c.low, c.high], [expected.mean(), low, high], atol=1e-9)
+        assert c.n == 10 and c.p <= c.p_holm <= 1
 
 
 def test_the_three_contrasts_of_a_data_set_are_corrected_together() -> None:
     rows = np.stack([np.full(10, 1.0), np.full(10, -1.0), np.tile([1.0, -1.0], 5)])
-    compared = bn.compare(rows).values()
-    assert [of["p"] for of in compared] == [2 / 1024, 2 / 1024, 1.0]
-    assert [of["p_holm"] for of in compared] == [6 / 1024, 6 / 1024, 1.0]
+    compared = bn.tested(rows)
+    assert [c.p for c in compared] == [2 / 1024, 2 / 1024, 1.0]
+    assert [c.p_holm for c in compared] == [6 / 1024, 6 / 1024, 1.0]
 
 
 def test_a_diverged_seed_leaves_the_contrasts_that_it_is_in() -> None:
     accuracy = np.full((4, 8), 0.9)
     accuracy[1, 0] = np.nan
-    assert [of["n"] for of in bn.compare(bn.gains(accuracy)).values()] == [7, 8, 7]
+    assert [c.n for c in bn.tested(bn.gains(accuracy))] == [7, 8, 7]
 
 
 @pytest.mark.parametrize(
@@ -58,8 +56,9 @@ def test_a_diverged_seed_leaves_the_contrasts_that_it_is_in() -> None:
 def test_the_answer_follows_from_the_interval_and_p(
     difference: float, high: float, p_holm: float, answer: str
 ) -> None:
-    gain = {"difference": difference, "high": high, "p_holm": p_holm}
-    assert answer in bn.verdict({bn.GAINS[1]: gain})
+    gain = bn.tested(np.random.default_rng(0).normal(size=(3, 10)))[1]
+    assert answer in bn.verdict(gain._replace(difference=difference, high=high, p_holm=p_holm))
+    assert bn.verdict(gain._replace(p_floor=0.1)) == f"{REHEARSAL}."
 
 
 def test_the_plain_arm_is_the_first_tutorials_network(key: jax.Array) -> None:

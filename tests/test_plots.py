@@ -18,7 +18,8 @@ from matplotlib.figure import Figure
 from cnnjax import plots, report
 from cnnjax.data.published import published_history
 from cnnjax.plots import style
-from cnnjax.plots.arms import generalisation_gap, metric_bands
+from cnnjax.plots.arms import final_by_arm, generalisation_gap, metric_bands
+from cnnjax.stats import summarise
 from cnnjax.stats.intervals import t_interval
 
 HERE = [Path(__file__).parents[1], Path(figures.__file__).parent]
@@ -116,14 +117,44 @@ def test_every_arm_is_in_the_legend_and_in_sight_and_looks_different(arms, seeds
 def test_band_is_the_t_interval_of_the_mean():
     from scipy.stats import t
 
-    values = members(1)
+    values = members(1, seeds=4)
     mean, half, n = t_interval(values[0], axis=0)
-    low, high = t.interval(0.95, 2, mean, values[0].std(axis=0, ddof=1) / np.sqrt(3))
+    low, high = t.interval(0.95, 3, mean, values[0].std(axis=0, ddof=1) / 2)
     np.testing.assert_allclose([mean - half, mean + half], [low, high])
-    assert (n == 3).all()
+    assert (n == 4).all()
     band = metric_bands(EPOCHS, values, ["a"], "loss").axes[0].collections[0]
     edge = np.asarray(band.get_paths()[0].vertices)[:, 1]
     assert (edge.min(), edge.max()) == pytest.approx((low.min(), high.max()))
+
+
+def test_no_interval_is_drawn_of_fewer_than_four_seeds():
+    few, enough = (final_by_arm(members(2, n)[:, :, -1], NAMES[:2], "accuracy") for n in (3, 4))
+    bands = metric_bands(EPOCHS, members(2, 3), NAMES[:2], "accuracy")
+    assert "too few seeds" in legend(few)[-1] and "95% t interval" in legend(enough)[-1]
+    assert "too few seeds" in bands.legends[0].get_title().get_text()
+    low, high = bands.axes[0].get_ylim()
+    spread = np.ptp(members(2, 3))
+    assert high - low < 1.2 * spread, "no interval stretches the axis"
+
+
+@pytest.mark.parametrize("points", [False, True])
+def test_the_differences_beside_the_arms_have_both_intervals(points):
+    values = members(4, 10)[:, :, -1]
+    contrasts = summarise(values, NAMES).contrasts
+    for draw in (final_by_arm, partial(figures.final_vs_rate, np.arange(4.0))):
+        given = () if draw is not final_by_arm else (NAMES,)
+        figure = draw(values, *given, "accuracy", contrasts, points=points)
+        _, axis = figure.axes
+        assert [text.get_text() for text in axis.get_yticklabels()] == NAMES[1:]
+        thick, thin = ([line[:, 0] for line in c.get_segments()] for c in axis.collections[:2])
+        scale = 100 if points else 1
+        for i, c in enumerate(contrasts):
+            np.testing.assert_allclose(thick[i], scale * np.array([c.low, c.high]))
+            np.testing.assert_allclose(thin[i], scale * np.array([c.test_low, c.test_high]))
+        assert ("points" in axis.get_xlabel()) == points and NAMES[0] in axis.get_xlabel()
+        assert "t interval" in legend(figure) and any(
+            "interval of the test" in text for text in legend(figure)
+        )
 
 
 def test_ring_is_where_the_validation_loss_is_lowest():

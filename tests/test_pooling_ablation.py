@@ -31,10 +31,12 @@ from cnnjax.data.published import published_history
 from cnnjax.errors import ArgumentError, UserError
 from cnnjax.experiment import Arm, Protocol, Splits, engine
 from cnnjax.experiment.identity import identity
-from cnnjax.experiment.results import METRICS, Predictions, Results, Store
+from cnnjax.experiment.results import Predictions, Results, Store
+from cnnjax.experiment.rows import METRICS
 from cnnjax.models import MODELS, ConvNet
 from cnnjax.plots import png
 from cnnjax.plots.arms import final_by_arm
+from cnnjax.stats import families
 
 ON_TINY = ("--dataset", "fashion_mnist", "--data-dir", str(TINY), "--batch-size", "8", "--train-size", "64")
 POOLED = ("--model", "lenet-swish", "--arms", "average", "none", "--seeds", "2", "--epochs", "1")
@@ -56,6 +58,8 @@ def trains_nothing(
     probes: Mapping[str, Dataset] | None = None,
     on_nan: experiment.OnNan = "stop",
     report: experiment.Report = lambda done, total: None,
+    plan: experiment.Plan | None = None,
+    replan: bool = False,
 ) -> Results:
     """Stand in for `experiment.run` with random numbers; only the report is under test."""
     out.mkdir(parents=True)
@@ -143,13 +147,17 @@ def test_the_ablation_reports_and_saves_its_measurements(tmp_path: Path) -> None
 @pytest.mark.usefixtures("untrained")
 def test_every_question_is_answered_on_both_networks(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    main(pooling.PoolingAblation, "--seeds", "8", "--epochs", "1", "--out", str(out))
+    main(pooling.PoolingAblation, "--epochs", "1", "--out", str(out))
     record = json.loads((out / "summary.json").read_text())
     assert list(record) == ["keras-cnn", "lenet-swish"]
     for network in record.values():
         assert len(network["answers"]) == 10
         assert len(network["val_accuracy"]["contrasts"]) == 5
-        assert all(contrast["can_claim"] for contrast in network["val_accuracy"]["contrasts"]), "so 8 seeds"
+        contrasts = network["val_accuracy"]["contrasts"]
+        assert all(c["can_claim"] and c["family"] == 10 and c["n"] == 11 for c in contrasts)
+    p = [c["p"] for network in record.values() for c in network["val_accuracy"]["contrasts"]]
+    p_holm = [c["p_holm"] for network in record.values() for c in network["val_accuracy"]["contrasts"]]
+    assert p_holm == pytest.approx(list(families.holm(p))), "ten contrasts are one family"
 
 
 @pytest.mark.usefixtures("untrained")

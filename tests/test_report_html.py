@@ -220,8 +220,9 @@ def test_a_chart_is_finite_and_inside_its_frame(values: list[list[float]], bound
 
 def test_differences_that_are_not_defined_are_left_out() -> None:
     nan = float("nan")
-    bounds = np.array([[1.0, nan, 2.0], [nan, nan, 1.5], [nan, nan, 3.0]])
-    drawn = chart("d", lambda axis: draw_differences(axis, "abc", *bounds))
+    middle, low, high = np.array([[1.0, nan, 2.0], [nan, nan, 1.5], [nan, nan, 3.0]])
+    none = np.full(3, np.inf)
+    drawn = chart("d", lambda axis: draw_differences(axis, "abc", middle, (low, high), (-none, none)))
     assert_inside(drawn)
     blue = [attributes for _, attributes, _ in drawn.shapes if attributes.get("stroke") == "var(--c0)"]
     assert sum("transform" in attributes for attributes in blue) == 2  # the points

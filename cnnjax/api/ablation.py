@@ -18,7 +18,7 @@ from cnnjax.api.arguments import Data, named_as_arguments, named_or_loaded
 from cnnjax.config import HParams
 from cnnjax.data import Loaded
 from cnnjax.errors import ArgumentError
-from cnnjax.experiment import Arm, OnNan, Protocol, Splits
+from cnnjax.experiment import Arm, OnNan, Plan, Protocol, Splits
 from cnnjax.experiment.protocol import divide
 from cnnjax.experiment.results import Results
 from cnnjax.report.outcome import Ablation
@@ -51,7 +51,12 @@ def ablate(
     augment: Augment | None = None,
     out: str | Path = "results/ablation",
     data_dir: str | Path | None = None,
+    hypothesis: str = "",
     primary: str | None = None,
+    margin: float | None = None,
+    first_seed: int = 0,
+    looks: Sequence[int] = (),
+    replan: bool = False,
     train_size: int | None = None,
     train_split: Literal["part", "all"] = "part",
     init_seed: int | None = None,
@@ -86,7 +91,13 @@ def ablate(
         augment: (key, uint8[h, w, c]) -> uint8[h, w, c], in training only.
         out: directory of the results.
         data_dir: directory of the four IDX files of a named data set.
+        hypothesis: this and the next are the plan, which plan.json has before the first epoch.
         primary: the arm whose difference is tested first; those of others count only if it is significant.
+        margin: smallest difference of interest in validation accuracy; 0.001 is a tenth of a point.
+        first_seed: the seeds are this one and the next; fresh seeds confirm an earlier result.
+        looks: planned numbers of seeds, each of which `seeds` reaches in turn; they share the 5% of false
+            positives.
+        replan: allow another plan than the results in `out` have; every conclusion then says so.
         train_size: training images to use; by default all.
         train_split: "all" trains on the validation images too.
         init_seed: all networks get the initial weights of this seed.
@@ -113,6 +124,7 @@ def ablate(
     protocol = Protocol(
         epochs=epochs,
         seeds=seeds,
+        first_seed=first_seed,
         batch_size=batch_size,
         dataset=data.name if isinstance(data, Loaded) else datasets.identity(str(data)),
         optimizer=optimizer if isinstance(optimizer, str) else "adam",
@@ -135,9 +147,18 @@ def ablate(
         splits = experiment.prepare(protocol, None if data_dir is None else Path(data_dir))
     complete = [replace(arm, model=for_classes(arm.model, splits.train.classes)) for arm in complete]
     experiment.use_every_core()
-    results = run(complete, protocol, splits, Path(out), chunk=chunk, on_nan=on_nan)
+    plan = Plan(
+        hypothesis=hypothesis,
+        primary=primary,
+        family=tuple(arm.name for arm in complete[1:]),
+        margin=margin,
+        seeds=max(looks, default=seeds),
+        first_seed=first_seed,
+        looks=tuple(looks),
+    )
+    results = run(complete, protocol, splits, Path(out), chunk=chunk, on_nan=on_nan, plan=plan, replan=replan)
     line = f"{protocol.dataset}, {settings(complete, protocol, splits)}"
-    result = Ablation(results, splits.test, line, primary)
+    result = Ablation(results, splits.test, line, primary, margin, results.alpha)
     result.write(Path(out), {"accuracy_by_arm.png": result.plot_final})
     return result
 
@@ -171,6 +192,7 @@ def settings(arms: Sequence[Arm], protocol: Protocol, splits: Splits) -> str:
             parts.append(f"{piece} {_name(own)}")
     parts += [f"{protocol.epochs} epochs", f"{protocol.seeds} paired seeds"]
     seeds = {"init": protocol.init_seed, "order": protocol.order_seed, "mask": protocol.mask_seed}
+    parts += [f"the first {protocol.first_seed}"] if protocol.first_seed else []
     parts += [f"{name} seed {seed} in all" for name, seed in seeds.items() if seed is not None]
     return ", ".join(parts)
 

@@ -10,6 +10,8 @@ from cnnjax.cli import runner
 from cnnjax.cli.data import Data
 from cnnjax.cli.evaluate import Evaluate
 from cnnjax.cli.export import Export
+from cnnjax.cli.merge import Merge
+from cnnjax.cli.power import Power
 from cnnjax.cli.predict import Predict
 from cnnjax.cli.report import Report
 from cnnjax.cli.summary import Summary
@@ -31,6 +33,8 @@ COMMANDS: dict[str, Callable[..., runner.Command]] = {
     "data": Data,
     "report": Report,
     "verify": Verify,
+    "merge": Merge,
+    "power": Power,
 }
 
 

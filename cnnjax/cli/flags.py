@@ -1,7 +1,7 @@
 """The flags of every ablation."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -9,7 +9,7 @@ from cnnjax.cli.runner import DataDirectory, shown
 from cnnjax.config import HParams
 from cnnjax.data import identity
 from cnnjax.devices.processes import ALONE, Processes
-from cnnjax.experiment import OnNan, Protocol
+from cnnjax.experiment import OnNan, Plan, Protocol
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,12 @@ class Flags:
 
     seeds: int = 6
     """Paired seeds per arm."""
+    first_seed: int = 0
+    """First of these seeds; fresh ones confirm an earlier result."""
+    looks: Annotated[tuple[int, ...], shown("INT ...", "one look, at --seeds")] = ()
+    """Planned numbers of seeds, which --seeds reaches in turn; they share the 5% of false positives."""
+    replan: bool = False
+    """Allow another plan than the results in --out have; every conclusion then says so."""
     epochs: int = 20
     """Passes over the training images."""
     batch_size: int = 32
@@ -44,6 +50,7 @@ class Flags:
         return Protocol(
             epochs=self.epochs,
             seeds=self.seeds,
+            first_seed=self.first_seed,
             batch_size=self.batch_size,
             dataset=identity(self.dataset),
             optimizer=optimizer,
@@ -53,6 +60,22 @@ class Flags:
             mask_seed=self.mask_seed,
             schedule=schedule,
         )
+
+    def plan(
+        self,
+        hypothesis: str,
+        family: tuple[str, ...],
+        primary: str | None = None,
+        margin: float | None = None,
+        metric: str = "val_accuracy",
+    ) -> Plan:
+        """Return the plan for these seeds; see `Plan` for the arguments."""
+        seeds = max(self.looks, default=self.seeds)
+        return Plan(hypothesis, metric, primary, family, margin, seeds, self.first_seed, self.looks)
+
+    def options(self, plan: Plan | None) -> dict[str, Any]:
+        """Return the arguments of `experiment.run` that flags decide."""
+        return {"chunk": self.chunk, "on_nan": self.on_nan, "plan": plan, "replan": self.replan}
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,10 @@
 
 import re
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
@@ -16,6 +17,7 @@ from cnnjax.config import OPTIMIZER_NAMES, HParams, require_read
 from cnnjax.data import Dataset, require_dataset
 from cnnjax.errors import ArgumentError, choose, one_line
 from cnnjax.experiment.protocol import Arm, Protocol, Splits
+from cnnjax.experiment.rows import Row
 from cnnjax.keys import run_streams
 from cnnjax.models import ConvNet
 from cnnjax.population import stack
@@ -91,6 +93,17 @@ def require_data(splits: Splits, probes: Mapping[str, Dataset]) -> None:
                 f"the {name} images have shape {data.image_shape}, and the training images "
                 f"{splits.train.image_shape}; give both the same height, width and channels"
             )
+
+
+def require_probed(rows: Iterable[Row], probes: Iterable[str], out: Path) -> None:
+    """Check that rows of the last epoch have all probes; those of an earlier version may lack a new one.
+
+    Raises:
+        ArgumentError: a row, unless it is empty, has no value of a probe.
+    """
+    lacking = {probe for row in rows for probe in probes if row and f"{probe}_loss" not in row}
+    if lacking:
+        raise ArgumentError(f"{out} was computed without the probe {min(lacking)}; choose another --out")
 
 
 def _require_arm(arm: Arm, protocol: Protocol) -> None:

@@ -9,6 +9,7 @@ print(conclusion(summarise(results.final("val_accuracy"), results.arms), "accura
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
+from time import perf_counter
 from typing import Literal
 
 import jax
@@ -21,12 +22,15 @@ from cnnjax.devices.processes import fetch
 from cnnjax.errors import UserError
 from cnnjax.experiment import checks
 from cnnjax.experiment.identity import identity
+from cnnjax.experiment.ledger import Ledger
+from cnnjax.experiment.plans import require_plan
 from cnnjax.experiment.protocol import Arm, Protocol, Splits
 from cnnjax.experiment.results import Predictions, Results, Store
 from cnnjax.keys import StreamSeeds
 from cnnjax.metrics import example_loss, means
 from cnnjax.optimizers import make_optimizer
 from cnnjax.population import PopulationProgram, default_chunk, make_population, stack
+from cnnjax.stats.plan import Plan
 from cnnjax.task import Task, to_unit_interval
 from cnnjax.train import Arrays, to_device
 
@@ -44,8 +48,10 @@ def run(
     probes: Mapping[str, Dataset] | None = None,
     on_nan: OnNan = "stop",
     report: Report = lambda done, total: None,
+    plan: Plan | None = None,
+    replan: bool = False,
 ) -> Results:
-    """Train every arm with seeds 0, 1, ..., and update results.csv in `out` after every epoch.
+    """Train every arm with the protocol's seeds, and update results.csv in `out` after every epoch.
 
     Results that `out` already holds are not recomputed: an interrupted experiment resumes after its last
     epoch, and one with more seeds computes only the new ones. The test images are used once, at the end.
@@ -61,16 +67,23 @@ def run(
         on_nan: if the loss of a network is not finite, "stop" raises and keeps the epochs before, and
             "continue" goes on, to count the network as diverged in the statistics.
         report: called with the network-epochs done and their total.
+        plan: what will be claimed; written to plan.json before the first epoch. By default the one that is
+            there, or else one that promises nothing.
+        replan: allow another plan than the one that the results in `out` were computed under.
 
     Raises:
-        ArgumentError: `out` is a file, or holds results of another protocol, or an arm is wrong in itself or
-            for the data (see `cnnjax.experiment.checks`). Nothing is written then.
+        ArgumentError: `out` is a file, or holds results of another protocol or plan, or an arm is wrong in
+            itself or for the data (see `cnnjax.experiment.checks`), or the plan does not fit to them. Nothing
+            is written then.
         UserError: `out` cannot be written or is in use by another process, or a network diverged and
             `on_nan` is "stop".
     """
     require_backend()
     checks.require_arms(arms, protocol)
     checks.require_data(splits, probes or {})
+    names, seeds = [arm.name for arm in arms], protocol.numbers
+    if plan is not None:
+        require_plan(plan, names, seeds)
     groups = _groups(arms)
     tasks = [_task(group[0], protocol, len(splits.train.labels)) for group in groups]
     for group, task in zip(groups, tasks, strict=True):
@@ -80,9 +93,12 @@ def run(
         train, val, test = (to_device(part) for part in (splits.train, splits.val, splits.test))
         final_data = {"test": test} | {name: to_device(probe) for name, probe in (probes or {}).items()}
         width = jax.device_count() * (chunk or default_chunk(jax.default_backend()))
-        names, seeds = [arm.name for arm in arms], range(protocol.seeds)
+        last = [store.rows.get((name, seed, protocol.epochs), {}) for name in names for seed in seeds]
+        checks.require_probed(last, probes or {}, out)
+        default = Plan(family=tuple(names[1:]), seeds=protocol.seeds, first_seed=protocol.first_seed)
+        ledger = Ledger(out, plan, default, store.count, replan)
         for group, task in zip(groups, tasks, strict=True):
-            if any((arm.name, seed, protocol.epochs) not in store.rows for arm in group for seed in seeds):
+            if any(store.lacks((arm.name, seed), protocol.epochs) for arm in group for seed in seeds):
                 checks.require_determined(group[0], task, splits.train)
         cells = list(product(names, seeds, range(1, protocol.epochs + 1)))
 
@@ -100,9 +116,15 @@ def run(
                 own=StreamSeeds(protocol.init_seed, protocol.order_seed, protocol.mask_seed),
             )
             for block in _blocks(group, seeds, protocol.epochs, width, store):
+                ledger.write()
+                store.begin()
+                began = perf_counter()
                 for _ in _train_block(program, block, width, protocol.epochs, final_data, store, on_nan):
+                    store.time(len(block), perf_counter() - began)
                     report_progress()
-        return store.results(names, list(seeds), protocol.epochs)
+                    began = perf_counter()
+        ledger.write()
+        return store.results(names, seeds, protocol.epochs)._replace(evidence=ledger.look(seeds))
 
 
 Member = tuple[Arm, int]  # an arm and a seed
@@ -134,7 +156,7 @@ def _blocks(
 
     Members whose training was interrupted come first, as the block that they were.
     """
-    pending = [(arm, seed) for seed in seeds for arm in group if (arm.name, seed, epochs) not in store.rows]
+    pending = [(arm, seed) for seed in seeds for arm in group if store.lacks((arm.name, seed), epochs)]
     interrupted = store.state_members()
     resumed = [(arm, seed) for arm, seed in pending if (arm.name, seed) in interrupted]
     if resumed and len(resumed) == len(interrupted):

@@ -9,6 +9,7 @@ from typing import Any
 
 from cnnjax.data import Dataset, digest
 from cnnjax.dropout import MASK_SCHEME
+from cnnjax.experiment.code import code_used
 from cnnjax.experiment.protocol import Arm, Protocol, Splits
 from cnnjax.files import jax_settings
 from cnnjax.files.identity import describe
@@ -30,8 +31,10 @@ def identity(
     parts = {"train": splits.train, "val": splits.val, "test": splits.test}
     parts |= {f"probe {name}": probe for name, probe in probes.items()}
     contents = {f"{name} arrays": [digest(part.images), digest(part.labels)] for name, part in parts.items()}
-    shared = {name: value for name, value in asdict(protocol).items() if name != "seeds"}
-    identities = {f"arm {arm.name}": arm_identity(arm) for arm in arms}
+    shared = {name: of for name, of in asdict(protocol).items() if name not in ("seeds", "first_seed")}
+    identities: dict[str, Any] = {f"arm {arm.name}": arm_identity(arm) for arm in arms}
+    # Apart, because earlier directories lack it.
+    identities |= {f"code of arm {arm.name}": used for arm in arms if (used := code_used(arm))}
     return {
         **without_defaults(shared),
         "data": splits.sha256,

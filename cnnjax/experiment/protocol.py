@@ -50,6 +50,7 @@ class Protocol:
     init_seed: int | None = None
     order_seed: int | None = None
     mask_seed: int | None = None
+    first_seed: int = 0  # the seeds are this one and those that follow
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -65,7 +66,15 @@ class Protocol:
         ):
             if (value := getattr(self, name)) not in choices:
                 raise ArgumentError(f"--{name.replace('_', '-')} {value} is unknown{choose(value, choices)}")
-        require_seeds(init_seed=self.init_seed, order_seed=self.order_seed, mask_seed=self.mask_seed)
+        own = {"init_seed": self.init_seed, "order_seed": self.order_seed, "mask_seed": self.mask_seed}
+        require_seeds(first_seed=self.first_seed, **own)
+        if self.first_seed + self.seeds > 2**32:
+            raise ArgumentError(f"--first-seed {self.first_seed} leaves no room for {self.seeds} seeds")
+
+    @property
+    def numbers(self) -> range:
+        """The seeds themselves."""
+        return range(self.first_seed, self.first_seed + self.seeds)
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,12 @@
-"""Results of an experiment: a row per arm, seed and epoch, written to disk after every epoch."""
+"""Results of an experiment: a directory with rows, predictions, and the state of what is in training."""
 
 import csv
 import io
 import json
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,19 +17,13 @@ import numpy as np
 from cnnjax.devices.layouts import place
 from cnnjax.devices.processes import fetch, from_leader, leads
 from cnnjax.errors import ArgumentError, UserError
+from cnnjax.experiment.plans import Evidence
+from cnnjax.experiment.rows import Cell, Row, columns, read_rows, values_of, write_rows
 from cnnjax.files import clear_half_written, make_directory, write_bytes, write_csv, write_json
 from cnnjax.files.records import LATER
 from cnnjax.shapes import Float
 from cnnjax.stats.confusion import Predictions
-
-METRICS = tuple(
-    f"{images}{metric}" for images in ("", "train_", "val_", "test_") for metric in ("loss", "accuracy")
-)
-"""`loss` and `accuracy` come from the training steps, with dropout; `train_*` from training images without
-dropout; `test_*`, and the columns that an experiment's probes add, are measured after the last epoch only."""
-
-Row = dict[str, float]
-Cell = tuple[str, int, int]  # arm, seed, epoch
+from cnnjax.stats.families import ALPHA
 
 
 class Results(NamedTuple):
@@ -43,14 +37,30 @@ class Results(NamedTuple):
     epochs: int
     values: dict[str, Float[np.ndarray, "arms seeds epochs"]]
     predictions: Mapping[str, Predictions]
+    evidence: Evidence | None = None  # of an experiment: the plan, the looks, and what to say about them
 
     def final(self, metric: str) -> Float[np.ndarray, "arms seeds"]:
         """Return a metric after the last epoch."""
         return self.values[metric][:, :, -1]
 
+    @property
+    def alpha(self) -> float:
+        """The level at which this look at the results decides."""
+        return self.evidence.alpha if self.evidence else ALPHA
 
+    def told(self, sentence: str) -> str:
+        """Add to a conclusion what must be said about the plan and the looks."""
+        return " ".join([sentence, *(self.evidence.remarks if self.evidence else ())])
+
+
+RESULTS = "results.csv"
+PROTOCOL = "protocol.json"
 STATE = "state.npz"
 PREDICTIONS = "predictions"
+SECONDS = "seconds.csv"
+
+DAMAGED = OSError, ValueError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error
+"""What reading a missing or damaged npz raises."""
 
 
 class Store:
@@ -65,6 +75,7 @@ class Store:
         """
         self.out = out
         self.rows: dict[Cell, Row] = {}
+        self._times: list[tuple[int, float]] = []
         self._unwritten: dict[str, Any] | None = None
         if leads():
             self._open(protocol)
@@ -75,46 +86,53 @@ class Store:
         for directory in (out, out / PREDICTIONS):
             clear_half_written(directory)
         wanted = json.loads(json.dumps(protocol))
+        if not any((out / name).exists() for name in (RESULTS, STATE, PREDICTIONS)):
+            self._unwritten = wanted  # nothing was computed, so nothing is there to protect
+            return
         try:
-            stored = json.loads((out / "protocol.json").read_text())
+            stored = json.loads((out / PROTOCOL).read_text())
         except FileNotFoundError:
             self._unwritten = wanted
             return
         except ValueError as error:
             raise UserError(f"{out / 'protocol.json'} is damaged: {error}; choose another --out") from None
-        was, now = LATER | stored, LATER | wanted
-        names = [name for name in was if name in now and was[name] != now[name]]
-        if names:
+        if names := different(stored, wanted):
             raise ArgumentError(
-                f"{out} holds results of another protocol (different: {', '.join(sorted(names))}); "
+                f"{out} holds results of another protocol (different: {', '.join(names)}); "
                 "choose another --out"
             )
         self._unwritten = stored | wanted
-        if (out / "results.csv").exists():
-            self.rows = read_rows(out / "results.csv")
+        self._times = read_times(out)
+        if (out / RESULTS).exists():
+            self.rows = read_rows(out / RESULTS)
 
-    def _write_protocol(self) -> None:
-        """Write protocol.json before the first result, so that what fails before it leaves nothing."""
+    def begin(self) -> None:
+        """Write protocol.json before the first epoch; until there are results, another may replace it."""
         if self._unwritten is not None:
-            write_json(self.out / "protocol.json", self._unwritten)
+            write_json(self.out / PROTOCOL, self._unwritten)
             self._unwritten = None
+
+    def count(self, seeds: range) -> int:
+        """Count the rows of these seeds."""
+        return sum(seed in seeds for _, seed, _ in self.rows)
 
     def write(self) -> None:
         """Write all rows, sorted by arm, seed and epoch."""
-        self._write_protocol()
-        metrics = self._metrics()
-        # An empty cell was not measured; NaN means that the run diverged.
-        rows = ([*cell, *(self.rows[cell].get(name, "") for name in metrics)] for cell in sorted(self.rows))
-        write_csv(self.out / "results.csv", ("arm", "seed", "epoch", *metrics), rows)
+        self.begin()
+        write_rows(self.out / RESULTS, self.rows)
 
-    def _metrics(self) -> tuple[str, ...]:
-        """Return the columns: those of every experiment, then those of the probes."""
-        measured = {name for row in self.rows.values() for name in row}
-        return *METRICS, *sorted(measured - set(METRICS))
+    def time(self, networks: int, seconds: float) -> None:
+        """Record in seconds.csv how long one epoch of so many networks took, side by side."""
+        self._times.append((networks, round(seconds, 3)))
+        write_times(self.out, self._times)
+
+    def lacks(self, member: tuple[str, int], epochs: int) -> bool:
+        """Whether a row of these epochs is missing."""
+        return any((*member, epoch) not in self.rows for epoch in range(1, epochs + 1))
 
     def keep(self, arm: str, seed: int, predictions: Predictions) -> None:
         """Write the predictions of one member."""
-        self._write_protocol()
+        self.begin()
         path = _predictions(self.out, arm, seed)
         make_directory(path.parent)
         content = io.BytesIO()
@@ -139,8 +157,10 @@ class Store:
         """Return the saved state and its epoch if it belongs to these members; otherwise `like` and 0."""
         members_saved, epoch, arrays = self._state()
         leaves, structure = jax.tree.flatten(like)
-        # Another version may save more hyperparameters; its members start again, too.
-        if members_saved != list(members) or len(arrays) != len(leaves):
+        # Another version may save more hyperparameters; its members start again, too. So do those of which
+        # a row before the state is missing.
+        other = members_saved != list(members) or len(arrays) != len(leaves)
+        if other or any(self.lacks(member, epoch) for member in members):
             return like, 0
         restored = [
             jax.random.wrap_key_data(place(old.sharding, new)) if _is_key(old) else place(old.sharding, new)
@@ -156,9 +176,8 @@ class Store:
         """Return the members whose state is saved, their epoch and the leaves of the state."""
         members, epoch, leaves = [], 0, []
         # If it is missing or damaged, its members start again and give the same rows.
-        errors = OSError, ValueError, KeyError, zipfile.BadZipFile
         if leads():
-            with suppress(*errors), np.load(self.out / STATE, allow_pickle=False) as file:
+            with suppress(*DAMAGED), np.load(self.out / STATE, allow_pickle=False) as file:
                 header, *leaves = (file[name] for name in file.files)
                 record = json.loads(str(header))
                 members, epoch = [(name, seed) for name, seed in record["members"]], record["epoch"]
@@ -166,50 +185,41 @@ class Store:
 
     def results(self, arms: Sequence[str], seeds: Sequence[int], epochs: int) -> Results:
         """Return the rows of these arms and seeds as arrays."""
-        values = {metric: values_of(self.rows, metric, arms, seeds, epochs) for metric in self._metrics()}
+        values = {name: values_of(self.rows, name, arms, seeds, epochs) for name in columns(self.rows)}
         stored = {arm: read_predictions(self.out, arm, seeds) for arm in arms}
         predictions = {arm: of_arm for arm, of_arm in stored.items() if of_arm is not None}
         return Results(tuple(arms), tuple(seeds), epochs, values, predictions)
 
 
-def read_rows(path: Path) -> dict[Cell, Row]:
-    """Read the rows of a results.csv.
-
-    Raises:
-        UserError: the file cannot be read or is damaged.
-    """
-    rows = {}
-    try:
-        with path.open(newline="") as file:
-            for row in csv.DictReader(file):
-                cell = row.pop("arm"), int(row.pop("seed")), int(row.pop("epoch"))
-                rows[cell] = {name: float(text) for name, text in row.items() if text}
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-    except (KeyError, TypeError, ValueError, csv.Error) as error:
-        raise UserError(f"{path} is damaged ({error}); choose another --out") from None
-    return rows
+def different(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """Return the entries in which two protocol.json differ; arms that only one has do not count."""
+    was, now = {**LATER, **one}, {**LATER, **other}
+    return sorted(name for name in was if name in now and was[name] != now[name])
 
 
-def values_of(
-    rows: Mapping[Cell, Row], metric: str, arms: Sequence[str], seeds: Sequence[int], epochs: int
-) -> Float[np.ndarray, "arms seeds epochs"]:
-    """Return a metric, NaN where there is no such row or value."""
-    shape = len(arms), len(seeds), epochs
-    cells = product(arms, seeds, range(1, epochs + 1))
-    return np.array([rows.get(cell, {}).get(metric, float("nan")) for cell in cells]).reshape(shape)
+def write_times(out: Path, times: Sequence[tuple[int, float]]) -> None:
+    """Write seconds.csv: a row for each epoch, in the order of time."""
+    write_csv(out / SECONDS, ("networks", "seconds"), times)
+
+
+def read_times(out: Path) -> list[tuple[int, float]]:
+    """Read seconds.csv: networks that trained side by side, and the seconds of an epoch; [] if damaged."""
+    errors = OSError, ValueError, KeyError, TypeError, csv.Error
+    with suppress(*errors), (out / SECONDS).open(newline="") as file:
+        return [(int(row["networks"]), float(row["seconds"])) for row in csv.DictReader(file)]
+    return []
 
 
 def read_predictions(out: Path, arm: str, seeds: Sequence[int]) -> Predictions | None:
     """Read the predictions of an arm from the directory `out`; None if there are none."""
-    of_seeds = []
-    for seed in seeds:
-        with (
-            suppress(OSError, ValueError, KeyError, zipfile.BadZipFile),
-            np.load(_predictions(out, arm, seed), allow_pickle=False) as file,
-        ):
-            of_seeds.append([file[name] for name in Predictions._fields])
+    of_seeds = [one for seed in seeds if (one := read_prediction(out, arm, seed)) is not None]
     return Predictions(*map(np.stack, zip(*of_seeds, strict=True))) if of_seeds else None
+
+
+def read_prediction(out: Path, arm: str, seed: int) -> Predictions | None:
+    """Read the predictions of one network; None if they are missing or damaged."""
+    with suppress(*DAMAGED), np.load(_predictions(out, arm, seed), allow_pickle=False) as file:
+        return Predictions(*(file[name] for name in Predictions._fields))
 
 
 def _predictions(out: Path, arm: str, seed: int) -> Path:

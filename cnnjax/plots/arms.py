@@ -10,9 +10,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cnnjax.plots.curves import draw_bands
-from cnnjax.plots.style import COLOURS, GREY, counted, finite, frame, legend_beside
+from cnnjax.plots.curves import draw_bands, draw_differences
+from cnnjax.plots.style import COLOURS, GREY, counted, finite, frame, legend_beside, mean_label
 from cnnjax.shapes import Float, Floats, Int
+from cnnjax.stats import Contrast
 from cnnjax.stats.intervals import t_interval
 
 Curves = Float[np.ndarray, "arms seeds epochs"]
@@ -64,22 +65,38 @@ def final_by_arm(
     values: Final,
     names: Sequence[str],
     ylabel: str,
+    contrasts: Sequence[Contrast] = (),
     *,
+    points: bool = False,
     title: str = "",
     caption: str = "",
 ) -> Figure:
-    """Draw final values, an arm a column.
+    """Draw final values, an arm a column, and beside them the paired differences.
 
     Each thin line is one seed, broken where it diverged; the points are means with their 95% t intervals.
+    Overlapping intervals of arms say little about paired differences, which the second panel shows; with
+    `points` it is in percentage points.
     """
     table, x = finite(values), np.arange(len(names))
-    figure, (axis,) = frame(8.4, 4.6, title, caption)
-    draw_seeds(axis, x, table, "arms", linestyle="none", capsize=6)
-    axis.set_ylabel(ylabel)
-    axis.set_xticks(x, [name.replace(", ", ",\n") for name in names])
-    axis.set_xlim(-0.5, len(names) - 0.5)
+    figure, axes = frame(12 if contrasts else 8.4, 4.6, title, caption, panels=2 if contrasts else 1)
+    draw_seeds(axes[0], x, table, "arms", linestyle="none", capsize=6)
+    axes[0].set_ylabel(ylabel)
+    axes[0].set_xticks(x, [name.replace(", ", ",\n") for name in names])
+    axes[0].set_xlim(-0.5, len(names) - 0.5)
+    if contrasts:
+        draw_contrasts(axes[1], contrasts, points=points)
     legend_beside(figure)
     return figure
+
+
+def draw_contrasts(axis: Axes, contrasts: Sequence[Contrast], *, points: bool = False) -> None:
+    """Draw paired differences to a reference; accuracies are in percentage `points`."""
+    columns = ("difference", "low", "high", "test_low", "test_high")
+    rows = np.array([[getattr(c, name) for name in columns] for c in contrasts])
+    difference, low, high, test_low, test_high = (100 if points else 1) * rows.T
+    described, tested = (low, high), (test_low, test_high)
+    draw_differences(axis, [c.arm for c in contrasts], difference, described, tested)
+    axis.set_xlabel(f"paired difference to {contrasts[0].reference}" + ", points" * points)
 
 
 def draw_seeds(
@@ -91,7 +108,7 @@ def draw_seeds(
     """
     seeds = axis.plot(x, values, color=GREY, linewidth=0.7, alpha=0.7, marker=".", markersize=3)
     mean, half, n = t_interval(values)
-    label = f"mean and 95% t interval\n({counted(n)})"
+    label = f"{mean_label(half)}\n({counted(n)})"
     axis.errorbar(x, mean, yerr=half, color=COLOURS[0], marker="o", zorder=3, label=label, **style)
     if seeds:
         seeds[0].set_label(f"one seed through all {through}")
@@ -110,5 +127,6 @@ def _bands(
     figure, (axis,) = frame(8.4, 4.6, title, caption)
     draw_bands(axis, epochs, values, names, mark_lowest=losses)
     axis.set_ylabel(ylabel)
-    legend_beside(figure, "mean and 95% t interval" + (f"\nring: {mark_name}" if losses is not None else ""))
+    ring = f"\nring: {mark_name}" if losses is not None else ""
+    legend_beside(figure, mean_label(t_interval(values, axis=1)[1]) + ring)
     return figure

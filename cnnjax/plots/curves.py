@@ -68,6 +68,7 @@ def draw_history(axis: Axes, metric: str, history: Rows, published: Rows | None 
         axis.set_ylim(bottom=0)
 
 
+DESCRIBED, TESTED = "t interval", "interval of the test\n(without 0: significant)"
 MOST_WRITTEN = 20
 """Most classes for which a confusion matrix has its counts written into the cells."""
 MOST_NAMED = 50
@@ -156,13 +157,24 @@ def draw_differences(
     axis: Axes,
     names: Sequence[str],
     differences: Float[np.ndarray, "arms"],
-    low: Float[np.ndarray, "arms"],
-    high: Float[np.ndarray, "arms"],
+    described: tuple[Float[np.ndarray, "arms"], Float[np.ndarray, "arms"]],
+    tested: tuple[Float[np.ndarray, "arms"], Float[np.ndarray, "arms"]],
 ) -> None:
-    """Draw differences and their intervals, a row each from the top down; leave out what is NaN."""
+    """Draw differences, a row each from the top down, with two intervals; leave out what is not finite.
+
+    The thick line is the t interval `described`; the thin one with ends is that of the test, `tested`.
+    """
     rows = np.arange(len(names))
     axis.axvline(0, color="black", linewidth=0.8)
-    axis.hlines(rows, finite(low), finite(high), color=COLOURS[0], linewidth=3)
+    for (low, high), label, style in (
+        (described, DESCRIBED, {"linewidth": 5, "alpha": 0.5}),
+        (tested, TESTED, {"linewidth": 1.2}),
+    ):
+        drawn = axis.hlines(rows, finite(low), finite(high), color=COLOURS[0], **style)
+        if np.isfinite(finite(low) + finite(high)).any():
+            drawn.set_label(label)
+    for ends in tested:
+        axis.plot(finite(ends), rows, color=COLOURS[0], linestyle="none", marker="|", markersize=9)
     axis.plot(finite(differences), rows, color=COLOURS[0], linestyle="none", marker="o", markersize=8)
     axis.set_yticks(rows, [textwrap.fill(name, 20) for name in names])
     axis.set_ylim(len(names) - 0.5, -0.5)

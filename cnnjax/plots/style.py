@@ -86,8 +86,13 @@ def epoch_axis(axis: Axes, epochs: Collection[float]) -> None:
 
 
 def legend_beside(figure: Figure, heading: str = "") -> None:
-    """Put the legend of the first axes outside all axes, where it hides no data."""
+    """Put one legend of all axes outside them, where it hides no data."""
     handles, labels = figure.axes[0].get_legend_handles_labels()
+    for axis in figure.axes[1:]:
+        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
+            if label not in labels:
+                handles.append(handle)
+                labels.append(label)
     legend = figure.legend(
         handles, labels, loc="outside right upper", title=heading, fontsize=9, frameon=False
     )
@@ -112,3 +117,8 @@ def counted(n: Int[np.ndarray, "..."]) -> str:
     """Format sample sizes: "n=5", or "n=3 to 5" where they differ."""
     low, high = int(n.min()), int(n.max())
     return f"n={high}" if low == high else f"n={low} to {high}"
+
+
+def mean_label(half: Floats) -> str:
+    """Say in a legend what is drawn: means, and their intervals where there are any."""
+    return "mean and 95% t interval" if np.isfinite(half).any() else "mean (too few seeds\nfor an interval)"

@@ -17,6 +17,8 @@ from cnnjax.files import write_json
 from cnnjax.plots import Figure
 from cnnjax.plots.arms import final_by_arm, generalisation_gap, metric_bands
 from cnnjax.report import tables
+from cnnjax.stats import Summary, summarise
+from cnnjax.stats.families import ALPHA
 
 IMAGES = {"val_": "validation ", "train_": "training ", "test_": "test "}
 LATEX = {character: f"\\{character}" for character in "&%$#_{}"} | {
@@ -34,13 +36,27 @@ class Ablation:
     results: Results
     test: Dataset  # the images of `results.predictions`
     protocol: str  # one line, for captions
-    primary: str | None = None
+    primary: str | None = None  # this, `margin` and `alpha`: see `cnnjax.stats.summarise`
+    margin: float | None = None  # a fraction
+    alpha: float = ALPHA
+    rehearsal: bool = False  # the protocol is too short to answer the question
+
+    @cached_property
+    def compared(self) -> Summary:
+        """The statistics of the validation accuracy."""
+        options = {"primary": self.primary, "margin": self.margin, "alpha": self.alpha}
+        return summarise(self.results.final("val_accuracy"), self.results.arms, **options)
 
     @cached_property
     def summary(self) -> dict[str, Any]:
         """The content of summary.json: statistics, conclusion and confused classes."""
-        record = tables.ablation_record(self.results, self.protocol, self.primary)
+        record = tables.ablation_record(self.results, self.protocol, self.compared, rehearsal=self.rehearsal)
         return record | tables.confusion_record(self.results.predictions, self.test)
+
+    @property
+    def caption(self) -> str:
+        """The protocol, after a warning where it cannot answer the question."""
+        return tables.caption(self.protocol, self.compared, self.rehearsal)
 
     @property
     def conclusion(self) -> str:
@@ -49,7 +65,7 @@ class Ablation:
 
     @cached_property
     def _cells(self) -> tuple[Sequence[str], list[list[str]]]:
-        return tables.summary_table(self.results, self.primary)
+        return tables.summary_table(self.results, self.compared, rehearsal=self.rehearsal)
 
     def table(self) -> None:
         """Print each arm's metrics after the last epoch, and its paired difference to the first arm."""
@@ -98,21 +114,26 @@ class Ablation:
             return self.plot_final(metric)
         epochs, label, lowest = np.arange(1, self.results.epochs + 1), _label(metric), "loss" in metric
         title = label.capitalize()
-        draw = partial(metric_bands, title=title, caption=self.protocol, mark_lowest=lowest)
+        draw = partial(metric_bands, title=title, caption=self.caption, mark_lowest=lowest)
         return draw(epochs, values, self.results.arms, label)
 
     def plot_final(self, metric: str = "val_accuracy") -> Figure:
-        """Draw a column of results.csv after the last epoch: every seed, mean and 95% t interval by arm."""
-        label = f"{_label(metric)} at the last epoch"
-        draw = partial(final_by_arm, title=label.capitalize(), caption=self.protocol)
-        return draw(self.results.final(metric), self.results.arms, label)
+        """Draw a column of results.csv after the last epoch: every seed, and the paired differences."""
+        label, values = f"{_label(metric)} at the last epoch", self.results.final(metric)
+        points, summary = "accuracy" in metric, self.compared
+        if metric != "val_accuracy":
+            summary = summarise(values, self.results.arms, primary=self.primary, alpha=self.alpha)
+        draw = partial(final_by_arm, title=label.capitalize(), caption=self.caption, points=points)
+        return draw(values, self.results.arms, label, summary.contrasts)
 
     def write(self, out: Path, figures: Mapping[str, Callable[[], Figure]] | None = None) -> None:
         """Print the report; write summary.json, then the learning curves and `figures`, by file name."""
         results = self.results
-        print(self.protocol)
+        print(self.caption)
         self.table()
         print(self.conclusion)
+        if self.summary["pairing"]:
+            print(self.summary["pairing"])
         tables.print_confusions(results.predictions, self.test)
         write_json(out / "summary.json", self.summary)
         gap = partial(
@@ -122,10 +143,10 @@ class Ablation:
             results.values["val_loss"],
             results.arms,
             title="Generalisation gap (losses measured without dropout)",
-            caption=self.protocol,
+            caption=self.caption,
         )
         curves = {f"{metric}.png": partial(self.plot, metric) for metric in ("val_loss", "val_accuracy")}
-        confused = tables.confusion_figure(results.predictions, self.test, self.protocol)
+        confused = tables.confusion_figure(results.predictions, self.test, self.caption)
         drawn = {**curves, "generalisation_gap.png": gap, **(figures or {}), **confused}
         tables.draw(out, drawn)
         print(f"table, summary and figures in {out}")

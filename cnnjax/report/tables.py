@@ -16,9 +16,10 @@ from cnnjax.data import DIGITS, Dataset
 from cnnjax.experiment.results import Predictions, Results
 from cnnjax.files import write_bytes
 from cnnjax.plots import confusion
-from cnnjax.stats import conclusion, summarise
+from cnnjax.stats import Contrast, Summary, conclusion, summarise
 from cnnjax.stats.confusion import Mistake, Pair, confused_pairs, worst_mistakes
-from cnnjax.stats.sentences import pair_sentence
+from cnnjax.stats.families import ALPHA
+from cnnjax.stats.sentences import REHEARSAL, pair_sentence, pairing_sentence
 
 PAIRS = 4
 """Confused pairs that are shown."""
@@ -30,34 +31,57 @@ def console() -> Console:
     return plain if plain.is_terminal else Console(width=160)
 
 
-def print_ablation(results: Results, protocol: str, primary: str | None = None) -> dict[str, Any]:
+def print_ablation(
+    results: Results, protocol: str, summary: Summary, *, rehearsal: bool = False
+) -> dict[str, Any]:
     """Print the protocol, the table and the conclusion; return them for summary.json.
 
     Arguments: see `ablation_record`.
     """
-    record = ablation_record(results, protocol, primary)
-    print(protocol)
-    print_table(*summary_table(results, primary))
+    record = ablation_record(results, protocol, summary, rehearsal=rehearsal)
+    print(record["protocol"])
+    print_table(*summary_table(results, summary, rehearsal=rehearsal))
     print(record["conclusion"])
+    if record["pairing"]:
+        print(record["pairing"])
     return record
 
 
-def ablation_record(results: Results, protocol: str, primary: str | None = None) -> dict[str, Any]:
+def ablation_record(
+    results: Results, protocol: str, summary: Summary, *, rehearsal: bool = False
+) -> dict[str, Any]:
     """Return the protocol, the statistics and the conclusion, for summary.json.
 
     Args:
         results: of all arms.
         protocol: one line.
-        primary: the arm whose contrast was chosen in advance.
+        summary: of the validation accuracy. The validation loss is compared in the same way, but apart: it
+            is not corrected for the accuracy.
+        rehearsal: the protocol is too short to answer the question.
     """
-    accuracy = summarise(results.final("val_accuracy"), results.arms, primary=primary)
-    loss = summarise(results.final("val_loss"), results.arms, primary=primary, higher_is_better=False)
+    loss = summarise(
+        results.final("val_loss"),
+        results.arms,
+        primary=summary.primary,
+        higher_is_better=False,
+        alpha=summary.contrasts[0].alpha if summary.contrasts else ALPHA,
+    )
     return {
-        "protocol": protocol,
-        "val_accuracy": accuracy.as_dict(),
+        "protocol": caption(protocol, summary, rehearsal),
+        "rehearsal": rehearsal or summary.rehearsal,
+        "val_accuracy": summary.as_dict(),
         "val_loss": loss.as_dict(),
-        "conclusion": conclusion(accuracy, "validation accuracy", accuracy=True),
+        "conclusion": results.told(
+            conclusion(summary, "validation accuracy", accuracy=True, rehearsal=rehearsal)
+        ),
+        "pairing": pairing_sentence(summary),
+        **(results.evidence.as_dict() if results.evidence else {}),
     }
+
+
+def caption(protocol: str, summary: Summary, rehearsal: bool = False) -> str:
+    """Return the protocol, after a warning where it cannot answer the question."""
+    return f"{REHEARSAL}. {protocol}" if rehearsal or summary.rehearsal else protocol
 
 
 def print_confusions(predictions: Mapping[str, Predictions], test: Dataset) -> dict[str, Any]:
@@ -153,20 +177,15 @@ def spread(values: np.ndarray, digits: int) -> str:
     return f"{np.mean(finite):.{digits}f}{sd}"
 
 
-def summary_table(results: Results, primary: str | None = None) -> tuple[list[str], list[list[str]]]:
+def summary_table(
+    results: Results, summary: Summary, *, rehearsal: bool = False
+) -> tuple[list[str], list[list[str]]]:
     """Return heads and rows: each arm's final metrics (mean ± sd), and its paired difference to the first.
 
-    The gap is validation loss minus training loss, both measured without dropout. `primary`: see
+    The gap is validation loss minus training loss, both measured without dropout. Arguments: see
     `ablation_record`.
     """
-    summary = summarise(results.final("val_accuracy"), results.arms, primary=primary)
-    compared = {
-        c.arm: [
-            "{:+.2f} [{:+.2f}, {:+.2f}]".format(*(100 * value for value in (c.difference, c.low, c.high))),
-            f"{c.p:.3f} ({c.p_holm:.3f})",
-        ]
-        for c in summary.contrasts
-    }
+    compared = {c.arm: contrast_cells(c, 100, ".2f") for c in summary.contrasts}
     gap = results.final("val_loss") - results.final("train_loss")
     rows = [
         [
@@ -181,5 +200,30 @@ def summary_table(results: Results, primary: str | None = None) -> tuple[list[st
         for i, arm in enumerate(summary.arms)
     ]
     metrics = "val accuracy %", "val loss", "test accuracy %", "gap (loss)"
-    difference = f"difference to {summary.arms[0].name}, points [95%]"
-    return ["arm", "n", *metrics, difference, "p (corrected)"], rows
+    heads = contrast_heads(f"difference to {summary.arms[0].name}, points", summary.contrasts)
+    first = "arm (a rehearsal)" if rehearsal or summary.rehearsal else "arm"
+    return [first, "n", *metrics, *heads], rows
+
+
+def contrast_heads(difference: str, contrasts: Sequence[Contrast]) -> list[str]:
+    """Return the heads of `contrast_cells`: both intervals are named for what they are."""
+    together = ", jointly" * any(c.family > 1 for c in contrasts)
+    share = 100 * (1 - contrasts[0].alpha) if contrasts else 95
+    return [f"{difference} [{share:g}% t{together}]", "p (corrected) [interval of the test]"]
+
+
+def contrast_cells(contrast: Contrast, scale: float, digits: str) -> list[str]:
+    """Return the difference with its t interval, and p with the interval that inverts its test.
+
+    An interval is left out where there is none, and p where no p could be significant.
+    """
+
+    def interval(low: float, high: float) -> str:
+        ends = f" [{scale * low:+{digits}}, {scale * high:+{digits}}]"
+        return ends if np.isfinite([low, high]).all() else ""
+
+    difference = f"{scale * contrast.difference:+{digits}}{interval(contrast.low, contrast.high)}"
+    if not contrast.can_claim:
+        return [difference, "too few seeds"]
+    p = f"{contrast.p:.3f} ({contrast.p_holm:.3f})".replace("0.000", "<0.001")
+    return [difference, p + (interval(contrast.test_low, contrast.test_high) or " not tested")]

@@ -2,8 +2,8 @@
 
 Every seed is trained in every arm from the same initial weights on the same batches, so the unit of evidence
 is the difference within a seed. Arrays are float[arms, seeds], and the first arm is the reference. A value
-that is not finite is a diverged run: it is excluded from its arm, its pair is excluded from the contrast, and
-both exclusions are counted.
+that is not finite is a diverged run. Without it: it is excluded from its arm, its pair is excluded from the
+contrast, and both exclusions are counted. With it: `Contrast.p_worst` ranks it below every finite value.
 """
 
 import math
@@ -12,15 +12,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special, stats
 
+from cnnjax.errors import ArgumentError
 from cnnjax.shapes import Float
-from cnnjax.stats.intervals import bca_interval
-
-ALPHA = 0.05
-POWER = 0.8
-EXACT_UP_TO = 20
-FLIPS = 99_999
+from cnnjax.stats import families
+from cnnjax.stats.contrasts import Contrast, compare, plain
+from cnnjax.stats.families import ALPHA
 
 
 class ArmSummary(NamedTuple):
@@ -33,55 +30,27 @@ class ArmSummary(NamedTuple):
     sd: float
 
 
-class Contrast(NamedTuple):
-    """One arm minus the reference, over the `n` seeds that are finite in both (`dropped` are not).
-
-    Quantities that are undefined at this n are NaN.
-    """
-
-    arm: str
-    reference: str
-    n: int
-    dropped: int
-    difference: float  # mean of the paired differences
-    low: float  # of its 95% BCa interval
-    high: float
-    p: float  # two-sided sign-flip test
-    p_holm: float  # after Holm's correction
-    improvement: float  # share of seeds on which the arm beats the reference
-    detectable: float  # smallest true difference that this n detects with 80% power
-    p_floor: float  # smallest `p_holm` that this design can give
-
-    @property
-    def can_claim(self) -> bool:
-        """Whether this design could give a significant result at all.
-
-        The most extreme of the 2^n sign patterns and its negative are equally extreme, so no p is below
-        2 / 2^n: a single contrast needs 6 pairs (5 give at least 0.0625). Corrections raise that: three
-        contrasts of 6 pairs have no corrected p below 3 * 2 / 64 = 0.094, so they need 7.
-        """
-        return self.p_floor <= ALPHA
-
-    @property
-    def significant(self) -> bool:
-        """Whether the corrected p is at most 5%."""
-        return self.p_holm <= ALPHA
-
-
 class Summary(NamedTuple):
     """All arms, and the contrast of every other arm with the first."""
 
     arms: tuple[ArmSummary, ...]
     contrasts: tuple[Contrast, ...]
+    primary: str | None = None
 
-    def as_dict(self) -> dict[str, list[dict[str, Any]]]:
-        """Convert to lists and dictionaries for strict JSON, with None for NaN."""
+    @property
+    def rehearsal(self) -> bool:
+        """Whether there are contrasts, and with so few seeds none could be significant, diverged or not."""
+        pairs = [c.n + c.dropped for c in self.contrasts]
+        first = [c.arm for c in self.contrasts].index(self.primary) if self.primary else None
+        return bool(pairs and families.floors(pairs, first).min() > self.contrasts[0].alpha)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Convert to lists and dictionaries for strict JSON, with None for what is not finite."""
         return {
-            "arms": [_plain(arm._asdict()) for arm in self.arms],
-            "contrasts": [
-                _plain(c._asdict() | {"can_claim": c.can_claim, "significant": c.significant})
-                for c in self.contrasts
-            ],
+            "primary": self.primary,
+            "rehearsal": self.rehearsal,
+            "arms": [plain(arm._asdict()) for arm in self.arms],
+            "contrasts": [contrast.as_dict() for contrast in self.contrasts],
         }
 
 
@@ -91,6 +60,8 @@ def summarise(
     *,
     higher_is_better: bool = True,
     primary: str | None = None,
+    margin: float | None = None,
+    alpha: float = ALPHA,
     seed: int = 0,
 ) -> Summary:
     """Summarise the arms of an ablation and compare each with the first.
@@ -100,132 +71,98 @@ def summarise(
         names: of the arms.
         higher_is_better: the direction that counts as an improvement.
         primary: name of the arm whose contrast was chosen in advance. It is tested alone, and the others,
-            corrected among themselves, can only be significant if it is (serial gatekeeping, Bauer et al.
-            1998), which keeps the family-wise error at 5%.
-        seed: of the bootstrap and the Monte-Carlo permutations. The draws for one contrast do not depend on
-            the number of other arms.
+            corrected among themselves, can only be significant if it is, see `families.corrected`.
+        margin: smallest difference that matters, in the unit of the values: adds tests of equivalence.
+        alpha: family-wise level.
+        seed: of the random draws above 20 pairs.
 
     Raises:
+        ArgumentError: `primary` is not an arm other than the first.
         ValueError: the shape of `values` does not match `names`.
     """
+    if primary is not None and primary not in names[1:]:
+        others = ", ".join(names[1:]) or "there is none"
+        raise ArgumentError(f"the primary arm {primary!r} must be an arm other than the first: {others}")
+    options = {"higher_is_better": higher_is_better, "margin": margin, "alpha": alpha, "seed": seed}
+    first = None if primary is None else list(names[1:]).index(primary)
+    (summary,) = _summaries([(values, names)], primary=first, **options)
+    return summary._replace(primary=primary)
+
+
+def summarise_together(
+    groups: Sequence[tuple[npt.ArrayLike, Sequence[str]]],
+    *,
+    higher_is_better: bool = True,
+    margin: float | None = None,
+    alpha: float = ALPHA,
+    seed: int = 0,
+) -> list[Summary]:
+    """Summarise several ablations whose contrasts are one family: Holm's correction is over all of them.
+
+    Arguments: the values and names of each, then as for `summarise`.
+    """
+    return _summaries(groups, higher_is_better=higher_is_better, margin=margin, alpha=alpha, seed=seed)
+
+
+def _summaries(
+    groups: Sequence[tuple[npt.ArrayLike, Sequence[str]]], *, higher_is_better: bool, **options: Any
+) -> list[Summary]:
+    tables = [_table(values, names) for values, names in groups]
+    cells = [
+        (number, name, names[0], row, table[0])
+        for number, ((_, names), table) in enumerate(zip(groups, tables, strict=True))
+        for name, row in zip(names[1:], table[1:], strict=True)
+    ]
+    contrasts = compare(
+        [_differences(row, reference, higher_is_better) for *_, row, reference in cells],
+        [name for _, name, *_ in cells],
+        [name for _, _, name, *_ in cells],
+        higher_is_better=higher_is_better,
+        **options,
+    )
+    paired = [
+        contrast._replace(**_pairing(row, reference))
+        for contrast, (*_, row, reference) in zip(contrasts, cells, strict=True)
+    ]
+    return [
+        Summary(
+            tuple(map(_arm, names, table)),
+            tuple(c for c, (of, *_) in zip(paired, cells, strict=True) if of == number),
+        )
+        for number, ((_, names), table) in enumerate(zip(groups, tables, strict=True))
+    ]
+
+
+def _table(values: npt.ArrayLike, names: Sequence[str]) -> Float[np.ndarray, "arms seeds"]:
     table = np.asarray(values, np.float64)
     if table.ndim != 2 or len(table) != len(names) or not len(names):
         raise ValueError(f"values must be [{len(names)} arms, seeds], not {list(table.shape)}")
-    table = np.where(np.isfinite(table), table, np.nan)
-    pairs = [row[np.isfinite(row)] for row in table[1:] - table[0]]
-    p = [sign_flip_p(d, np.random.default_rng([seed, i, 0])) for i, d in enumerate(pairs)]
-    first = None if primary is None else list(names[1:]).index(primary)
-    corrected = _family(p, first)
-    floors = _family([smallest_p(len(d)) for d in pairs], first)
-    contrasts = tuple(
-        Contrast(
-            names[i + 1],
-            names[0],
-            len(d),
-            table.shape[1] - len(d),
-            _mean(d),
-            *bca_interval(d, np.random.default_rng([seed, i, 1])),
-            p=p[i],
-            p_holm=float(corrected[i]),
-            improvement=probability_of_improvement(d if higher_is_better else -d),
-            detectable=detectable_difference(_sd(d), len(d)),
-            p_floor=float(floors[i]),
-        )
-        for i, d in enumerate(pairs)
-    )
-    return Summary(tuple(map(_arm, names, table)), contrasts)
+    return np.where(np.isfinite(table), table, np.nan)
 
 
-def sign_flip_p(differences: Float[np.ndarray, "n"], rng: np.random.Generator) -> float:
-    """Return the two-sided p-value of the sign-flip permutation test.
-
-    Under the null hypothesis the differences are symmetric around zero, so every sign pattern is equally
-    likely; p is the fraction of patterns whose |sum| is at least the observed one. All 2^n patterns are
-    enumerated up to n = 20. Above, 99,999 random ones give (k + 1) / (m + 1), which includes the observed
-    pattern and is therefore never zero (Phipson and Smyth 2010). Without differences p is 1.
-    """
-    if not len(differences):
-        return 1.0
-    exact = len(differences) <= EXACT_UP_TO
-    if exact:
-        # A pattern and its negative have the same |sum|, so the first sign can stay fixed.
-        sums = differences[:1]
-        for d in differences[1:]:
-            sums = np.concatenate([sums + d, sums - d])
-    else:
-        sums = np.zeros(FLIPS)
-        for d in differences:
-            sums += rng.choice((-d, d), FLIPS)
-    # The tolerance keeps patterns that tie with the observed one despite rounding.
-    extreme = np.abs(sums) >= abs(differences.sum()) - 1e-9 * np.abs(differences).sum()
-    return float(extreme.mean() if exact else (extreme.sum() + 1) / (FLIPS + 1))
+def _differences(
+    row: Float[np.ndarray, "seeds"], reference: Float[np.ndarray, "seeds"], higher_is_better: bool
+) -> Float[np.ndarray, "seeds"]:
+    """Return arm minus reference, as `compare` takes it: a diverged run is worse than every other."""
+    worst = -np.inf if higher_is_better else np.inf
+    there, other = np.isfinite(row), np.isfinite(reference)
+    differences = np.where(there & other, row - reference, np.nan)
+    return np.select([other & ~there, there & ~other], [worst, -worst], differences)
 
 
-def smallest_p(n: int) -> float:
-    """Return the smallest p that `sign_flip_p` can give for n pairs."""
-    return min(1.0, 2.0 ** (1 - n)) if n <= EXACT_UP_TO else 1 / (FLIPS + 1)
-
-
-def holm(p: Sequence[float] | Float[np.ndarray, "m"]) -> Float[np.ndarray, "m"]:
-    """Apply Holm's step-down correction (Holm 1979) to p-values, keeping their order."""
-    raw = np.asarray(p, np.float64)
-    order = np.argsort(raw, kind="stable")
-    stepped = np.maximum.accumulate(raw[order] * np.arange(len(raw), 0, -1))
-    corrected = np.empty_like(raw)
-    corrected[order] = np.minimum(stepped, 1.0)
-    return corrected
-
-
-def probability_of_improvement(differences: Float[np.ndarray, "n"]) -> float:
-    """Return the share of differences above zero, counting ties as half (NaN if n is 0).
-
-    Agarwal et al. 2021 compare every run of one arm with every run of the other, as Mann and Whitney do. Here
-    runs are compared within a seed, where nothing but the arm differs.
-    """
-    return _mean((np.sign(differences) + 1) / 2)
-
-
-def detectable_difference(sd: float, n: int) -> float:
-    """Return the true mean difference that n pairs detect with 80% power at the two-sided 5% level.
-
-    `sd` is the standard deviation of the paired differences. The power is that of the paired t test, from
-    the noncentral t distribution. NaN below two pairs.
-    """
-    if n < 2:
-        return math.nan
-    critical = stats.t.ppf(1 - ALPHA / 2, n - 1)
-    # The other tail has a probability below 1e-5 at this power. (stats.nct returns NaN at n = 2.)
-    shift = special.nctdtrinc(n - 1, 1 - POWER, critical)
-    return float(shift * sd / math.sqrt(n))
-
-
-def seeds_needed(contrasts: int) -> int:
-    """Return the smallest number of paired seeds at which this many contrasts can be significant."""
-    return math.ceil(math.log2(2 * contrasts / ALPHA))
-
-
-def _family(p: Sequence[float], first: int | None) -> Float[np.ndarray, "m"]:
-    """Apply Holm's correction; a `first` contrast keeps its p, which bounds those of the others below."""
-    if first is None:
-        return holm(p)
-    others = [i for i in range(len(p)) if i != first]
-    corrected = np.array(p, np.float64)
-    corrected[others] = np.maximum(holm([p[i] for i in others]), p[first])
-    return corrected
+def _pairing(row: Float[np.ndarray, "seeds"], reference: Float[np.ndarray, "seeds"]) -> dict[str, float]:
+    """Return what pairing gains: NaN below three pairs, and where nothing varies."""
+    both = np.isfinite(row) & np.isfinite(reference)
+    x, y = row[both], reference[both]
+    if both.sum() < 3 or not np.ptp(x) or not np.ptp(y):
+        return {}
+    of_difference = (x - y).var(ddof=1)
+    ratio = (x.var(ddof=1) + y.var(ddof=1)) / of_difference if of_difference else math.inf
+    return {"correlation": float(np.corrcoef(x, y)[0, 1]), "variance_ratio": float(ratio)}
 
 
 def _arm(name: str, row: Float[np.ndarray, "seeds"]) -> ArmSummary:
     finite = row[np.isfinite(row)]
-    return ArmSummary(name, len(finite), len(row) - len(finite), _mean(finite), _sd(finite))
-
-
-def _mean(x: Float[np.ndarray, "n"]) -> float:
-    return float(x.mean()) if len(x) else math.nan
-
-
-def _sd(x: Float[np.ndarray, "n"]) -> float:
-    return float(x.std(ddof=1)) if len(x) > 1 else math.nan
-
-
-def _plain(record: dict[str, Any]) -> dict[str, Any]:
-    return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in record.items()}
+    mean = float(finite.mean()) if len(finite) else math.nan
+    sd = float(finite.std(ddof=1)) if len(finite) > 1 else math.nan
+    return ArmSummary(name, len(finite), len(row) - len(finite), mean, sd)

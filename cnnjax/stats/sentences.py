@@ -1,55 +1,156 @@
 """What the statistics show, and what they cannot show, in sentences."""
 
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from cnnjax.stats.confusion import Pair
-from cnnjax.stats.paired import Contrast, Summary, seeds_needed, smallest_p
+from cnnjax.stats.contrasts import Contrast
+from cnnjax.stats.intervals import FEWEST
+from cnnjax.stats.paired import Summary
 
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+REHEARSAL = "Too short to answer the question: a rehearsal"
 
 
-def conclusion(summary: Summary, metric: str, *, accuracy: bool = False) -> str:
+class _Words(NamedTuple):
+    """How differences of a metric are written."""
+
+    scale: float = 1.0
+    unit: str = ""  # after a number
+    digits: str = ".3g"
+
+    def number(self, value: float, sign: str = "") -> str:
+        return f"{self.scale * value:{sign}{self.digits}}"
+
+    def interval(self, low: float, high: float, sign: str = "") -> str:
+        return f"{self.number(low, sign)} to {self.number(high, sign)}"
+
+
+def conclusion(summary: Summary, metric: str, *, accuracy: bool = False, rehearsal: bool = False) -> str:
     """State what the contrasts show about `metric`, and what they cannot show.
 
-    `accuracy` reports values, which are fractions, in percentage points.
+    An interval beside a p is the one that inverts its test. Seeds are what varies, so the sentence is about
+    these images and this split.
+
+    Args:
+        summary: of the arms.
+        metric: its name.
+        accuracy: report values, which are fractions, in percentage points.
+        rehearsal: the protocol is too short for an answer; of a summary without a contrast that could be
+            significant, this is said in any case.
     """
-    scale, unit, digits = (100, " percentage points", ".3f") if accuracy else (1, "", ".3g")
     if not summary.contrasts:
         return f"There is only one arm, so there is nothing to compare in {metric}."
-
-    def effect(c: Contrast) -> str:
-        verb, sign = ("raises", scale) if c.difference > 0 else ("lowers", -scale)
-        low, high = sorted((sign * c.low, sign * c.high))
-        return (
-            f"{c.arm} {verb} it by {sign * c.difference:{digits}}{unit} "
-            f"(95% interval {low:{digits}} to {high:{digits}}, corrected p {c.p_holm:.2g})"
-        )
-
-    significant = [c for c in summary.contrasts if c.significant]
-    not_significant = [c for c in summary.contrasts if c.can_claim and not c.significant]
-    untestable = [c for c in summary.contrasts if not c.can_claim]
-    sentences = []
-    if significant:
-        sentences.append(_enumerated(map(effect, significant)))
-    if not_significant:
-        limit = scale * max(c.detectable for c in not_significant)
-        sentences.append(
-            f"no significant difference for {_enumerated(c.arm for c in not_significant)}; true differences "
-            f"below about {limit:.2g}{' points' if accuracy else ''} would often go undetected"
-        )
-    if untestable:
-        n = max(c.n for c in untestable)
-        needed = max(seeds_needed(max(1, round(c.p_floor / smallest_p(c.n)))) for c in untestable)
-        arms = _enumerated(c.arm for c in untestable)
-        count = "one seed is" if n == 1 else f"{NUMBERS[n] if n < len(NUMBERS) else n} seeds are"
-        sentences.append(f"{count} too few to test {arms}; use at least {needed}")
-    if diverged := sum(arm.diverged for arm in summary.arms):
-        sentences.append(f"{diverged} diverged {'run is' if diverged == 1 else 'runs are'} excluded")
+    words = _Words(100, " points", ".3f") if accuracy else _Words()
+    sentences = [*_tests(summary, words), *_equivalence(summary, words), *_diverged(summary)]
     counts = sorted({c.n for c in summary.contrasts})
     pairs = " to ".join(map(str, counts[:1] + counts[1:][-1:])) + " paired seed" + "s" * (counts != [1])
     first, *rest = sentences
     text = ". ".join([first, *(sentence[0].upper() + sentence[1:] for sentence in rest)])
-    return f"Against {summary.arms[0].name}, in {metric} over {pairs}: {text}."
+    banner = f"{REHEARSAL}. " if rehearsal or summary.rehearsal else ""
+    where = f"in {metric} over {pairs}, on these images and this split"
+    return f"{banner}Against {summary.arms[0].name}, {where}: {text}."
+
+
+def _tests(summary: Summary, words: _Words) -> list[str]:
+    """Say which contrasts are significant, which are not, and which could not be tested."""
+    able = [c for c in summary.contrasts if c.can_claim]
+    significant, tested = [c for c in able if c.significant], [c for c in able if c.level]
+    others = [c for c in tested if not c.significant]
+    sentences = []
+    if significant:
+        sentences.append(_enumerated(_effect(c, words) for c in significant))
+    if others:
+        found = max(others, key=lambda c: c.detectable)
+        seeds = f"{_counted(found.n)} find{'s' * (found.n == 1)}"
+        sentences.append(
+            f"no significant difference for {_enumerated(_null(c, words) for c in others)}; {seeds} a true "
+            f"difference of {words.number(found.detectable)}{words.unit} with 80% probability (of "
+            f"{words.interval(found.detectable_low, found.detectable_high)}, because the spread is estimated)"
+        )
+    if disagreeing := [c for c in tested if c.disagree]:
+        listed = _enumerated(f"{c.arm} ({words.interval(c.low, c.high, '+')})" for c in disagreeing)
+        plural = "s" * (len(disagreeing) > 1)
+        sentences.append(f"the t interval{plural} of {listed} would say otherwise, but the test decides")
+    if untested := [c.arm for c in able if not c.level]:
+        verb = "is" if len(untested) == 1 else "are"
+        sentences.append(
+            f"{_enumerated(untested)} {verb} not tested, because {summary.primary} is not significant"
+        )
+    if untestable := [c for c in summary.contrasts if not c.can_claim]:
+        n, arms = min(c.n for c in untestable), _enumerated(c.arm for c in untestable)
+        verb = "is" if n == 1 else "are"
+        least = max(c.needed for c in untestable)
+        sentences.append(f"{_counted(n)} {verb} too few to test {arms}; use at least {least}")
+    return sentences
+
+
+def _effect(c: Contrast, words: _Words) -> str:
+    verb, sign = ("raises", 1) if c.difference > 0 else ("lowers", -1)
+    low, high = sorted((sign * c.test_low, sign * c.test_high))
+    size = f"{words.number(sign * c.difference)}{words.unit.replace(' points', ' percentage points')}"
+    return f"{c.arm} {verb} it by {size} ({_confidence(c)} {words.interval(low, high)}, {_p(c)})"
+
+
+def _null(c: Contrast, words: _Words) -> str:
+    interval = words.interval(c.test_low, c.test_high, "+")
+    return f"{c.arm} ({words.number(c.difference, '+')}{words.unit}, {_confidence(c)} {interval}, {_p(c)})"
+
+
+def _confidence(c: Contrast) -> str:
+    return f"{100 * (1 - c.level):.3g}% interval"
+
+
+def _p(c: Contrast) -> str:
+    return f"{'corrected ' * (c.family > 1)}p {c.p_holm:.2g}"
+
+
+def _equivalence(summary: Summary, words: _Words) -> list[str]:
+    """Say which arms equal the reference to within the margin, and how probable a larger difference is."""
+    sentences, corrected = [], "corrected " * (len(summary.contrasts) > 1)
+    for c in summary.contrasts:
+        same = c.equivalence
+        if same is None or c.n < FEWEST:
+            continue
+        margin = f"{words.scale * same.margin:g}{words.unit}"
+        verb, more = ("raises", same.above) if c.difference > 0 else ("lowers", same.below)
+        more_than = f"{verb} it by more than {margin} is {_probability(more)}"
+        if c.significant and not c.equivalent:
+            sentences.append(f"the probability that {c.arm} {more_than}")
+        else:
+            shown = "equals" if c.equivalent else "is not shown to equal"
+            p = f"{corrected}p {c.p_equivalent:.2g}"
+            sentences.append(
+                f"{c.arm} {shown} {c.reference} to within {margin} ({p}); the probability that it {more_than}"
+            )
+    return sentences
+
+
+def _probability(value: float) -> str:
+    return "above 0.99" if value > 0.99 else "below 0.01" if value < 0.01 else f"{value:.2f}"
+
+
+def _diverged(summary: Summary) -> list[str]:
+    if not (diverged := sum(arm.diverged for arm in summary.arms)):
+        return []
+    excluded = f"{diverged} diverged {'run is' if diverged == 1 else 'runs are'} excluded"
+    ranked = [f"{c.p_worst:.2g} for {c.arm}" for c in summary.contrasts if c.p_worst <= 1]
+    if not ranked:
+        return [excluded]
+    corrected = "corrected " * (len(summary.contrasts) > 1)
+    return [f"{excluded}; ranked below all others instead, {corrected}p is {_enumerated(ranked)}"]
+
+
+def pairing_sentence(summary: Summary) -> str:
+    """Say what pairing by seed gained; an empty text where that is not known."""
+    known = [c for c in summary.contrasts if c.variance_ratio < float("inf")]
+    if not known or min(c.n for c in known) < FEWEST:
+        return ""
+    listed = _enumerated(f"{c.variance_ratio:.2g} for {c.arm} (r {c.correlation:+.2f})" for c in known)
+    return (
+        f"Without pairing, the variance of the difference to {summary.arms[0].name} would be multiplied by "
+        f"{listed}, where r is the correlation over seeds."
+    )
 
 
 def pair_sentence(
@@ -77,6 +178,10 @@ def _ordinal(n: int) -> str:
     words = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
     suffix = "th" if 10 < n % 100 < 20 else {1: "st", 2: "nd", 3: "rd"}.get(n % 10, "th")
     return words[n - 1] if n <= len(words) else f"{n}{suffix}"
+
+
+def _counted(n: int) -> str:
+    return "one seed" if n == 1 else f"{NUMBERS[n] if n < len(NUMBERS) else n} seeds"
 
 
 def _enumerated(items: Iterable[str]) -> str:

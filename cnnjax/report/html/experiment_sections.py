@@ -1,6 +1,6 @@
 """The sections of a report on an experiment, as data for the templates."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -8,12 +8,12 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from cnnjax import plots
-from cnnjax.experiment.results import values_of
+from cnnjax.experiment.rows import values_of
 from cnnjax.report.html.charts import Chart, chart
 from cnnjax.report.html.encoding import png_uri
 from cnnjax.report.html.run_sections import IMAGES
 from cnnjax.report.html.subjects import Experiment, Record
-from cnnjax.report.html.words import digits_for, interval, number, title
+from cnnjax.report.html.words import DASH, digits_for, interval, number, title
 from cnnjax.report.tables import confusion_table, spread, worst_pairs
 from cnnjax.shapes import Float
 from cnnjax.stats import summarise
@@ -83,34 +83,49 @@ def _comparison(keys: tuple[str, ...], record: Mapping[str, Any]) -> dict[str, A
     name, arms, contrasts = keys[-1] if keys else "", record["arms"], record["contrasts"]
     points = "accuracy" in name or name.startswith("lost_at")
     scale, sign = (100.0, "%") if points else (1.0, "")
-    bounds = np.array([[c[k] for k in ("difference", "low", "high")] for c in contrasts], float)
+    fields = ("difference", "low", "high", "test_low", "test_high")
+    bounds = np.array([[c.get(k) for k in fields] for c in contrasts], float)
     digits = 2 if points else max(digits_for(bounds.ravel()), digits_for(arm["sd"] for arm in arms))
-    bounds = scale * bounds.reshape(-1, 3)
+    bounds = scale * bounds.reshape(-1, len(fields))
     reference = arms[0]["name"] if arms else ""
-    differences = {
-        c["arm"]: f"{number(mean, digits, sign=True)} [{interval(low, high, digits, sign=True)}]"
-        for c, (mean, low, high) in zip(contrasts, bounds, strict=True)
-    }
-    tests = {c["arm"]: [differences[c["arm"]], number(c["p"], 3), number(c["p_holm"], 3)] for c in contrasts}
+    tests, description = {}, []
+    for c, (mean, *ends) in zip(contrasts, bounds, strict=True):
+        described, tested = (interval(*pair, digits, sign=True) for pair in (ends[:2], ends[2:]))
+        difference = number(mean, digits, sign=True) + f" [{described}]" * (described != DASH)
+        p = (number(c[k], 3) if c.get("can_claim", True) else "too few seeds" for k in ("p", "p_holm"))
+        tests[c["arm"]] = [difference, *p, tested]
+        description.append(f"{c['arm']}: {difference}")
     rows = [
         [
             arm["name"],
             f"{arm['n']}" + (f" ({arm['diverged']} diverged)" if arm.get("diverged") else ""),
             _mean(arm, digits, scale) + sign,
-            *tests.get(arm["name"], ["reference", "", ""]),
+            *tests.get(arm["name"], ["reference", "", "", ""]),
         ]
         for arm in arms
     ]
     section = {"keys": keys, "title": title(name), "reference": reference, "rows": rows, "charts": []}
+    section["interval"] = _interval(contrasts)
     if contrasts:
+        difference, low, high, test_low, test_high = bounds.T
         drawn = chart(
             f"{title(name)}: difference to {reference}{', points' if points else ''}",
-            lambda axis: plots.draw_differences(axis, list(differences), *bounds.T),
+            lambda axis: plots.draw_differences(
+                axis, list(tests), difference, (low, high), (test_low, test_high)
+            ),
             height=0.45 + 0.45 * len(contrasts),
-            description="; ".join(f"{arm}: {difference}" for arm, difference in differences.items()),
+            description="; ".join(description),
         )
         section["charts"].append(drawn)
     return section
+
+
+def _interval(contrasts: Sequence[Mapping[str, Any]]) -> str:
+    """Name the intervals of the differences; those of earlier versions were bootstrap intervals."""
+    if not contrasts or "family" not in contrasts[0]:
+        return "95% interval"
+    together = ", jointly" * any(c["family"] > 1 for c in contrasts)
+    return f"{100 * (1 - contrasts[0]['alpha']):g}% t{together}"
 
 
 def _reproduction(keys: tuple[str, ...], record: Mapping[str, Any]) -> list[object]:

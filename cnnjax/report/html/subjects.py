@@ -12,7 +12,9 @@ from cnnjax.data import DIGITS, NAMES, Dataset, Loaded, is_identity, load, train
 from cnnjax.data.loading import MEMORY
 from cnnjax.deploy.predict import evaluated, trained
 from cnnjax.errors import ArgumentError, UserError
-from cnnjax.experiment.results import Cell, Predictions, Row, read_predictions, read_rows
+from cnnjax.experiment.plans import analysed
+from cnnjax.experiment.results import Predictions, read_predictions
+from cnnjax.experiment.rows import Cell, Row, read_rows
 from cnnjax.runs import result, run_directory
 from cnnjax.runs.config import TrainConfig
 from cnnjax.runs.programs import Evaluation
@@ -140,7 +142,7 @@ def _experiment(path: Path, data_dir: Path | None, announce: Announce) -> Experi
     summary = files.read_json(path / "summary.json")
     protocol = files.read_json(path / "protocol.json") or {}
     records = list(_records(summary or {}))
-    rows = _rows(path / "results.csv")
+    rows = analysed(path, _rows(path / "results.csv"))
     arms = list(dict.fromkeys(arm for arm, _, _ in rows))
     seeds = sorted({seed for _, seed, _ in rows})
     stored = {arm: read_predictions(path, arm, seeds) for arm in arms}
