@@ -125,7 +125,8 @@ def compare(
         mean, half, n = t_interval(d, level=alpha / family)
         sd = float(d.std(ddof=1)) if n > 1 else math.nan
         low, high = signflip.bounds(means[i], levels[i])
-        found = power.detectable(len(d), family, alpha=alpha) * np.array([sd, *_sd_interval(sd, len(d))])
+        found = power.detectable(len(d), family, alpha=alpha)
+        least, most = _sd_interval(sd, len(d))
         contrasts.append(
             Contrast(
                 arms[i],
@@ -146,7 +147,9 @@ def compare(
                 float(floors[i]),
                 families.needed(counts, i, primary, alpha),
                 probability_of_improvement(d if higher_is_better else -d),
-                *map(float, found),
+                found * sd,
+                found * least,
+                found * most,
                 float(p_worst[i]),
                 equivalence=same[i],
                 p_equivalent=float(p_same[i]),
