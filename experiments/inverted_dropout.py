@@ -55,7 +55,7 @@ from inverted.rescaling import TrainedArm, evaluation_sums, first_weights, make_
 
 from cnnjax import files
 from cnnjax.config import HParams
-from cnnjax.data import Dataset, load, split
+from cnnjax.data import load, split, subset
 from cnnjax.metrics import means
 from cnnjax.models import ConvNet
 from cnnjax.optimizers import keras_adam
@@ -385,12 +385,6 @@ class InvertedDropout:
             masks_and_keys(record)
             record.write()
         print(f"\ntables, summary and four figures in {out} ({time.perf_counter() - began:.0f} s)")
-
-
-def subset(dataset: Dataset, images: int) -> Dataset:
-    """Return a fixed stratified subset of so many images; the whole set if it is smaller."""
-    total = len(dataset.labels)
-    return split(dataset, images / total)[0] if images < total else dataset
 
 
 if __name__ == "__main__":
