@@ -31,7 +31,7 @@ def test_flags_beside_quick_win(command: Any, quick: dict[str, Any], monkeypatch
     monkeypatch.setattr(command, "__call__", lambda self: seen.append(self))
     assert {field.name for field in fields(command)} >= quick.keys()
     default = command()
-    count = "rounds" if "rounds" in quick else "epochs"
+    count = "epochs" if "epochs" in quick else "rounds"
     for arguments in (["--quick"], ["--quick", f"--{count}", str(getattr(default, count))], []):
         assert common.start(command, quick, "", "x", arguments) == 0
     plain, asked, whole = seen
