@@ -16,6 +16,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from cnnjax.config import HParams
+from cnnjax.data import Dataset, subset
 from cnnjax.devices.layouts import place
 from cnnjax.keys import FROM_RUN, StreamSeeds, run_streams
 from cnnjax.metrics import MetricSums
@@ -37,7 +38,7 @@ class EpochSums(NamedTuple):
     """What one epoch measures; each leaf f32[members]."""
 
     optimized: MetricSums  # over the epoch, each batch before its update, dropout on
-    train: MetricSums  # after it, on as many training images as validation has, without dropout
+    train: MetricSums  # after it, on a stratified sample of as many training images as validation has
     val: MetricSums  # after it, on the validation images
 
 
@@ -84,7 +85,10 @@ def make_population(
     chunk = chunk or default_chunk(jax.default_backend())
     run = make_training(task, train.images.shape[1:], train.labels.shape[0], batch_size)
     mesh = jax.make_mesh((jax.device_count(),), ("members",), axis_types=(AxisType.Auto,))
-    train, val = jax.tree.map(partial(place, NamedSharding(mesh, P())), (train, val))
+    # The first images would not do: in data that are sorted, they are of one class.
+    sample = subset(Dataset(*map(np.asarray, train)), len(val.labels))
+    measured = Arrays(jnp.asarray(sample.images), jnp.asarray(sample.labels))
+    train, measured, val = jax.tree.map(partial(place, NamedSharding(mesh, P())), (train, measured, val))
 
     def spread(one: Callable[..., Any]) -> Callable[..., Any]:
         """Map `one(member, *shared)` over the members: a part of them on each device, chunk by chunk."""
@@ -105,10 +109,9 @@ def make_population(
         return Population(run.init(keys, member[1]), keys.shuffle, member[1])
 
     def epoch_one(
-        member: Population, number: jax.Array, train: Arrays, val: Arrays
+        member: Population, number: jax.Array, train: Arrays, measured: Arrays, val: Arrays
     ) -> tuple[Population, EpochSums]:
         state, sums = run.epoch(member.state, train, run.plan(member.shuffle, number), member.hparams)
-        measured = Arrays(*(leaf[: val.labels.shape[0]] for leaf in train))
         after = [run.evaluate(state, data, member.hparams)[0] for data in (measured, val)]
         return member._replace(state=state), EpochSums(sums, *after)
 
@@ -123,7 +126,7 @@ def make_population(
     evaluation = jax.jit(spread(evaluate_one))
     return PopulationProgram(
         start=lambda seeds, hparams: start((seeds, hparams)),
-        epoch=lambda population, number: epoch(population, jnp.int32(number), train, val),
+        epoch=lambda population, number: epoch(population, jnp.int32(number), train, measured, val),
         evaluate=evaluation,
     )
 

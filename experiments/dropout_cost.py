@@ -5,8 +5,12 @@ machine, 38% in the tutorial's log.)
 
 Arms: no dropout, and the four kinds of dropout at rate 0.5 after Flatten.
 
+Replicates: launches, each a new process that compiles all arms anew. Rounds of one process share its
+compilation and its place in memory, so they say little about the next process.
+
 Pairing: each round times every arm once, starting with another arm each time, so that background load
-affects all arms of a round. Round r uses the weights and keys of seed r.
+affects all arms of a round. Round r uses the weights and keys of seed r. The ratio of a launch is the median
+over its rounds.
 
 Protocol: one timing is --epochs passes of 32 steps over 1,024 random images, in one call of the compiled
 program that `train` also runs (a `lax.scan` of steps), after a warm-up. Adam, batch size 32.
@@ -14,8 +18,8 @@ program that `train` also runs (a `lax.scan` of steps), after a warm-up. Adam, b
 Clocks: wall time, and processor time summed over the threads of this process, which other processes hardly
 affect.
 
-Statistics: ratio to no dropout in the same round, with median and quartiles; sign-flip p of log wall time,
-with the inverted form as the primary contrast.
+Statistics: geometric mean over launches of the ratio to no dropout, with a t interval of its logarithm;
+sign-flip p of the logarithm of wall time, with the inverted form as the primary contrast.
 
 Run `python experiments/dropout_cost.py`; it writes results.csv, summary.json and cost.png to --out. Timings
 are compared only within a run, so an interrupted run starts over.
@@ -24,8 +28,10 @@ are compared only within a run, so an interrupted run starts over.
 import sys
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import jax
@@ -44,11 +50,14 @@ from cnnjax.plots.style import COLOURS, frame
 from cnnjax.report import draw as write_figures
 from cnnjax.report import print_table
 from cnnjax.stats import summarise
+from cnnjax.stats.contrasts import plain
+from cnnjax.stats.intervals import FEWEST, t_interval
+from cnnjax.stats.sentences import REHEARSAL
 from cnnjax.task import Task
 from cnnjax.train import Arrays, make_training
 
 RATE, BATCH, STEPS = 0.5, 32, 32
-QUICK = {"seeds": 10, "epochs": 1}
+QUICK = {"seeds": 2, "rounds": 4, "epochs": 1}
 WITHOUT = "no dropout"
 CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "processor": time.process_time}
 
@@ -83,94 +92,110 @@ def timer(model: ConvNet, data: Arrays, epochs: int) -> Callable[[int], tuple[fl
 
 
 def measure_all(rounds: int, epochs: int) -> np.ndarray:
-    """Return seconds a step, float[clocks, arms, rounds]."""
+    """Return seconds a step, float[arms, rounds, clocks], of this process."""
     data = random_images(jax.random.key(0))
     timers = [timer(model, data, epochs) for model in ARMS.values()]
-    return np.moveaxis(time_in_rounds(timers, rounds), -1, 0)
+    return time_in_rounds(timers, rounds)
+
+
+def launched(launches: int, rounds: int, epochs: int) -> np.ndarray:
+    """Return seconds a step, float[launches, arms, rounds, clocks], each launch in a new process."""
+    workers = ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1)
+    with workers as pool:
+        return np.stack([pool.submit(measure_all, rounds, epochs).result() for _ in range(launches)])
 
 
 @dataclass(frozen=True)
 class DropoutCost:
     """Time training steps with and without dropout."""
 
-    seeds: int = 40
-    """Rounds; each times every arm once."""
+    seeds: int = 8
+    """Launches of a process that times every arm."""
+    rounds: int = 10
+    """Rounds of a launch; each times every arm once."""
     epochs: int = 2
     """Passes of 32 steps in one timing."""
     quick: bool = False
-    """Run 10 rounds of one pass."""
+    """Run for about a minute: 2 launches of 4 rounds of one pass."""
     out: Path = Path("results/dropout_cost")
     """Output directory."""
 
     def __call__(self) -> None:
         """Time all arms, print the table and write the results."""
-        require_positive(seeds=self.seeds, epochs=self.epochs)
-        rounds, epochs = self.seeds, self.epochs
+        require_positive(seeds=self.seeds, rounds=self.rounds, epochs=self.epochs)
         with files.claimed(self.out):
-            seconds = measure_all(rounds, epochs)
-            device = jax.devices()[0].device_kind
+            seconds = launched(self.seeds, self.rounds, self.epochs)
+            device, steps = jax.devices()[0].device_kind, self.epochs * STEPS
             protocol = (
-                f"batch {BATCH}, rate {RATE:g}, {device}, n={rounds} paired rounds of {epochs * STEPS} steps"
+                f"batch {BATCH}, rate {RATE:g}, {device}, n={self.seeds} launches of {self.rounds} paired "
+                f"rounds of {steps} steps"
             )
-            report(self.out, seconds, protocol, epochs)
+            rehearsal = self.quick or self.seeds < FEWEST
+            report(self.out, seconds, f"{REHEARSAL}. " * rehearsal + protocol, self.epochs)
 
 
 def report(out: Path, seconds: np.ndarray, protocol: str, epochs: int) -> None:
-    """Print, draw and write the results of seconds a step, float[clocks, arms, rounds]."""
+    """Print, draw and write the results of seconds a step, float[launches, arms, rounds, clocks]."""
     names = list(ARMS)
-    ratios = seconds[:, 1:] / seconds[:, :1]
-    quartiles = np.percentile(ratios, (25, 50, 75), axis=-1)  # [3, clocks, arms]
-    heads = (f"{clock} {head}" for clock in CLOCKS for head in ("ms a step", "ratio (quartiles)"))
+    # [clocks, arms, launches]: within a launch, the median over rounds.
+    ratios = np.moveaxis(np.median(seconds[:, 1:] / seconds[:, :1], axis=2), (0, 1, 2), (2, 1, 0))
+    milliseconds = 1e3 * np.median(seconds, axis=(0, 2))  # [arms, clocks]
+    mean, half, _ = t_interval(np.log(ratios))
+    middle, low, high = np.exp([mean, mean - half, mean + half])  # [clocks, arms]
+    heads = (f"{clock} {head}" for clock in CLOCKS for head in ("ms a step", "ratio [95% t]"))
     rows = []
     for i, name in enumerate(names):
         cells = []
         for clock in range(len(CLOCKS)):
-            low, median, high = quartiles[:, clock, i - 1]
-            ratio = f"{median:.3f} ({low:.3f} to {high:.3f})" if i else ""
-            cells += [f"{1e3 * np.median(seconds[clock, i]):.3f}", ratio]
+            ends = f"{low[clock, i - 1]:.3f}, {high[clock, i - 1]:.3f}"
+            interval = f" [{ends}]" if np.isfinite(low[clock, i - 1]) else ""
+            cells += [f"{milliseconds[i, clock]:.3f}", f"{middle[clock, i - 1]:.3f}{interval}" if i else ""]
         rows.append((name, *cells))
-    print(f"Cost of dropout in a training step, medians: {protocol}")
+    print(f"Cost of dropout in a training step: {protocol}")
     print_table(("dropout", *heads), rows)
-    columns = ("arm", "seed", "epoch", *(f"{clock}_seconds_per_step" for clock in CLOCKS))
+    columns = ("arm", "seed", "epoch", "round", *(f"{clock}_seconds_per_step" for clock in CLOCKS))
     timings = (
-        (names[arm], number, epochs, *seconds[:, arm, number].tolist())
-        for arm, number in np.ndindex(seconds.shape[1:])
+        (names[arm], launch, epochs, number, *seconds[launch, arm, number].tolist())
+        for launch, arm, number in np.ndindex(seconds.shape[:3])
     )
     files.write_csv(out / "results.csv", columns, timings)
-    logarithm = summarise(np.log(seconds[0]), names, higher_is_better=False, primary="inverted")
-    spread = {
+    logarithms = np.concatenate([np.zeros_like(ratios[0, :1]), np.log(ratios[0])])
+    compared = summarise(logarithms, names, higher_is_better=False, primary="inverted")
+    shown = {
         clock: {
-            name: dict(
-                zip(("lower_quartile", "median", "upper_quartile"), quartiles[:, c, i].tolist(), strict=True)
-            )
+            name: plain({"mean": middle[c, i].item(), "low": low[c, i].item(), "high": high[c, i].item()})
             for i, name in enumerate(names[1:])
         }
         for c, clock in enumerate(CLOCKS)
     }
-    summary = {"protocol": protocol, "ratio": spread, "logarithm of wall seconds": logarithm.as_dict()}
+    summary = {"protocol": protocol, "rehearsal": protocol.startswith(REHEARSAL), "ratio": shown}
+    summary["logarithm of wall seconds"] = compared.as_dict()
     files.write_json(out / "summary.json", summary | files.provenance())
-    caption = f"{protocol}. Dots: rounds (between 0.5 and 2.5). Black: median and quartiles."
-    write_figures(out, {"cost.png": partial(draw, ratios, names[1:], caption)})
+    caption = f"{protocol}. Dots: launches. Black: geometric mean and 95% t interval ."
+    write_figures(out, {"cost.png": partial(draw, ratios, (middle, low, high), names[1:], caption)})
     print(f"results.csv, summary.json and cost.png in {out}")
 
 
-def draw(ratios: np.ndarray, names: Sequence[str], caption: str) -> plots.Figure:
-    """Draw the ratios float[clocks, arms, rounds] to no dropout, a panel per clock."""
+def draw(
+    ratios: np.ndarray, summary: tuple[np.ndarray, ...], names: Sequence[str], caption: str
+) -> plots.Figure:
+    """Draw the ratios float[clocks, arms, launches] to no dropout, a panel per clock.
+
+    `summary`: mean and ends of the interval, float[clocks, arms] each; NaN where there is no interval.
+    """
     title = "Cost of dropout in a training step"
     figure, axes = frame(10, 4.4, title, caption, panels=len(CLOCKS))
-    for axis, clock, arms in zip(axes, CLOCKS, ratios, strict=True):
-        for x, ratio in enumerate(arms):
-            low, median, high = np.percentile(ratio, (25, 50, 75))
+    for axis, clock, arms, *bounds in zip(axes, CLOCKS, ratios, *summary, strict=True):
+        for x, (ratio, middle, low, high) in enumerate(zip(arms, *bounds, strict=True)):
             axis.plot(x + np.linspace(-0.2, 0.2, len(ratio)), ratio, ".", color=COLOURS[x], alpha=0.6)
-            axis.errorbar(x, median, [[median - low], [high - median]], color="black", marker="D", capsize=6)
+            ends = None if np.isnan(low) else [[middle - low], [high - middle]]
+            axis.errorbar(x, middle, ends, color="black", marker="D", capsize=6)
             axis.annotate(
-                f"{median:.2f}", (x + 0.24, median), (0, 5), textcoords="offset points", fontsize=10
+                f"{middle:.2f}", (x + 0.24, middle), (0, 5), textcoords="offset points", fontsize=10
             )
         axis.axhline(1, color="black", linewidth=0.8)
         axis.set_xticks(range(len(names)), names)
         axis.set(title=f"{clock} time", xlim=(-0.5, len(names) - 0.3))
-        # Rounds delayed by other processes would compress the axis.
-        axis.set_ylim(0.5, 2.5)
     axes[0].set_ylabel("step time with dropout / without")
     return figure
 

@@ -14,7 +14,8 @@ learning rate 1/p^2 times as large for this kernel; without it, the kernel learn
 normalises the gradient, so only the last 1/p remains; without it, p times as fast.
 
 3. Weight scaling approximates the average over all networks that masks can sample. An average of k networks
-is worse at k = 1 and matches weight scaling at about k = 50 (Figure 11 of the 2014 paper).
+is worse at k = 1 and equals weight scaling at about k = 50 (Figure 11 of the 2014 paper) to within 0.2 points
+of error and 0.01 nats of loss.
 
 4. A mask depends only on (seed, layer, step, example), not on the number of devices.
 
@@ -26,7 +27,8 @@ Protocol: four arms, each with SGD and with Adam. All arms of a seed share initi
 Batch size 32, 2 epochs, 6 seeds.
 
 Statistics: paired differences, sign-flip p. Contrasts, chosen beforehand: test against training for each
-form (question 1); classic without rescaling against inverted (2); k = 50 against weight scaling (3).
+form (question 1); classic without rescaling against inverted (2); k = 50 against weight scaling (3). Each is
+a question of its own, and not corrected for the others; equality is tested at each k by itself.
 
 Run `python experiments/inverted_dropout.py`; it writes results.csv, summary.json, four figures and the
 trained networks to --out, and reuses the networks there.
@@ -47,19 +49,20 @@ import numpy as np
 import optax
 from common import require_positive, start
 from inverted import demonstration, dropout_figures, key_figures
-from inverted.demonstration import crossing, largest_difference
+from inverted.demonstration import largest_difference, meeting
 from inverted.record import Record, store, stored
 from inverted.rescaling import TrainedArm, evaluation_sums, first_weights, make_training, scale_kernel
 
 from cnnjax import files
 from cnnjax.config import HParams
-from cnnjax.data import Dataset, load, split
+from cnnjax.data import load, split, subset
 from cnnjax.metrics import means
 from cnnjax.models import ConvNet
 from cnnjax.optimizers import keras_adam
 from cnnjax.report import spread
 from cnnjax.state import Params
-from cnnjax.stats.intervals import t_interval
+from cnnjax.stats.intervals import FEWEST, t_interval
+from cnnjax.stats.sentences import REHEARSAL
 from cnnjax.task import MakeOptimizer, to_unit_interval
 from cnnjax.train import Arrays, to_device
 
@@ -74,6 +77,8 @@ MASKS = 20
 NETWORKS = 100
 """Largest k in question 3."""
 SHOWN = (1, 2, 5, 10, 20, 50, 100)
+MARGINS = {"test error (%)": 0.2, "test loss (nats)": 0.01}
+"""Differences from weight scaling that do not matter in question 3: of errors in percentage points."""
 
 # Model and arms ---------------------------------------------------------------------------------------------
 
@@ -275,15 +280,18 @@ def averaging(record: Record, trained: TrainedArm, seeds: jax.Array, test: Array
     for metric, curve in curves.items():
         mean, half, _ = t_interval(curve - lines[metric][:, None], axis=0)
         for row, k in zip(rows, SHOWN, strict=True):
-            row += [spread(curve[:, k - 1], 3), f"{mean[k - 1]:+.3f} ± {half[k - 1]:.3f}"]
+            ends = f" [{mean[k - 1] - half[k - 1]:+.3f}, {mean[k - 1] + half[k - 1]:+.3f}]"
+            row += [spread(curve[:, k - 1], 3), f"{mean[k - 1]:+.3f}" + ends * bool(np.isfinite(half[k - 1]))]
     rows.append(["weight scaling", *(cell for line in lines.values() for cell in (spread(line, 3), ""))])
-    heads = [head for metric in curves for head in (f"{metric} ± sd", "minus weight scaling ± 95%")]
+    heads = [head for metric in curves for head in (f"{metric} ± sd", "minus weight scaling [95% t]")]
     record.table("3. Averages of k sampled networks against weight scaling", ("k", *heads), rows)
     for metric, curve in curves.items():
-        first, always = crossing(curve, lines[metric])
-        record.summary[f"meeting in {metric}"] = {"first_k": first, "every_k_from": always}
-        reach = f"first contains 0 at k = {first}" if first else f"excludes 0 at every k up to {NETWORKS}"
-        print(f"{metric}: the 95% interval {reach}" + (f", and always from k = {always}" if always else ""))
+        margin = MARGINS[metric]
+        first, always = meeting(curve, lines[metric], margin)
+        record.summary[f"meeting in {metric}"] = {"margin": margin, "first_k": first, "every_k_from": always}
+        where = f"at k = {first}, and always from k = {always}" if always else f"at k = {first}"
+        where = where if first else f"at no k up to {NETWORKS}"
+        print(f"{metric}: averages are shown to equal weight scaling to within {margin:g} {where}")
     pair = {"weight scaling": averages.scaled_error, "average of 50": averages.error[:, 49]}
     record.contrast("averaging", "test error", pair)
     record.add("averaging", "sampled networks", ("k",), test_loss=averages.loss, test_error=averages.error)
@@ -357,12 +365,14 @@ class InvertedDropout:
         loaded = load(self.dataset, self.data_dir, announce=print)
         subsets = map(subset, (split(loaded.train)[0], loaded.test), IMAGES[self.quick])
         train, test = map(to_device, subsets)
+        rehearsal = f"{REHEARSAL}. " * (self.quick or self.seeds < FEWEST)
         protocol = (
-            f"{self.dataset}, {len(train.labels):,} training and {len(test.labels):,} test images, "
-            f"batch {BATCH}, {self.epochs} epoch{'s' * (self.epochs > 1)}, dropout rate {RATE:g}, "
+            f"{rehearsal}{self.dataset}, {len(train.labels):,} training and {len(test.labels):,} test "
+            f"images, batch {BATCH}, {self.epochs} epoch{'s' * (self.epochs > 1)}, dropout rate {RATE:g}, "
             f"n={self.seeds} seed{'s' * (self.seeds > 1)}"
         )
-        origin: dict[str, Any] = {"protocol": protocol, "sha256": loaded.sha256, **files.provenance()}
+        origin: dict[str, Any] = {"protocol": protocol, "rehearsal": bool(rehearsal)}
+        origin |= {"sha256": loaded.sha256, **files.provenance()}
         stamp = {name: origin[name] for name in ("protocol", "sha256", "versions", "mask_scheme")}
         seeds = jnp.arange(self.seeds, dtype=jnp.uint32)
         with files.claimed(out):
@@ -375,12 +385,6 @@ class InvertedDropout:
             masks_and_keys(record)
             record.write()
         print(f"\ntables, summary and four figures in {out} ({time.perf_counter() - began:.0f} s)")
-
-
-def subset(dataset: Dataset, images: int) -> Dataset:
-    """Return a fixed stratified subset of so many images; the whole set if it is smaller."""
-    total = len(dataset.labels)
-    return split(dataset, images / total)[0] if images < total else dataset
 
 
 if __name__ == "__main__":

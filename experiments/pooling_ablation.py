@@ -56,6 +56,7 @@ from cnnjax.files import write_json
 from cnnjax.models import ConvNet
 from cnnjax.optimizers import OPTIMIZERS
 from cnnjax.plots.arms import final_by_arm
+from cnnjax.report.crossed import print_crossed
 from cnnjax.stats import Contrast, Summary, summarise, summarise_together
 from cnnjax.train import to_device
 
@@ -279,6 +280,7 @@ def _report(
 ) -> dict[str, Any]:
     """Print one network's tables and answers; return its entry of summary.json."""
     record = report.print_ablation(results, caption, summary, rehearsal=rehearsal)
+    record |= print_crossed(results, splits.test)
     _cost_table(results, costs)
     record |= report.print_confusions(results.predictions, splits.test)
     record["answers"] = answers(results, costs, summary)

@@ -179,14 +179,15 @@ def test_the_key_tree_leads_to_the_mask(masks: dict[str, np.ndarray]) -> None:
 
 
 def test_where_curve_and_line_agree() -> None:
-    """Differences of mean 5, 0, 5, 0, 0 over seeds, each with a half width of about 1.3 (t of 5 degrees)."""
+    """Differences of mean 5, 0, 5, 0, 0 over seeds; their 90% interval has a half width of 0.74."""
     noise = np.array([-1.0, -1, 0, 0, 1, 1])[:, None]
     line = np.arange(6.0)
     curve = line[:, None] + noise + np.array([5.0, 0, 5, 0, 0])
-    assert demonstration.crossing(curve, line) == (2, 4)
-    assert demonstration.crossing(curve[:, :3], line) == (2, None)
-    assert demonstration.crossing(curve[:, :1], line) == (None, None)
-    assert demonstration.crossing(curve[:1], line[:1]) == (None, None)
+    assert demonstration.meeting(curve, line, 0.8) == (2, 4)
+    assert demonstration.meeting(curve[:, :3], line, 0.8) == (2, None)
+    assert demonstration.meeting(curve[:, :1], line, 0.8) == (None, None)
+    assert demonstration.meeting(curve, line, 0.7) == (None, None)
+    assert demonstration.meeting(curve[:1], line[:1], 0.8) == (None, None)
 
 
 @pytest.mark.parametrize("k", [1, 12])

@@ -332,8 +332,21 @@ def test_the_prediction_interval_holds_the_next_run_95_times_in_100() -> None:
     low, high = reproduce.prediction_interval(draws[:6])
     held = int(np.sum((low <= draws[6]) & (draws[6] <= high)))
     assert stats.binomtest(held, 20_000, 0.95).pvalue > 1e-4
-    low, high = reproduce.prediction_interval(np.array([0.01, 0.99]), most=1.0)
+    low, high = reproduce.prediction_interval(np.array([0.01, 0.99, 0.01, 0.99]), images=100)
     assert (low, high) == (0.0, 1.0), "no accuracy lies beyond"
+    assert np.isnan(reproduce.prediction_interval(draws[:3])).all()
+
+
+def test_the_prediction_interval_of_accuracies_counts_other_images() -> None:
+    """Runs of 0.985 +- 0.0005 on 12,000 images of ours, which they share, and one on others."""
+    draw, trials, images = np.random.default_rng(0), 20_000, 12_000
+    true = draw.normal(0.985, 0.0005, (7, trials))
+    ours, theirs = (draw.normal(0, np.sqrt(0.985 * 0.015 / images), trials) for _ in range(2))
+    low, high = reproduce.prediction_interval(true[:6] + ours, images)
+    held = np.mean((low <= true[6] + theirs) & (true[6] + theirs <= high))
+    low, high = reproduce.prediction_interval(true[:6] + ours)
+    forgotten = np.mean((low <= true[6] + theirs) & (true[6] + theirs <= high))
+    assert 0.95 <= held < 0.99 and forgotten < 0.8
 
 
 def test_the_published_run_is_compared_with_ours() -> None:
@@ -341,15 +354,16 @@ def test_the_published_run_is_compared_with_ours() -> None:
     assert log is not None
     metrics = ("loss", "accuracy", "val_loss", "val_accuracy")
     curve = {metric: np.array([row[metric] for row in log]) for metric in metrics}
-    ours = {metric: values + np.array([[-1e-3], [0.0], [1e-3]]) for metric, values in curve.items()}
-    compared = {c.measure: c for c in reproduce.compare(ours, log)}
+    ours = {metric: values + np.array([[-1e-3], [0.0], [0.0], [1e-3]]) for metric, values in curve.items()}
+    compared = {c.measure: c for c in reproduce.compare(ours, log, (48_000, 12_000))}
     assert all(c.within for c in compared.values())
     assert compared["best validation loss"].published == 0.0587
     assert compared["epoch of the best"].published == 7
     assert compared["final validation accuracy"].published == 0.9837
-    shifted = {metric: values + 0.1 for metric, values in ours.items()}
-    assert [c.measure for c in reproduce.compare(shifted, log) if c.within] == ["epoch of the best"]
-    assert all(c.within is None for c in reproduce.compare(ours, None))
+    shifted = {metric: values + (0.1 if "loss" in metric else -0.1) for metric, values in ours.items()}
+    compared = reproduce.compare(shifted, log, (48_000, 12_000))
+    assert [c.measure for c in compared if c.within] == ["epoch of the best"]
+    assert all(c.within is None for c in reproduce.compare(ours, None, (1, 1)))
 
 
 def test_figures_of_arms_show_all_they_are_given() -> None:

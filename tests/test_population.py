@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from cnnjax.config import HParams
+from cnnjax.data import Dataset, subset
 from cnnjax.keys import streams
 from cnnjax.models import ConvNet
 from cnnjax.optimizers import keras_adam
@@ -106,3 +107,15 @@ def test_a_whole_run_vmaps_over_keys_and_rates() -> None:
     losses = jax.jit(jax.vmap(over_rates))(keys)
     _, measured = trained(chunk=1, epochs=1)
     chex.assert_trees_all_close(losses.ravel(), jnp.asarray(np.asarray(measured[0].val.loss)[:4]), rtol=1e-4)
+
+
+def test_the_training_images_measured_are_of_all_classes() -> None:
+    """Of sorted data the first images are of one class, which says little about the others."""
+    order = np.argsort(np.asarray(TRAIN.labels), kind="stable")
+    data = Arrays(TRAIN.images[order], TRAIN.labels[order])
+    program = make_population(TASK, data, VAL, batch_size=8, chunk=1)
+    population, sums = program.epoch(program.start(SEEDS, stack([HParams(1e-2, r) for r in RATES])), 0)
+    sample = subset(Dataset(*map(np.asarray, data)), 12)
+    assert len(np.unique(sample.labels)) >= 6 and len(sample.labels) == 12
+    expected, _ = program.evaluate(population, Arrays(*map(jnp.asarray, sample[:2])))
+    chex.assert_trees_all_close(sums.train, expected, rtol=1e-5)

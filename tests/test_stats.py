@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -119,7 +120,7 @@ def test_family_of_contrasts_gives_at_most_5_percent_false_positives():
 
 @settings(deadline=None, max_examples=60)
 @given(differences)
-@example(np.array([0.1, 0.2, 0.3]))  # 0.1 + 0.2 - 0.3 is not 0 in floating point
+@example(np.array([0.1, 0.2, -0.3, 0.4]))  # 0.1 + 0.2 - 0.3 is not 0 in floating point
 def test_sign_flip_p_is_the_share_of_all_patterns(d):
     patterns = np.array(list(itertools.product((-1, 1), repeat=len(d))))
     exact = [abs(math.fsum(row)) >= abs(math.fsum(d)) - 1e-9 for row in patterns * d]
@@ -281,9 +282,8 @@ def test_a_diverged_run_has_the_worst_rank():
     (contrast,) = summarise(values, "ab").contrasts
     assert contrast.significant and contrast.p == 2 / 2**7
     ranks = np.array([1, 2, 3, -8, 4, 5, 6, 7])
-    assert (
-        contrast.p_worst == pytest.approx(wilcoxon(ranks, method="exact").pvalue) and contrast.p_worst > 0.05
-    )
+    exact: Any = wilcoxon(ranks, method="exact")
+    assert contrast.p_worst == pytest.approx(exact.pvalue) and contrast.p_worst > 0.05
     losses = summarise(-values, "ab", higher_is_better=False).contrasts[0]
     assert losses.p_worst == contrast.p_worst
     assert summarise(values, "ab", higher_is_better=False).contrasts[0].p_worst == 2 / 2**8
@@ -349,11 +349,15 @@ def test_equivalence_is_two_one_sided_t_tests_and_a_posterior():
     values, margin = accuracies([0, 0.0003], 10), 0.001
     (c,) = summarise(values, "ab", margin=margin).contrasts
     d, same = values[1] - values[0], c.equivalence
-    lower = ttest_1samp(d, -margin, alternative="greater").pvalue
-    upper = ttest_1samp(d, margin, alternative="less").pvalue
+    tested: Any = ttest_1samp
+    lower, upper, zero = (
+        tested(d, mean, alternative=side).pvalue
+        for mean, side in ((-margin, "greater"), (margin, "less"), (0, "greater"))
+    )
     assert same is not None and same.p == c.p_equivalent == pytest.approx(max(lower, upper))
     assert c.equivalent and c.as_dict()["equivalent"] is True
-    assert same.positive == pytest.approx(1 - ttest_1samp(d, 0, alternative="greater").pvalue)
+    assert contrasts.Equivalence.of(-d, margin).p == pytest.approx(same.p), "in either direction"
+    assert same.positive == pytest.approx(1 - zero)
     # The posterior, sampled: sigma^2 from its marginal, then theta.
     draw = np.random.default_rng(0)
     variance = 9 * d.var(ddof=1) / draw.chisquare(9, 100_000)
@@ -403,6 +407,17 @@ def test_a_primary_contrast_is_tested_alone_and_gates_the_others():
     assert guarded.contrasts[1].p_holm == p[1]
     others = np.maximum(families.holm([p[0], p[2]]), p[1])
     assert [guarded.contrasts[0].p_holm, guarded.contrasts[2].p_holm] == pytest.approx(list(others))
+
+
+def test_behind_a_primary_that_is_not_significant_nothing_is_tested():
+    values = accuracies([0, 0.0, 0.005], 10)
+    values[1] = values[0] + 0.001 * np.array([1, -1] * 5)
+    summary = summarise(values, ["none", "a", "b"], primary="a")
+    assert [(c.significant, c.level) for c in summary.contrasts] == [(False, 0.05), (False, 0.0)]
+    assert summary.contrasts[1].p < 0.01 and summary.contrasts[1].test_low == -math.inf
+    said = conclusion(summary, "loss")
+    assert "B is not tested, because a is not significant" in said and "b raises" not in said
+    assert summarise(values, ["none", "a", "b"]).contrasts[1].significant
 
 
 def test_with_six_seeds_only_the_primary_contrast_can_be_significant():

@@ -3,7 +3,7 @@
 from cnnjax.data.arrays import digest, from_arrays, require_dataset
 from cnnjax.data.dataset import DIGITS, Dataset, Loaded
 from cnnjax.data.loading import NAMES, cache_path, identity, is_identity, load
-from cnnjax.data.splits import split, training_split
+from cnnjax.data.splits import split, subset, training_split
 
 __all__ = [
     "DIGITS",
@@ -18,5 +18,6 @@ __all__ = [
     "load",
     "require_dataset",
     "split",
+    "subset",
     "training_split",
 ]

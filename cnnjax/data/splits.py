@@ -20,6 +20,12 @@ def training_split(loaded: Loaded, which: str = "part") -> tuple[Dataset, Datase
     return train, val
 
 
+def subset(dataset: Dataset, images: int) -> Dataset:
+    """Return a fixed subset of so many images, stratified by class; the whole set if it has no more."""
+    total = len(dataset.labels)
+    return split(dataset, images / total)[0] if images < total else dataset
+
+
 def split(dataset: Dataset, train_fraction: float = 0.8, *, seed: int = 0) -> tuple[Dataset, Dataset]:
     """Split a data set into a training and a validation part, stratified by class.
 

@@ -166,12 +166,10 @@ def draw_differences(
     """
     rows = np.arange(len(names))
     axis.axvline(0, color="black", linewidth=0.8)
-    for (low, high), label, style in (
-        (described, DESCRIBED, {"linewidth": 5, "alpha": 0.5}),
-        (tested, TESTED, {"linewidth": 1.2}),
-    ):
-        drawn = axis.hlines(rows, finite(low), finite(high), color=COLOURS[0], **style)
-        if np.isfinite(finite(low) + finite(high)).any():
+    for (low, high), label, width, alpha in ((described, DESCRIBED, 5.0, 0.5), (tested, TESTED, 1.2, 1.0)):
+        low, high = finite(low), finite(high)
+        drawn = axis.hlines(rows, low, high, color=COLOURS[0], linewidth=width, alpha=alpha)
+        if np.isfinite(low + high).any():
             drawn.set_label(label)
     for ends in tested:
         axis.plot(finite(ends), rows, color=COLOURS[0], linestyle="none", marker="|", markersize=9)

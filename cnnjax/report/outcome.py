@@ -17,6 +17,7 @@ from cnnjax.files import write_json
 from cnnjax.plots import Figure
 from cnnjax.plots.arms import final_by_arm, generalisation_gap, metric_bands
 from cnnjax.report import tables
+from cnnjax.report.crossed import crossed_record, print_crossed
 from cnnjax.stats import Summary, summarise
 from cnnjax.stats.families import ALPHA
 
@@ -51,7 +52,8 @@ class Ablation:
     def summary(self) -> dict[str, Any]:
         """The content of summary.json: statistics, conclusion and confused classes."""
         record = tables.ablation_record(self.results, self.protocol, self.compared, rehearsal=self.rehearsal)
-        return record | tables.confusion_record(self.results.predictions, self.test)
+        confused = tables.confusion_record(self.results.predictions, self.test)
+        return record | crossed_record(self.results, self.test) | confused
 
     @property
     def caption(self) -> str:
@@ -134,6 +136,7 @@ class Ablation:
         print(self.conclusion)
         if self.summary["pairing"]:
             print(self.summary["pairing"])
+        print_crossed(results, self.test)
         tables.print_confusions(results.predictions, self.test)
         write_json(out / "summary.json", self.summary)
         gap = partial(

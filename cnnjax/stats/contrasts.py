@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import stats
 
 from cnnjax.shapes import Float
 from cnnjax.stats import families, power, signflip
 from cnnjax.stats.equivalence import Equivalence
 from cnnjax.stats.families import ALPHA
 from cnnjax.stats.intervals import t_interval
+from cnnjax.stats.variance import sd_interval
 
 
 class Contrast(NamedTuple):
@@ -125,7 +125,8 @@ def compare(
         mean, half, n = t_interval(d, level=alpha / family)
         sd = float(d.std(ddof=1)) if n > 1 else math.nan
         low, high = signflip.bounds(means[i], levels[i])
-        found = power.detectable(len(d), family, alpha=alpha) * np.array([sd, *_sd_interval(sd, len(d))])
+        found = power.detectable(len(d), family, alpha=alpha)
+        least, most = sd_interval(sd, len(d))
         contrasts.append(
             Contrast(
                 arms[i],
@@ -146,7 +147,9 @@ def compare(
                 float(floors[i]),
                 families.needed(counts, i, primary, alpha),
                 probability_of_improvement(d if higher_is_better else -d),
-                *map(float, found),
+                found * sd,
+                found * least,
+                found * most,
                 float(p_worst[i]),
                 equivalence=same[i],
                 p_equivalent=float(p_same[i]),
@@ -167,11 +170,3 @@ def probability_of_improvement(differences: Float[np.ndarray, "n"]) -> float:
 def plain(record: dict[str, Any]) -> dict[str, Any]:
     """Replace numbers that are not finite by None, for strict JSON."""
     return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
-
-
-def _sd_interval(sd: float, n: int) -> tuple[float, float]:
-    """Return the 95% interval of a normal sd, from its estimate (chi-squared)."""
-    if n < 2:
-        return math.nan, math.nan
-    low, high = stats.chi2.ppf((0.025, 0.975), n - 1)
-    return sd * math.sqrt((n - 1) / high), sd * math.sqrt((n - 1) / low)

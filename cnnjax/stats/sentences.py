@@ -59,26 +59,26 @@ def _tests(summary: Summary, words: _Words) -> list[str]:
     others = [c for c in tested if not c.significant]
     sentences = []
     if significant:
-        sentences.append(_enumerated(_effect(c, words) for c in significant))
+        sentences.append(enumerated(_effect(c, words) for c in significant))
     if others:
         found = max(others, key=lambda c: c.detectable)
         seeds = f"{_counted(found.n)} find{'s' * (found.n == 1)}"
         sentences.append(
-            f"no significant difference for {_enumerated(_null(c, words) for c in others)}; {seeds} a true "
+            f"no significant difference for {enumerated(_null(c, words) for c in others)}; {seeds} a true "
             f"difference of {words.number(found.detectable)}{words.unit} with 80% probability (of "
             f"{words.interval(found.detectable_low, found.detectable_high)}, because the spread is estimated)"
         )
     if disagreeing := [c for c in tested if c.disagree]:
-        listed = _enumerated(f"{c.arm} ({words.interval(c.low, c.high, '+')})" for c in disagreeing)
+        listed = enumerated(f"{c.arm} ({words.interval(c.low, c.high, '+')})" for c in disagreeing)
         plural = "s" * (len(disagreeing) > 1)
         sentences.append(f"the t interval{plural} of {listed} would say otherwise, but the test decides")
     if untested := [c.arm for c in able if not c.level]:
         verb = "is" if len(untested) == 1 else "are"
         sentences.append(
-            f"{_enumerated(untested)} {verb} not tested, because {summary.primary} is not significant"
+            f"{enumerated(untested)} {verb} not tested, because {summary.primary} is not significant"
         )
     if untestable := [c for c in summary.contrasts if not c.can_claim]:
-        n, arms = min(c.n for c in untestable), _enumerated(c.arm for c in untestable)
+        n, arms = min(c.n for c in untestable), enumerated(c.arm for c in untestable)
         verb = "is" if n == 1 else "are"
         least = max(c.needed for c in untestable)
         sentences.append(f"{_counted(n)} {verb} too few to test {arms}; use at least {least}")
@@ -138,7 +138,7 @@ def _diverged(summary: Summary) -> list[str]:
     if not ranked:
         return [excluded]
     corrected = "corrected " * (len(summary.contrasts) > 1)
-    return [f"{excluded}; ranked below all others instead, {corrected}p is {_enumerated(ranked)}"]
+    return [f"{excluded}; ranked below all others instead, {corrected}p is {enumerated(ranked)}"]
 
 
 def pairing_sentence(summary: Summary) -> str:
@@ -146,7 +146,7 @@ def pairing_sentence(summary: Summary) -> str:
     known = [c for c in summary.contrasts if c.variance_ratio < float("inf")]
     if not known or min(c.n for c in known) < FEWEST:
         return ""
-    listed = _enumerated(f"{c.variance_ratio:.2g} for {c.arm} (r {c.correlation:+.2f})" for c in known)
+    listed = enumerated(f"{c.variance_ratio:.2g} for {c.arm} (r {c.correlation:+.2f})" for c in known)
     return (
         f"Without pairing, the variance of the difference to {summary.arms[0].name} would be multiplied by "
         f"{listed}, where r is the correlation over seeds."
@@ -184,6 +184,7 @@ def _counted(n: int) -> str:
     return "one seed" if n == 1 else f"{NUMBERS[n] if n < len(NUMBERS) else n} seeds"
 
 
-def _enumerated(items: Iterable[str]) -> str:
+def enumerated(items: Iterable[str]) -> str:
+    """Join items as "a, b and c"."""
     *head, last = items
     return f"{', '.join(head)} and {last}" if head else last

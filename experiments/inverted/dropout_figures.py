@@ -54,7 +54,7 @@ def activations(
         ratios.plot(x + spread, every.ravel(), ".", color=GREY, markersize=3, zorder=2)
         mean, half, _ = t_interval(every.mean(axis=1))
         ratios.errorbar(x, mean, yerr=half, color=COLOURS[2], marker="D", markersize=7, capsize=6, zorder=3)
-        note = f"{mean:.4f}" + (f" ± {half:.4f}" if np.isfinite(half) else "")
+        note = f"{mean:.4f}" + (f"\n[{mean - half:.4f}, {mean + half:.4f}]" if np.isfinite(half) else "")
         ratios.annotate(note, (x, float(mean)), (0, 12), textcoords="offset points", ha="center", fontsize=9)
     for axis, label in ((levels, "mean activation that Dense_0 receives"), (ratios, "test / training")):
         axis.set_xticks(range(len(training)), list(training))

@@ -57,7 +57,8 @@ class Record(NamedTuple):
         """Compare arms f[seeds] with the first (lower is better); print and record the conclusion."""
         values = np.stack(list(arms.values()))
         compared = summarise(values, list(arms), higher_is_better=False, primary=primary)
-        sentence = conclusion(compared, metric, accuracy="error" in metric)
+        rehearsal = bool(self.summary.get("rehearsal"))
+        sentence = conclusion(compared, metric, accuracy="error" in metric, rehearsal=rehearsal)
         self.summary[name] = compared.as_dict() | {"metric": metric, "conclusion": sentence}
         print(textwrap.fill(sentence, 110))
 

@@ -89,8 +89,9 @@ def _comparison(keys: tuple[str, ...], record: Mapping[str, Any]) -> dict[str, A
     bounds = scale * bounds.reshape(-1, len(fields))
     reference = arms[0]["name"] if arms else ""
     tests, description = {}, []
-    for c, (mean, *ends) in zip(contrasts, bounds, strict=True):
-        described, tested = (interval(*pair, digits, sign=True) for pair in (ends[:2], ends[2:]))
+    for c, (mean, low, high, test_low, test_high) in zip(contrasts, bounds, strict=True):
+        described = interval(low, high, digits, sign=True)
+        tested = interval(test_low, test_high, digits, sign=True)
         difference = number(mean, digits, sign=True) + f" [{described}]" * (described != DASH)
         p = (number(c[k], 3) if c.get("can_claim", True) else "too few seeds" for k in ("p", "p_holm"))
         tests[c["arm"]] = [difference, *p, tested]
