@@ -116,6 +116,7 @@ class ReproduceTutorials(Flags):
                     entry, figure = self._report(results, arm, caption, 1000 * step / self.batch_size, images)
                     record[arm.name], figures = entry, figures | figure
                 record[arms[0].name] |= report.print_confusions(results.predictions, splits.test)
+                record[arms[0].name] |= results.evidence.as_dict() if results.evidence else {}
                 if leads():
                     rows = (directory / "results.csv").read_text().splitlines(keepends=True)
                     merged += rows[len(merged) > 0 :]

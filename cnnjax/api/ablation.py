@@ -135,6 +135,9 @@ def ablate(
         order_seed=order_seed,
         mask_seed=mask_seed,
     )
+    looks = tuple(looks) if isinstance(looks, Sequence) else (looks,)
+    if not all(isinstance(number, int) for number in looks):
+        raise ArgumentError(f"looks {looks} must be whole numbers of seeds")
     own = {"loss": loss, "preprocess": preprocess, "augment": augment}
     if not isinstance(optimizer, str):
         own["optimizer"] = optimizer
@@ -154,7 +157,7 @@ def ablate(
         margin=margin,
         seeds=max(looks, default=seeds),
         first_seed=first_seed,
-        looks=tuple(looks),
+        looks=looks,
     )
     results = run(complete, protocol, splits, Path(out), chunk=chunk, on_nan=on_nan, plan=plan, replan=replan)
     line = f"{protocol.dataset}, {settings(complete, protocol, splits)}"

@@ -60,7 +60,8 @@ def require_plan(plan: Plan, arms: Sequence[str], seeds: range) -> None:
         raise ArgumentError(
             f"the primary contrast {plan.primary!r} is none of {', '.join(plan.family or arms[1:])}"
         )
-    if plan.margin is not None and not 0 < plan.margin < float("inf"):
+    number = isinstance(plan.margin, int | float)
+    if plan.margin is not None and not (number and 0 < plan.margin < float("inf")):
         raise ArgumentError(f"--margin {plan.margin} must be a positive number")
     if plan.first_seed != seeds.start:
         raise ArgumentError(f"the plan's first seed is {plan.first_seed}, and the run's is {seeds.start}")

@@ -66,6 +66,8 @@ class Protocol:
         ):
             if (value := getattr(self, name)) not in choices:
                 raise ArgumentError(f"--{name.replace('_', '-')} {value} is unknown{choose(value, choices)}")
+        if not isinstance(self.first_seed, int):
+            raise ArgumentError(f"--first-seed {self.first_seed} must be a whole number")
         own = {"init_seed": self.init_seed, "order_seed": self.order_seed, "mask_seed": self.mask_seed}
         require_seeds(first_seed=self.first_seed, **own)
         if self.first_seed + self.seeds > 2**32:
