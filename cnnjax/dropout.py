@@ -27,23 +27,7 @@ Noise = Callable[..., Float32[Array, "..."]]
 
 
 class DropoutFunction(Protocol):
-    """The one signature of the family: `f(key, x, rate)`.
-
-    Args:
-        key: threefry key, for this layer and step alone.
-        x: f[n, ...], examples on the first axis.
-        rate: probability of a drop in [0, 1]: a float, or a traced scalar.
-        deterministic: True at evaluation, where `key` is not used.
-        first_example: position of the first example in the whole batch, where `x` is a part of it: under
-            `pmap` or `shard_map`, axis_index(axis) * n.
-
-    Returns:
-        Array of x's shape and dtype.
-
-    Raises:
-        ValueError: a Python `rate` outside [0, 1], or a key that is not threefry.
-        TypeError: `key` is not a typed key.
-    """
+    """The one signature of the family: `f(key, x, rate)`."""
 
     __name__: str
 
@@ -56,7 +40,23 @@ class DropoutFunction(Protocol):
         deterministic: bool = False,
         first_example: Index = 0,
     ) -> jax.Array:
-        """Apply dropout to x, or return what stands for it at evaluation."""
+        """Apply dropout to x, or return what stands for it at evaluation.
+
+        Args:
+            key: threefry key, for this layer and step alone.
+            x: f[n, ...], examples on the first axis.
+            rate: probability of a drop in [0, 1]: a float, or a traced scalar.
+            deterministic: True at evaluation, where `key` is not used.
+            first_example: position of the first example in the whole batch, where `x` is a part of it: under
+                `pmap` or `shard_map`, axis_index(axis) * n.
+
+        Returns:
+            Array of x's shape and dtype.
+
+        Raises:
+            ValueError: a Python `rate` outside [0, 1], or a key that is not threefry.
+            TypeError: `key` is not a typed key.
+        """
         ...
 
 

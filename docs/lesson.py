@@ -20,43 +20,42 @@
 # will meet four things that Keras hides: **keys** for randomness, **`grad`** for the derivative of any
 # function, **`jit`** to compile a function, and **`vmap`** to run it many times at once.
 #
-# It takes ten minutes to read, and less than five to run on two cores. Every result is computed by the cell
-# above it. `make lesson` generates the notebook from `docs/lesson.py`.
+# It takes ten minutes to read, and a few to run on two cores. Every result is computed by the cell above it.
+#
+# The first cell installs cnnjax if it is missing: from a wheel beside the notebook, or from the clone that
+# the notebook is in. In Colab, clone the repository, or upload a wheel to the session's files
+# (`pip wheel --no-deps .` in a clone makes one).
 
 # %%
-import os
+import importlib.util
+import subprocess
+import sys
 from pathlib import Path
 
-import flax.linen as nn
-import jax
-import jax.numpy as jnp
-import matplotlib.pyplot as plt
-import numpy as np
+found = importlib.util.find_spec("cnnjax")
+if found is None or found.origin is None:  # a clone called cnnjax is found, too, but is no package
+    here = Path().resolve()
+    clones = [place for place in (here, here.parent, *here.iterdir()) if (place / "cnnjax/keys.py").exists()]
+    sources = [*here.glob("cnnjax-*.whl"), *clones]
+    assert sources, "put a wheel of cnnjax beside the notebook, or open the notebook in a clone"
+    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", str(sources[0])], check=True)
+    importlib.invalidate_caches()
 
-from cnnjax.config import HParams
-from cnnjax.data import Dataset, load, split
-from cnnjax.deploy.layers import layers
-from cnnjax.dropout import classic_dropout, inverted_dropout
-from cnnjax.kernels.dense import dense
-from cnnjax.metrics import means
-from cnnjax.models import MODELS, Conv, ConvNet, parameter_count
-from cnnjax.optimizers import keras_adam, rmsprop
-from cnnjax.pooling import POOLING
-from cnnjax.stats import conclusion, summarise
-from cnnjax.task import Task
-from cnnjax.train import to_device, train_run
+import cnnjax
 
-np.set_printoptions(precision=3, suppress=True, linewidth=100)
+print("cnnjax", cnnjax.__version__)
 
 # %% [markdown]
 # The settings. For a faster first run, reduce the images, epochs or seeds.
 
 # %% tags=["parameters"]
+import os
+
 DATASET = os.environ.get("CNNJAX_LESSON_DATASET", "mnist")
 DATA_DIR = os.environ.get("CNNJAX_LESSON_DATA_DIR")  # directory with the four IDX files, to work offline
 IMAGES = int(os.environ.get("CNNJAX_LESSON_IMAGES", "6000"))
 EPOCHS = int(os.environ.get("CNNJAX_LESSON_EPOCHS", "12"))
-SEEDS = int(os.environ.get("CNNJAX_LESSON_SEEDS", "6"))
+SEEDS = int(os.environ.get("CNNJAX_LESSON_SEEDS", "12"))
 
 # %% [markdown]
 # ## The data
@@ -70,6 +69,14 @@ SEEDS = int(os.environ.get("CNNJAX_LESSON_SEEDS", "6"))
 # between 0 and 1 on the device, when it is used.
 
 # %%
+import jax
+import jax.numpy as jnp
+import matplotlib.pyplot as plt
+import numpy as np
+
+from cnnjax.data import Dataset, load, split
+
+np.set_printoptions(precision=3, suppress=True, linewidth=100)
 loaded = load(DATASET, Path(DATA_DIR) if DATA_DIR else None, announce=print)
 train, val = split(loaded.train)
 train, val = (Dataset(*(part[:IMAGES] for part in whole)) for whole in (train, val))
@@ -96,6 +103,10 @@ plt.show()
 # weights from a **key**, `apply` computes with the weights you pass, and neither changes anything.
 
 # %%
+import flax.linen as nn
+
+from cnnjax.models import Conv
+
 layer = Conv(features=10, kernel_size=3, padding="SAME", activation=nn.relu, pooling="none")
 weights = layer.init(jax.random.key(0), images)["params"]
 maps = layer.apply({"params": weights}, images)
@@ -131,6 +142,8 @@ plt.show()
 # about the median. Pooling has no weights, so it is a plain function.
 
 # %%
+from cnnjax.pooling import POOLING
+
 square = jnp.array([[1.0, 2, 0, 0], [3, 9, 0, 4], [5, 5, 1, 1], [5, 5, 1, 7]])
 for name in ("max", "average", "median"):
     print(f"{name:8}", POOLING[name](square[None, ..., None])[0, ..., 0].tolist())
@@ -149,6 +162,9 @@ print(maps.shape, "->", pooled.shape)
 # Flattening turns each example into a vector. A dense layer multiplies it by a matrix and adds a bias.
 
 # %%
+from cnnjax.kernels.dense import dense
+from cnnjax.models import parameter_count
+
 flat = pooled.reshape(len(pooled), -1)
 kernel = nn.initializers.glorot_uniform()(jax.random.key(1), (flat.shape[1], 100))
 hidden = nn.relu(dense(flat, kernel, jnp.zeros(100)))
@@ -168,6 +184,9 @@ print(f"{kernel.size + 100:,} weights in the dense layer, {parameter_count(weigh
 # loss applies the softmax, where it is numerically stable.
 
 # %%
+from cnnjax.deploy.layers import layers
+from cnnjax.models import MODELS, ConvNet
+
 model = ConvNet(features=(10,), kernel_size=3, padding="SAME", pooling="max", hidden=(100,))
 assert model == MODELS["keras-cnn"]
 for row_ in layers(model):
@@ -185,6 +204,8 @@ for row_ in layers(model):
 # always gives the same mask.
 
 # %%
+from cnnjax.dropout import classic_dropout, inverted_dropout
+
 x = jnp.arange(1.0, 9.0)[None]
 key, other = jax.random.split(jax.random.key(0))
 print("x        ", x[0])
@@ -213,8 +234,27 @@ print(f"neither   mean in training {uncorrected:.4f}, at test time {jnp.mean(val
 
 # %% [markdown]
 # This was the first use of **`vmap`**: it runs a function of one key for ten thousand keys at once, without a
-# loop, and without an extra axis in the function.
-#
+# loop, and without an extra axis in the function. What does that save? Here are a thousand masks, by a loop
+# over a compiled function and by one compiled `vmap`:
+
+# %%
+import time
+
+
+def seconds(function, *arguments):
+    """Seconds that a call takes, after a first one for compilation."""
+    jax.block_until_ready(function(*arguments))
+    start = time.perf_counter()
+    jax.block_until_ready(function(*arguments))
+    return time.perf_counter() - start
+
+
+one_mask = jax.jit(lambda k: inverted_dropout(k, values, rate))
+by_loop = seconds(lambda ks: [one_mask(k) for k in ks], list(keys[:1000]))
+by_vmap = seconds(jax.jit(jax.vmap(one_mask)), keys[:1000])
+print(f"loop {1000 * by_loop:.1f} ms, vmap {1000 * by_vmap:.1f} ms: {by_loop / by_vmap:.0f} times as fast")
+
+# %% [markdown]
 # Each training step derives its key from the step number, with `fold_in(key, step)`. So any mask can be
 # recomputed, and an interrupted run resumes with the same masks. A higher rate drops the same values and
 # more:
@@ -237,6 +277,12 @@ for rate_ in (0.2, 0.4, 0.6):
 # from that one key. **`jit`** compiles all epochs into one program.
 
 # %%
+from cnnjax.config import HParams
+from cnnjax.metrics import means
+from cnnjax.optimizers import keras_adam
+from cnnjax.task import Task
+from cnnjax.train import to_device, train_run
+
 device_train, device_val = to_device(train), to_device(val)
 
 
@@ -249,7 +295,15 @@ def fit(key, dropout_rate):
     return state.params, means(training), means(validation)
 
 
-params, history, val_history = jax.jit(fit)(jax.random.key(0), 0.5)
+def timed(function, *arguments):
+    """Compile a function, then time one call; return the result and the seconds of the call."""
+    program = jax.jit(function).lower(*arguments).compile()
+    start = time.perf_counter()
+    result = jax.block_until_ready(program(*arguments))
+    return result, time.perf_counter() - start
+
+
+(params, history, val_history), alone = timed(fit, jax.random.key(0), jnp.float32(0.5))
 for epoch in range(EPOCHS):
     print(
         f"epoch {epoch + 1}: loss {history['loss'][epoch]:.4f}  accuracy {history['accuracy'][epoch]:.4f}"
@@ -260,16 +314,31 @@ for epoch in range(EPOCHS):
 # ## Does dropout help? Many seeds at once
 #
 # With Keras, you would now set the rate to 0, train again and compare two numbers. But another seed gives
-# other numbers, so how much of the difference is chance? Training is a function of the key, so **`vmap`**
-# runs it for many keys, and a second `vmap` for two rates. Networks with the same seed have the same initial
-# weights and batches, so they can be compared in pairs.
+# other numbers, so how much of the difference is chance? Training is a function of the key and the rate, so
+# one compiled program can run it for many of both. On a GPU, `vmap` trains all networks side by side. On a
+# CPU, one network keeps the cores busy; there, `lax.map` trains one after the other. Networks with the same
+# seed have the same initial weights and batches, so they can be compared in pairs.
+
 
 # %%
+def over(function, arguments):
+    """Call a function for every argument, on a CPU one after the other."""
+    if jax.default_backend() == "cpu":
+        return jax.lax.map(function, arguments)
+    return jax.vmap(function)(arguments)
+
+
+def many(seeds, rates):
+    """Train every seed with every rate."""
+    return over(lambda rate: over(lambda seed: fit(seed, rate), seeds), rates)
+
+
 seeds = jax.vmap(jax.random.key)(jnp.arange(SEEDS))
 rates = jnp.array([0.0, 0.5])
-many = jax.jit(jax.vmap(jax.vmap(fit, in_axes=(0, None)), in_axes=(None, 0)))
-_, history, val_history = jax.device_get(many(seeds, rates))
+(_, history, val_history), together = timed(many, seeds, rates)
+history, val_history = jax.device_get((history, val_history))
 print("val_accuracy has shape (rates, seeds, epochs):", val_history["accuracy"].shape)
+print(f"one network alone {alone:.1f} s; {2 * SEEDS} in one program {together / (2 * SEEDS):.1f} s each")
 
 figure, axes = plt.subplots(1, 2, figsize=(10, 3.2), sharey=True)
 losses = zip(axes, rates, history["loss"], val_history["loss"], strict=True)
@@ -281,6 +350,8 @@ axes[0].set_ylabel("loss (dotted: training, solid: validation)")
 plt.show()
 
 # %%
+from cnnjax.stats import conclusion, summarise
+
 final = val_history["accuracy"][:, :, -1]
 for rate_, accuracies in zip(rates, final, strict=True):
     print(f"rate {rate_}: {100 * accuracies.mean():.2f}% +- {100 * accuracies.std(ddof=1):.2f}")
@@ -288,8 +359,8 @@ print(conclusion(summarise(final, ["rate 0", "rate 0.5"]), "validation accuracy"
 
 # %% [markdown]
 # In the figure, compare the gap between dotted (training) and solid (validation) lines with and without
-# dropout. The sentence below it claims only what these few images and epochs can show. For all images, twenty
-# epochs and more rates, run `python experiments/dropout_ablation.py`.
+# dropout. The sentence below it is about these few images and epochs. For all images, twenty epochs and more
+# rates, run `python experiments/dropout_ablation.py`.
 #
 # ## `grad`: derivatives of any function
 #
@@ -380,11 +451,15 @@ for row_ in layers(lenet):
 
 
 # %% [markdown]
-# Readers often ask at this point: why the maximum and not the average? The kind of pooling is part of the
-# network, so each kind is compiled separately; `vmap` runs the seeds as before.
+# Readers often ask at this point: why pool at all? A convolution that moves two pixels at a time ("strided")
+# halves the map too, with the same weights and less work. What the kind of pooling is belongs to the network,
+# so each kind is compiled separately; the seeds run as before.
 
 
 # %%
+from cnnjax.optimizers import rmsprop
+
+
 def accuracies(pooling):
     """The final validation accuracy of every seed."""
 
@@ -394,10 +469,10 @@ def accuracies(pooling):
         _, _, validation = train_run(Task(network, rmsprop), *arguments, epochs=EPOCHS, batch_size=32)
         return means(validation)["accuracy"][-1]
 
-    return np.asarray(jax.jit(jax.vmap(run))(seeds))
+    return np.asarray(jax.jit(lambda seeds: over(run, seeds))(seeds))
 
 
-arms = ("max", "average")
+arms = ("max", "strided")
 outcome = np.stack([accuracies(pooling) for pooling in arms])
 for pooling, values in zip(arms, outcome, strict=True):
     print(f"{pooling:8} {100 * values.mean():.2f}% +- {100 * values.std(ddof=1):.2f}")
@@ -412,8 +487,29 @@ print(conclusion(summarise(outcome, arms), "validation accuracy", accuracy=True)
 # | a hidden random generator | a key that you can see, split and reuse |
 # | `fit` changes the model | training is a function; `jit` compiles all of it |
 # | a hidden gradient | `grad` of any function, with respect to any argument |
-# | a loop over seeds | `vmap` |
+# | a loop over seeds | one program for all, by `vmap` or `lax.map` |
 #
-# Next: `make train` trains the first network on all images and saves the run. `python -m cnnjax report RUN`
-# turns the run into an HTML page on which you can draw digits for the network. `experiments/` answers the
-# questions above with more data.
+# `cnnjax.fit` trains a network as above with one call, and `cnnjax.ablate` makes a comparison of many seeds,
+# with a table, figures and the sentence:
+#
+# ```python
+# result = cnnjax.ablate(
+#     {"max": lenet, "strided": lenet.clone(pooling="strided")},
+#     "mnist",
+#     optimizer="rmsprop",
+#     seeds=12,
+#     out="results/pooling",
+# )
+# print(result.conclusion)
+# ```
+#
+# ## Exercise
+#
+# Is the average as good as the maximum?
+#
+# 1. Write down what you expect, and which difference, in percentage points, would matter to you.
+# 2. Add `"average"` to `arms` above and run the cell again. What does the sentence claim, and what does it
+#    leave open?
+# 3. Compute the standard deviation of the paired differences `outcome[2] - outcome[0]`. How many seeds would
+#    show the difference of step 1? "Why pairs, and how many seeds" in the documentation has a table.
+# 4. Set `SEEDS` to that number and run the lesson again. Were you right?

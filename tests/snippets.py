@@ -6,12 +6,26 @@ from typing import Any
 
 import jax
 import pytest
+import yaml
 from runs import TINY
 
 from cnnjax import experiment
 from cnnjax.data import load, loading
 
 ROOT = TINY.parents[1]
+DOCS = ROOT / "docs"
+SITE = yaml.safe_load((ROOT / "mkdocs.yml").read_text())
+
+
+def _leaves(nav: Any) -> list[str]:
+    if isinstance(nav, str):
+        return [nav]
+    return [leaf for part in (nav.values() if isinstance(nav, dict) else nav) for leaf in _leaves(part)]
+
+
+NAMED = _leaves(SITE["nav"])
+PAGES = [DOCS / name for name in NAMED if (DOCS / name).exists()]
+"""The pages of the documentation in the order of its navigation, less those made when it is built."""
 
 
 def blocks(page: Path, language: str) -> list[str]:

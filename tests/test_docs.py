@@ -1,8 +1,12 @@
-"""The code of the pages in docs/ runs, and their worked examples keep their laws.
+"""The pages in docs/ belong together, their code runs, and their worked examples keep their laws.
 
 Statistical bounds are 5 standard deviations, at fixed seeds.
 """
 
+import importlib
+import re
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,11 +18,64 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
-from snippets import ROOT, blocks, execute
+from snippets import DOCS, NAMED, PAGES, ROOT, blocks, execute
 
-PAGES = sorted((ROOT / "docs").glob("*.md"))
+GENERATED = {"tutorials/keras-to-jax.md", "reference/commands.md"}
+API = (DOCS / "reference/api.md").read_text()
 RATES = [0.0, 0.1, 0.5, 1.0]
 SHAPE = (8, 7, 6, 2)
+
+
+def test_the_navigation_names_every_page() -> None:
+    written = {page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md")}
+    assert set(NAMED) == written | GENERATED and len(NAMED) == len(set(NAMED))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_links_of_a_page_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#:]+)\)", page.read_text())
+    targets = {(page.parent / link).resolve() for link in links}
+    generated = {DOCS / name for name in GENERATED}
+    assert [target for target in targets - generated if not target.exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_page_begins_with_its_title_and_a_sentence(page: Path) -> None:
+    title, sentence = page.read_text().split("\n\n")[:2]
+    assert re.match(r"# [^\n]+$", title) and re.match(r"[A-Z][^|`#]+", sentence)
+
+
+def test_tables_of_evidence_lie_between_marks_of_their_own() -> None:
+    for page in (DOCS / "evidence.md", DOCS / "explanation/speed.md"):
+        marks = re.findall(r"<!-- (/?)(\w+) -->", page.read_text())
+        names = [name for closing, name in marks if not closing]
+        assert names and marks == [(slash, name) for name in names for slash in ("", "/")]
+
+
+@pytest.mark.parametrize("name", ["data", "experiment", "optimizers", "stats", "dropout", "pooling", "keys"])
+def test_the_reference_shows_the_public_modules(name: str) -> None:
+    assert importlib.import_module(f"cnnjax.{name}").__doc__
+    assert f"::: cnnjax.{name}\n" in API
+
+
+def test_the_reference_shows_every_call_of_the_package() -> None:
+    for name in importlib.import_module("cnnjax").__all__:
+        assert f"::: cnnjax.api.{name}\n" in API
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_a_warning_and_asks_the_network_for_nothing(tmp_path: Path) -> None:
+    pytest.importorskip("mkdocs", reason="needs the extra docs")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    pages = {file.relative_to(tmp_path): file.read_text() for file in tmp_path.rglob("*.html")}
+    assert {Path(name).with_suffix(".html") for name in NAMED} <= set(pages)
+    for name, text in pages.items():
+        assert not re.search(r"<(script|img|iframe)[^>]* src=\"?(https?:)?//", text), name
+        assert not re.search(r"<link[^>]* rel=\"?(stylesheet|preconnect)[^>]*(https?:)?//", text), name
+    text = pages[Path("reference/commands.html")]
+    assert all(f"cnnjax {name}" in text for name in ("train", "evaluate", "report"))
 
 
 @pytest.mark.slow
@@ -29,9 +86,9 @@ def test_every_block_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pyt
 
 @pytest.fixture(scope="module")
 def own(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """The definitions of docs/own-layers.md."""
+    """The definitions of docs/tutorials/own-layers.md."""
     with pytest.MonkeyPatch.context() as patch:
-        definitions = blocks(ROOT / "docs/own-layers.md", "python")[:2]
+        definitions = blocks(DOCS / "tutorials/own-layers.md", "python")[:2]
         return execute(definitions, tmp_path_factory.mktemp("page"), patch)
 
 

@@ -1,4 +1,4 @@
-"""The commands and the snippet of the README run, on the tiny data set."""
+"""The commands of README and documentation, and the snippets of the README, run on the tiny data set."""
 
 import re
 import shlex
@@ -12,18 +12,23 @@ import numpy as np
 import pytest
 from PIL import Image
 from runs import TINY, environment, main
-from snippets import ROOT, blocks, execute
+from snippets import PAGES, ROOT, blocks, execute
 
 from cnnjax.data import load
 
-README = (ROOT / "README.md").read_text()
+README = ROOT / "README.md"
+WORDS = 900
+SOURCES = [README, *PAGES]
 LINES = [
     line.split("  #")[0].split(" #")[0].strip()
-    for block in blocks(ROOT / "README.md", "sh")
+    for source in SOURCES
+    for block in blocks(source, "sh")
     for line in block.splitlines()
 ]
-FIT, ABLATION, OWN_NETWORK = blocks(ROOT / "README.md", "python")
-TABLED = sorted(set(re.findall(r"^\| `(.+?)` \|", README, re.M)))
+FIT, ABLATION = blocks(README, "python")
+TABLED = sorted(
+    {name for source in SOURCES for name in re.findall(r"^\| `(.+?)` \|", source.read_text(), re.M)}
+)
 EXPERIMENTS = sorted(
     {name for line in [*LINES, *TABLED] for name in re.findall(r"experiments/\w+\.py", line)}
 )
@@ -46,7 +51,8 @@ def on_tiny(words: list[str]) -> list[str]:
 
 
 def write_own_data(directory: Path) -> None:
-    """Write the tiny set as the files of one's own that the README names."""
+    """Write the tiny set as the files of one's own that the pages name, and the module of one's own."""
+    (directory / "nets.py").write_text(blocks(ROOT / "docs/tutorials/own-network.md", "python")[0])
     train, test = load("fashion_mnist", TINY)[:2]
     np.savez(
         directory / "mine.npz",
@@ -65,6 +71,20 @@ def write_own_data(directory: Path) -> None:
         Image.fromarray(image[..., 0]).save(folder / f"{i}.png")
 
 
+def test_the_readme_is_short() -> None:
+    assert len(README.read_text().split()) <= WORDS
+
+
+def test_the_readme_begins_with_the_two_commands() -> None:
+    first = next(block for block in blocks(README, "sh"))
+    assert [line.split("  #")[0].strip() for line in first.splitlines()] == ["make train", "make test"]
+
+
+def test_the_links_of_the_readme_lead_somewhere() -> None:
+    links = re.findall(r"\]\(([^)#:]+)\)", README.read_text())
+    assert links and [link for link in links if not (ROOT / link).exists()] == []
+
+
 def test_there_are_commands_to_run() -> None:
     assert {"make train", "make test"} <= set(LINES)
     assert len([line for line in LINES if line.startswith("cnnjax ")]) >= 7
@@ -73,7 +93,7 @@ def test_there_are_commands_to_run() -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("shared_programs")
-def test_the_commands_run_in_the_order_of_the_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_commands_run_in_the_order_of_the_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(ROOT / "docs", tmp_path / "docs")
     write_own_data(tmp_path)
     monkeypatch.chdir(tmp_path)
@@ -97,8 +117,10 @@ def test_the_commands_run_in_the_order_of_the_readme(tmp_path: Path, monkeypatch
             monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "empty"))
             assert "download_and_prepare" in main(*asked).err
             continue
-        own = asked[0] == "train" and "--dataset" in asked
-        ended = main(*asked, "--epochs", "1") if own else main(*on_tiny(asked))
+        if "--dataset" in asked:
+            ended = main(*asked, *["--epochs", "1"] * (asked[0] == "train"))
+        else:
+            ended = main(*on_tiny(asked))
         assert (ended.code, ended.err) == (0, ""), (line, ended)
     assert Path("report.html").exists()
 
@@ -134,11 +156,3 @@ def test_the_snippet(
 def test_the_first_snippet_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = execute([FIT], tmp_path, monkeypatch)
     assert made["probabilities"].shape == (5, 10) and not (tmp_path / "runs").exists()
-
-
-def test_the_snippet_of_an_own_network(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    execute([OWN_NETWORK], tmp_path, monkeypatch)
-    accuracies = [float(text) for text in re.findall(r"0\.\d+", capsys.readouterr().out)]
-    assert len(accuracies) == 3 and accuracies[-1] > accuracies[0]

@@ -188,7 +188,10 @@ def load(
     Args:
         directory: what `fit(..., out=directory)` or `cnnjax train --out` wrote.
         data: the data set, if the run was given arrays.
-        model, loss, preprocess, hparams: those that `fit` was given as objects.
+        model: the module, if `fit` was given one; likewise the next three.
+        loss: as given to `fit`.
+        preprocess: as given to `fit`.
+        hparams: as given to `fit`.
         verbose: print what is read.
 
     Raises:
