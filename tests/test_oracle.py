@@ -17,7 +17,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from cnnjax import dropout, experiment
 from cnnjax.config import HParams
-from cnnjax.data import Dataset
+from cnnjax.data import Dataset, subset
 from cnnjax.experiment import Arm, Protocol, Splits
 from cnnjax.kernels import dropout as fast
 from cnnjax.keys import Masks, streams, uniform_bits
@@ -296,8 +296,7 @@ def test_two_steps_of_a_population_member() -> None:
         assert float(sums.optimized.correct[member]) == accuracy * 10
         theirs = jax.tree.map(lambda leaf, m=member: np.asarray(leaf[m]), population.state.params)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), theirs, params)
-        first = TRAIN._replace(images=TRAIN.images[:5], labels=TRAIN.labels[:5])
-        for part, data in ((sums.train, first), (sums.val, VAL)):
+        for part, data in ((sums.train, subset(TRAIN, 5)), (sums.val, VAL)):
             assert float(part.loss[member]) == pytest.approx(5 * measured(oracle, params, data)[0], rel=1e-5)
 
 
@@ -306,12 +305,11 @@ def _rows_of(arm: Arm, make: Callable[[float], Any], seed: int) -> tuple[list[di
     model: Any = arm.model
     oracle = Oracle(model.dropout, model.dropout_sites, arm.hparams.dropout_rate)
     params, update, rows = initial(model, seed), make(arm.hparams.learning_rate), []
-    first = TRAIN._replace(images=TRAIN.images[:5], labels=TRAIN.labels[:5])
     for number in range(2):
         params, optimized = epoch(oracle, params, update, TRAIN, seed, number)
         parts = {
             "": optimized,
-            "train_": measured(oracle, params, first),
+            "train_": measured(oracle, params, subset(TRAIN, 5)),
             "val_": measured(oracle, params, VAL),
         }
         if number:

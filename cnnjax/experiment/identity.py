@@ -13,9 +13,11 @@ from cnnjax.experiment.code import code_used
 from cnnjax.experiment.protocol import Arm, Protocol, Splits
 from cnnjax.files import jax_settings
 from cnnjax.files.identity import describe
-from cnnjax.files.records import without_defaults
+from cnnjax.files.records import LATER, without_defaults
 from cnnjax.models import ConvNet
 
+EARLIER = {**LATER, "train_sample": "first images"}
+"""What an earlier version's protocol.json lacks; its train_* columns are of other images."""
 PIECES = ("loss", "preprocess", "augment")
 """Functions of an arm that its text names where they are its own."""
 
@@ -41,6 +43,7 @@ def identity(
         "probes": sorted(probes),
         **contents,
         "mask_scheme": MASK_SCHEME,
+        "train_sample": "stratified",
         "jax_settings": jax_settings(),
         **identities,
     }

@@ -17,10 +17,10 @@ import numpy as np
 from cnnjax.devices.layouts import place
 from cnnjax.devices.processes import fetch, from_leader, leads
 from cnnjax.errors import ArgumentError, UserError
+from cnnjax.experiment.identity import EARLIER
 from cnnjax.experiment.plans import Evidence
 from cnnjax.experiment.rows import Cell, Row, columns, read_rows, values_of, write_rows
 from cnnjax.files import clear_half_written, make_directory, write_bytes, write_csv, write_json
-from cnnjax.files.records import LATER
 from cnnjax.shapes import Float
 from cnnjax.stats.confusion import Predictions
 from cnnjax.stats.families import ALPHA
@@ -193,7 +193,7 @@ class Store:
 
 def different(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     """Return the entries in which two protocol.json differ; arms that only one has do not count."""
-    was, now = {**LATER, **one}, {**LATER, **other}
+    was, now = {**EARLIER, **one}, {**EARLIER, **other}
     return sorted(name for name in was if name in now and was[name] != now[name])
 
 
