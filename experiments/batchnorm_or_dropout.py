@@ -26,7 +26,7 @@ from cnnjax.api.ablation import run, settings
 from cnnjax.cli import flags
 from cnnjax.config import HParams
 from cnnjax.errors import ArgumentError
-from cnnjax.files import write_json
+from cnnjax.files import made, write_json
 from cnnjax.kernels.layers import Conv, Dense, Dropout
 from cnnjax.plots.arms import final_by_arm, metric_bands
 from cnnjax.report.tables import contrast_cells, contrast_heads
@@ -117,6 +117,7 @@ class BatchNormOrDropout(flags.Flags):
                 "contrasts": {contrast.arm: contrast.as_dict() for contrast in found},
                 "answer": results.told(verdict(found[1])),
                 **(results.evidence.as_dict() if results.evidence else {}),
+                **made(),
             }
             write_json(out / "summary.json", record)
             rows = [[c.arm, str(c.n), *contrast_cells(c, 1, ".2f")] for c in found]

@@ -173,6 +173,7 @@ class ReproduceTutorials(Flags):
             "protocol": caption,
             "rehearsal": rehearsal,
             "microseconds_per_image": microseconds,
+            **files.made(),
             **{c.measure: c.as_dict() for c in comparisons},
         }
         return entry, {f"{arm.name.replace(' ', '-')}.png": figure}

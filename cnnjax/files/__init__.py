@@ -9,7 +9,7 @@ from cnnjax.files.atomic import (
     write_json,
 )
 from cnnjax.files.lock import claimed, watched
-from cnnjax.files.provenance import circumstances, jax_settings, provenance
+from cnnjax.files.provenance import circumstances, jax_settings, made, provenance
 from cnnjax.files.temporary import clear as clear_half_written
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "clear_half_written",
     "explained",
     "jax_settings",
+    "made",
     "make_directory",
     "provenance",
     "read_json",

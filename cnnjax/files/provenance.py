@@ -2,7 +2,11 @@
 
 import os
 import platform
+import re
+from contextlib import suppress
+from datetime import date
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -35,6 +39,14 @@ def provenance(devices: int | None = None) -> dict[str, Any]:
         "host": {"system": platform.platform(), "cpus": os.cpu_count()},
         "mask_scheme": MASK_SCHEME,
     }
+
+
+def made() -> dict[str, Any]:
+    """Return the entry of a summary.json that says when and where its numbers were written."""
+    processor = platform.processor()
+    with suppress(OSError, StopIteration):
+        processor = next(re.finditer(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text()))[1]
+    return {"made": {"date": date.today().isoformat(), "processor": processor, **provenance()}}
 
 
 def circumstances() -> dict[str, Any]:

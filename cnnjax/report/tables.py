@@ -14,7 +14,7 @@ from rich.text import Text
 from cnnjax import plots
 from cnnjax.data import DIGITS, Dataset
 from cnnjax.experiment.results import Predictions, Results
-from cnnjax.files import write_bytes
+from cnnjax.files import made, write_bytes
 from cnnjax.plots import confusion
 from cnnjax.stats import Contrast, Summary, conclusion, summarise
 from cnnjax.stats.confusion import Mistake, Pair, confused_pairs, worst_mistakes
@@ -76,6 +76,7 @@ def ablation_record(
         ),
         "pairing": pairing_sentence(summary),
         **(results.evidence.as_dict() if results.evidence else {}),
+        **made(),
     }
 
 
