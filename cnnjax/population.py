@@ -86,7 +86,7 @@ def make_population(
     run = make_training(task, train.images.shape[1:], train.labels.shape[0], batch_size)
     mesh = jax.make_mesh((jax.device_count(),), ("members",), axis_types=(AxisType.Auto,))
     # The first images would not do: in data that are sorted, they are of one class.
-    sample = subset(Dataset(*map(np.asarray, train)), len(val.labels))
+    sample = subset(Dataset(np.asarray(train.images), np.asarray(train.labels)), len(val.labels))
     measured = Arrays(jnp.asarray(sample.images), jnp.asarray(sample.labels))
     train, measured, val = jax.tree.map(partial(place, NamedSharding(mesh, P())), (train, measured, val))
 

@@ -104,15 +104,16 @@ class Variance(OptimizerFlags):
         protocol = self.protocol(self.optimizer, self.schedule)
         splits = experiment.prepare(protocol, self.data_dir)
         model = convnet_named(self.model).clone(classes=splits.train.classes)
+        arm = Arm("all", model, self.hparams(self.rate))
         rehearsal, measured, rows = self.quick or self.seeds < FEWEST, {}, []
         with files.claimed(out):
             for source in SOURCES:
-                arms, where = [Arm(source, model, self.hparams(self.rate))], out / source.replace(" ", "-")
+                arms, where = [replace(arm, name=source)], out / source.replace(" ", "-")
                 only = protocol_of(source, protocol)
                 measured[source] = run(arms, only, splits, where, chunk=self.chunk, on_nan=self.on_nan)
                 if leads():
                     rows += (where / "results.csv").read_text().splitlines(keepends=True)[len(rows) > 0 :]
-            shared = settings(arms, protocol_of("all", protocol), splits)
+            shared = settings([arm], protocol_of("all", protocol), splits)
             caption = f"{REHEARSAL}. " * rehearsal + f"{self.model} on {self.dataset}, {shared} a source"
             points = {source: 100 * results.final("val_accuracy")[0] for source, results in measured.items()}
             spreads = {source: Spread.of(values, points["all"]) for source, values in points.items()}

@@ -115,7 +115,7 @@ def test_the_training_images_measured_are_of_all_classes() -> None:
     data = Arrays(TRAIN.images[order], TRAIN.labels[order])
     program = make_population(TASK, data, VAL, batch_size=8, chunk=1)
     population, sums = program.epoch(program.start(SEEDS, stack([HParams(1e-2, r) for r in RATES])), 0)
-    sample = subset(Dataset(*map(np.asarray, data)), 12)
+    sample = subset(Dataset(np.asarray(data.images), np.asarray(data.labels)), 12)
     assert len(np.unique(sample.labels)) >= 6 and len(sample.labels) == 12
     expected, _ = program.evaluate(population, Arrays(*map(jnp.asarray, sample[:2])))
     chex.assert_trees_all_close(sums.train, expected, rtol=1e-5)

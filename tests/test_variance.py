@@ -32,7 +32,7 @@ def test_the_intervals_of_sd_and_share_cover_at_95_percent() -> None:
 def test_one_source_varies_over_the_seeds_and_the_others_do_not(source: str) -> None:
     protocol = variance.protocol_of(source, Protocol(order_seed=7))
     own = StreamSeeds(protocol.init_seed, protocol.order_seed, protocol.mask_seed)
-    one, other = (run_streams(np.uint32(seed), own) for seed in (3, 4))
+    one, other = (run_streams(seed, own) for seed in (3, 4))
     names = {"init": "initial weights", "shuffle": "order", "dropout": "masks"}
     varied = {words for name, words in names.items() if getattr(one, name) != getattr(other, name)}
     assert varied == (set(names.values()) if source == "all" else {source})
