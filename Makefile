@@ -12,7 +12,7 @@ comma := ,
 READY := $(VENV)/.ready-$(VERSION)$(subst $(comma),-,$(addprefix -,$(EXTRAS)))
 
 .DEFAULT_GOAL := help
-.PHONY: help train lesson docs test test-slow test-all lint type format bench reproduce clean
+.PHONY: help train lesson docs evidence test test-slow test-all lint type format bench reproduce clean
 
 help: ## Show this list
 	@echo 'cnnjax: conv / pool / dropout networks in JAX. Targets:'
@@ -63,6 +63,9 @@ $(PEERS)/%/.ready: experiments/peers/requirements-%.txt
 
 reproduce: $(READY) ## Compare many seeds with the tutorials' published results
 	@$(BIN)/python experiments/reproduce_tutorials.py $(ARGS)
+
+evidence: $(READY) ## Write docs/evidence.md from results/*/summary.json
+	@$(BIN)/python experiments/evidence.py
 
 docs: $(VENV)/.docs ## Build the documentation into site/, for reading offline
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

@@ -3,7 +3,7 @@
 Plan, before any data. Arms: the first tutorial's network plain; with dropout 0.5 after flatten; with
 BatchNorm after both ReLUs, once before that dropout; with both. All arms of a seed share initial weights,
 batches and masks. Hypotheses: without BatchNorm, dropout raises validation accuracy at the last epoch; with
-it, by less. Primary contrast: dropout's gain with BatchNorm. Dropout helps still if that is positive and
+it, by less. Dropout's gain with BatchNorm answers the question: dropout helps still if that is positive and
 significant; it is unnecessary if its interval ends below 0.2 points, half of its gain in the dropout
 ablation. Protocol: 24,000 training and 12,000 validation images, batch 32, Adam 1e-3, 8 epochs; 10 seeds
 (with 6, nothing could be significant). Statistics: mean paired difference, t intervals that hold jointly for

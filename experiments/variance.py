@@ -110,7 +110,7 @@ class Variance(OptimizerFlags):
             for source in SOURCES:
                 arms, where = [replace(arm, name=source)], out / source.replace(" ", "-")
                 only = protocol_of(source, protocol)
-                measured[source] = run(arms, only, splits, where, chunk=self.chunk, on_nan=self.on_nan)
+                measured[source] = run(arms, only, splits, where, **self.options(None))
                 if leads():
                     rows += (where / "results.csv").read_text().splitlines(keepends=True)[len(rows) > 0 :]
             shared = settings([arm], protocol_of("all", protocol), splits)

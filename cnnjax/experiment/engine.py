@@ -54,7 +54,8 @@ def run(
     """Train every arm with the protocol's seeds, and update results.csv in `out` after every epoch.
 
     Results that `out` already holds are not recomputed: an interrupted experiment resumes after its last
-    epoch, and one with more seeds computes only the new ones. The test images are used once, at the end.
+    epoch, and one with more seeds computes only the new ones. The test images are used once,
+    at the end, unless the protocol trains on all images and validates on them (`train_split="all"`).
 
     Args:
         arms: the first one is the reference.

@@ -1,0 +1,93 @@
+"""Printed tables fit the terminal, and the pages' tables are those of the summaries."""
+
+import json
+from pathlib import Path
+
+import evidence
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+from snippets import ROOT
+
+from cnnjax.report import tables
+
+CELL = st.text("ab 0.±", max_size=20)
+COLUMNS = st.integers(1, 6)
+
+
+@given(COLUMNS.flatmap(lambda n: st.lists(st.lists(CELL, min_size=n, max_size=n), min_size=1, max_size=3)))
+def test_parts_have_every_column_once_and_fit(rows: list[list[str]]) -> None:
+    heads = [f"column {i}" for i in range(len(rows[0]))]
+    made = tables.parts(heads, rows, 40)
+    assert [i for columns in made for i in columns if i] == list(range(1, len(heads)))
+    for columns in made:
+        assert columns[0] == 0
+        widest = [max(len(row[i]) for row in [*rows, ["column"] * len(heads)]) + 3 for i in columns]
+        assert len(columns) <= 2 or sum(widest) + 1 <= 40
+
+
+def test_no_cell_is_broken_at_80_columns(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tables, "console", lambda: Console(width=80))
+    cells = [
+        "rate 0.25",
+        "10",
+        "98.49 ± 0.19",
+        "0.0835 ± 0.0098",
+        "-0.22 [-0.12, +0.43]",
+        "0.031 (0.062) [+0.1, 1]",
+    ]
+    tables.print_table(
+        ["arm", "n", "val accuracy %", "val loss", "difference to the reference", "p"], [cells]
+    )
+    printed = capsys.readouterr().out
+    assert max(map(len, printed.splitlines())) <= 80
+    assert all(cell in printed for cell in cells) and printed.count("rate 0.25") == 2
+
+
+@pytest.mark.parametrize("name", evidence.stored())
+def test_the_page_has_the_numbers_of_the_summaries(name: str) -> None:
+    page = (ROOT / "docs/evidence.md").read_text()
+    assert f"<!-- {name} -->" in page
+    assert evidence.rewritten(page, {name: evidence.stored()[name]}) == page, "run make evidence"
+
+
+def test_a_changed_number_changes_the_page(tmp_path: Path) -> None:
+    arm = {"name": "a", "n": 6, "diverged": 0, "mean": 0.5, "sd": 0.01}
+    made = {
+        "processor": "P",
+        "host": {"cpus": 2},
+        "device": {"kind": "cpu"},
+        "versions": {"jax": "1"},
+        "date": "d",
+    }
+    contrast = {
+        **{
+            "arm": "b",
+            "difference": 0.01,
+            "low": 0.002,
+            "high": 0.018,
+            "p": 0.03,
+            "p_holm": 0.03,
+            "family": 1,
+        },
+        **{"can_claim": True, "test_low": 0.001, "test_high": None},
+    }
+    record = {
+        "protocol": "mnist",
+        "conclusion": "It does.",
+        "made": made,
+        "val_accuracy": {"arms": [arm, arm | {"name": "b"}], "contrasts": [contrast]},
+        "val_loss": {"arms": [arm, arm]},
+    }
+    (tmp_path / "evidence").mkdir()
+    (tmp_path / "evidence/dropout_ablation.json").write_text(json.dumps(record))
+    summaries = evidence.stored(tmp_path)
+    page = evidence.rewritten("A\n<!-- dropout_ablation -->\nold\n<!-- /dropout_ablation -->\nB\n", summaries)
+    assert "old" not in page and page.startswith("A\n") and page.endswith("B\n")
+    assert "| b | 6 | 50.00 ± 1.00 | 0.5000 ± 0.0100 | +1.00 [+0.20, +1.80] | 0.030 (0.030) |" in page
+    assert "(mnist. ± is" in page and "P, 2 cores, cpu, JAX 1, d.)" in page
+    record["val_accuracy"]["contrasts"][0]["difference"] = 0.02
+    assert evidence.rewritten(page, {"dropout_ablation": record}) != page
