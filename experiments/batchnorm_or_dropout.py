@@ -122,7 +122,7 @@ class BatchNormOrDropout(flags.Flags):
             write_json(out / "summary.json", record)
             rows = [[c.arm, str(c.n), *contrast_cells(c, 1, ".2f")] for c in found]
             report.print_table(("gain of dropout", "n", *contrast_heads("points", found)), rows)
-            print(f"{about}: {record[name]['answer']}")
+            report.say(f"{about}: {record[name]['answer']}")
             epochs = np.arange(self.epochs) + 1
             bands = partial(metric_bands, epochs, curves, list(ARMS), "accuracy", caption=about)
             gained = partial(final_by_arm, gains(accuracy), GAINS, "accuracy gained, points", caption=about)

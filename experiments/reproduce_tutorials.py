@@ -141,7 +141,7 @@ class ReproduceTutorials(Flags):
         caption += f", {np.sum(finite)} runs" + (f" ({diverged} diverged)" if diverged else "")
         rehearsal = self.quick or self.seeds < FEWEST
         caption = f"{REHEARSAL}. {caption}" if rehearsal else caption
-        print(caption)
+        report.say(caption)
         if np.sum(finite) < 2:
             print("Fewer than two runs are finite, so there is no spread to compare with.")
             return {"protocol": caption, "rehearsal": rehearsal}, {}

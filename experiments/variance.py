@@ -122,9 +122,9 @@ class Variance(OptimizerFlags):
             record = {"protocol": caption, "rehearsal": rehearsal, "sd_of_other_images": images}
             record["sources"] = {source: plain(s._asdict()) for source, s in spreads.items()}
             record["conclusion"] = told(spreads, images, rehearsal)
-            print(caption)
+            report.say(caption)
             report.print_table(HEADS, [row(*item) for item in spreads.items()])
-            print(record["conclusion"])
+            report.say(record["conclusion"])
             files.write_bytes(out / "results.csv", "".join(rows).encode())
             files.write_json(out / "summary.json", record)
             report.draw(out, {"variance.png": partial(draw, spreads, images, caption)})

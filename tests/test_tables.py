@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 from snippets import ROOT
 
-from cnnjax.report import tables
+from cnnjax.report import terminal
 
 CELL = st.text("ab 0.±", max_size=20)
 COLUMNS = st.integers(1, 6)
@@ -19,7 +19,7 @@ COLUMNS = st.integers(1, 6)
 @given(COLUMNS.flatmap(lambda n: st.lists(st.lists(CELL, min_size=n, max_size=n), min_size=1, max_size=3)))
 def test_parts_have_every_column_once_and_fit(rows: list[list[str]]) -> None:
     heads = [f"column {i}" for i in range(len(rows[0]))]
-    made = tables.parts(heads, rows, 40)
+    made = terminal.parts(heads, rows, 40)
     assert [i for columns in made for i in columns if i] == list(range(1, len(heads)))
     for columns in made:
         assert columns[0] == 0
@@ -30,7 +30,7 @@ def test_parts_have_every_column_once_and_fit(rows: list[list[str]]) -> None:
 def test_no_cell_is_broken_at_80_columns(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(tables, "console", lambda: Console(width=80))
+    monkeypatch.setattr(terminal, "console", lambda: Console(width=80))
     cells = [
         "rate 0.25",
         "10",
@@ -39,7 +39,7 @@ def test_no_cell_is_broken_at_80_columns(
         "-0.22 [-0.12, +0.43]",
         "0.031 (0.062) [+0.1, 1]",
     ]
-    tables.print_table(
+    terminal.print_table(
         ["arm", "n", "val accuracy %", "val loss", "difference to the reference", "p"], [cells]
     )
     printed = capsys.readouterr().out

@@ -2,13 +2,12 @@
 
 from cnnjax.report.tables import (
     confusion_figure,
-    console,
     draw,
     print_ablation,
     print_confusions,
-    print_table,
     spread,
 )
+from cnnjax.report.terminal import console, print_table, say
 
 __all__ = [
     "confusion_figure",
@@ -17,5 +16,6 @@ __all__ = [
     "print_ablation",
     "print_confusions",
     "print_table",
+    "say",
     "spread",
 ]

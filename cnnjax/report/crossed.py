@@ -6,6 +6,7 @@ import numpy as np
 
 from cnnjax.data import Dataset
 from cnnjax.experiment.results import Results
+from cnnjax.report.terminal import say
 from cnnjax.stats.contrasts import plain
 from cnnjax.stats.crossed import Crossed, crossed
 from cnnjax.stats.intervals import FEWEST
@@ -16,7 +17,7 @@ def print_crossed(results: Results, test: Dataset) -> dict[str, Any]:
     """Print the sentence of `crossed_record`, if there is one; return the record for summary.json."""
     record = crossed_record(results, test)
     if record:
-        print(record["over_seeds_and_images"])
+        say(record["over_seeds_and_images"])
     return record
 
 

@@ -18,6 +18,7 @@ from cnnjax.plots import Figure
 from cnnjax.plots.arms import final_by_arm, generalisation_gap, metric_bands
 from cnnjax.report import tables
 from cnnjax.report.crossed import crossed_record, print_crossed
+from cnnjax.report.terminal import print_table, say
 from cnnjax.stats import Summary, summarise
 from cnnjax.stats.families import ALPHA
 
@@ -71,7 +72,7 @@ class Ablation:
 
     def table(self) -> None:
         """Print each arm's metrics after the last epoch, and its paired difference to the first arm."""
-        tables.print_table(*self._cells)
+        print_table(*self._cells)
 
     def to_dataframe(self) -> Any:
         """Return a pandas DataFrame with a row for each arm, seed and epoch.
@@ -131,11 +132,11 @@ class Ablation:
     def write(self, out: Path, figures: Mapping[str, Callable[[], Figure]] | None = None) -> None:
         """Print the report; write summary.json, then the learning curves and `figures`, by file name."""
         results = self.results
-        print(self.caption)
+        say(self.caption)
         self.table()
-        print(self.conclusion)
+        say(self.conclusion)
         if self.summary["pairing"]:
-            print(self.summary["pairing"])
+            say(self.summary["pairing"])
         print_crossed(results, self.test)
         tables.print_confusions(results.predictions, self.test)
         write_json(out / "summary.json", self.summary)

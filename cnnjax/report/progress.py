@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 
-from cnnjax.report.tables import console
+from cnnjax.report.terminal import console
 
 WIDTH = 40
 """Characters of a bar."""

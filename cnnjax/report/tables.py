@@ -1,21 +1,18 @@
 """Tables and sentences of an ablation, printed and returned for summary.json, and its figures."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
-from rich.text import Text
 
 from cnnjax import plots
 from cnnjax.data import DIGITS, Dataset
 from cnnjax.experiment.results import Predictions, Results
 from cnnjax.files import made, write_bytes
 from cnnjax.plots import confusion
+from cnnjax.report.terminal import print_table, say
 from cnnjax.stats import Contrast, Summary, conclusion, summarise
 from cnnjax.stats.confusion import Mistake, Pair, confused_pairs, worst_mistakes
 from cnnjax.stats.families import ALPHA
@@ -23,12 +20,6 @@ from cnnjax.stats.sentences import REHEARSAL, pair_sentence, pairing_sentence
 
 PAIRS = 4
 """Confused pairs that are shown."""
-
-
-def console() -> Console:
-    """Return the terminal, or without one a console wide enough for any table."""
-    plain = Console()
-    return plain if plain.is_terminal else Console(width=160)
 
 
 def print_ablation(
@@ -39,11 +30,11 @@ def print_ablation(
     Arguments: see `ablation_record`.
     """
     record = ablation_record(results, protocol, summary, rehearsal=rehearsal)
-    print(record["protocol"])
+    say(record["protocol"])
     print_table(*summary_table(results, summary, rehearsal=rehearsal))
-    print(record["conclusion"])
+    say(record["conclusion"])
     if record["pairing"]:
-        print(record["pairing"])
+        say(record["pairing"])
     return record
 
 
@@ -93,7 +84,7 @@ def print_confusions(predictions: Mapping[str, Predictions], test: Dataset) -> d
     record = confusion_record(predictions, test)
     if record:
         print_table(*confusion_table(predictions, test, test.class_names))
-        print(list(record.values())[-1])
+        say(list(record.values())[-1])
     return record
 
 
@@ -157,35 +148,6 @@ def draw(out: Path, figures: Mapping[str, Callable[[], plots.Figure]]) -> None:
             write_bytes(out / name, png)
         else:  # an older one would not be of these numbers
             (out / name).unlink(missing_ok=True)
-
-
-def print_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table with its first column to the left and the others to the right.
-
-    One that is too wide for the terminal is printed in parts, each with the first column.
-    """
-    screen, rows = console(), list(rows)
-    for columns in parts(heads, rows, screen.width):
-        table = Table(*(escape(heads[i]) for i in columns))  # rich reads "[a]" in a string as a style
-        for column in table.columns[1:]:
-            column.justify = "right"
-        for row in rows:
-            table.add_row(*(Text(row[i]) for i in columns))
-        screen.print(table)
-
-
-def parts(heads: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> list[list[int]]:
-    """Return the columns of each part of a table, so that no cell breaks in so many characters; heads may."""
-    least = [
-        max(len(text) for text in (*head.split(), *(row[i] for row in rows))) + len(" │ ")
-        for i, head in enumerate(heads)
-    ]
-    made = [[0]]
-    for i in range(1, len(heads)):
-        if len(made[-1]) > 1 and least[0] + sum(least[j] for j in made[-1][1:]) + least[i] + 1 > width:
-            made.append([0])
-        made[-1].append(i)
-    return made
 
 
 def spread(values: np.ndarray, digits: int) -> str:
