@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from runs import TINY
@@ -47,12 +48,14 @@ def test_an_experiment_is_known_by_its_files_and_its_mask_scheme(monkeypatch: py
 
 @pytest.mark.parametrize("part", EpochSums._fields)
 def test_any_sum_that_is_not_finite_stops_an_experiment(part: str, tmp_path: Path) -> None:
-    ones = MetricSums(*(np.ones(2, np.float32) for _ in MetricSums._fields))
-    bad = ones._replace(loss=np.array([1, np.nan], np.float32))
+    ones: Any = MetricSums(*jnp.ones((3, 2), jnp.float32))
+    bad = ones._replace(loss=jnp.array([1, jnp.nan], jnp.float32))
     sums: Any = EpochSums(ones, ones, ones)._replace(**{part: bad})
     population: Any = {"x": np.zeros(2)}
     program = PopulationProgram(
-        start=lambda *_: population, epoch=lambda *_: (population, sums), evaluate=lambda *_: (ones, None)
+        start=lambda *_: population,
+        epoch=lambda *_: (population, sums),
+        evaluate=lambda *_: (ones, jnp.zeros(2)),
     )
     store = Store(tmp_path, {"epochs": 2})
     steps = engine._train_block(program, [(ARM, 0), (ARM, 1)], 2, 2, {}, store, "stop")
@@ -103,7 +106,9 @@ def test_a_checkpoint_is_on_disk_before_it_has_its_name(
 
     monkeypatch.setattr(os, "fsync", synced)
     monkeypatch.setattr(os, "replace", replaced)
-    row = dict.fromkeys(("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "seconds"), 1.0)
+    row: dict[str, float] = dict.fromkeys(
+        ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "seconds"), 1.0
+    )
     manifest = Manifest({}, {"sha256": {}}, {}, {}, 2, 0.0, [row], {})
     checkpoints.save(tmp_path / "checkpoints", {"w": np.zeros(3, np.float32)}, manifest)
     at = events.index(("replace", "epoch-1"))
