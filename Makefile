@@ -12,7 +12,7 @@ comma := ,
 READY := $(VENV)/.ready-$(VERSION)$(subst $(comma),-,$(addprefix -,$(EXTRAS)))
 
 .DEFAULT_GOAL := help
-.PHONY: help train lesson docs test test-slow test-all lint type format bench reproduce clean
+.PHONY: help train lesson test test-slow test-all lint type format bench reproduce clean
 
 help: ## Show this list
 	@echo 'cnnjax: conv / pool / dropout networks in JAX. Targets:'
@@ -64,15 +64,6 @@ $(PEERS)/%/.ready: experiments/peers/requirements-%.txt
 reproduce: $(READY) ## Compare many seeds with the tutorials' published results
 	@$(BIN)/python experiments/reproduce_tutorials.py $(ARGS)
 
-docs: $(VENV)/.docs ## Build the documentation into site/, for reading offline
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
-	@echo 'Open site/index.html.'
-
-$(VENV)/.docs: $(READY)
-	@echo 'Installing the documentation tools in $(VENV) (once) ...'
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
-	@touch $@
-
 lesson: $(VENV)/.lesson ## Run docs/lesson.py and write docs/lesson.ipynb (minutes)
 	@$(BIN)/jupytext --quiet --to ipynb --output docs/.lesson.ipynb docs/lesson.py
 	@cd docs && "$(abspath $(BIN))/jupyter-execute" --inplace .lesson.ipynb
@@ -84,5 +75,5 @@ $(VENV)/.lesson: $(READY)
 	@touch $@
 
 clean: ## Remove environments and caches; keep runs and results
-	@rm -rf $(VENV) $(PEERS) .pytest_cache .ruff_cache .hypothesis build dist site *.egg-info
+	@rm -rf $(VENV) $(PEERS) .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
