@@ -253,7 +253,7 @@ def test_the_network_draws_the_mask_of_each_site(kind: str, sites: str) -> None:
     single = jax.tree.map(np.float32, params)
     for step in (0, 5):
         ours = Oracle(kind, sites, float(rate)).logits(params, TEST.images, (stream, step))
-        theirs = model.apply({"params": single}, images, True, rate, Masks(stream, np.uint32(step)))
+        theirs = model.apply({"params": single}, images, True, rate, Masks(stream, jnp.uint32(step)))
         np.testing.assert_allclose(np.asarray(theirs), ours, atol=2e-5)
     ours = Oracle(kind, sites, float(rate)).logits(params, TEST.images)
     theirs = model.apply({"params": single}, images, False, rate)

@@ -115,6 +115,14 @@ def test_what_is_said_to_be_mended_is_mended(text: str, run: Path, whole: Path) 
     assert contents(run) == before
 
 
+def test_the_result_of_another_run_is_found_and_replaced(run: Path, other: Path, whole: Path) -> None:
+    for name in ("result.json", "curves.png", "confusion_matrix.png"):
+        shutil.copy(other / name, run / name)
+    assert "result.json is of another run than epoch-2" in main("verify", str(run)).out
+    succeeds("train", "--resume", "--out", str(run))
+    assert_same_run(run, whole)
+
+
 def _renamed(run: Path, other: Path) -> None:
     (run / "checkpoints/epoch-2").rename(run / "checkpoints/epoch-20")
     shutil.rmtree(run / "checkpoints/epoch-1")

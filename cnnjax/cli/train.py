@@ -31,7 +31,7 @@ class Train:
     model: Annotated[str | None, _config("model")] = None
     """keras-cnn, lenet-swish, or your own flax.linen.Module as package.module:NAME."""
     dataset: Annotated[str | None, _config("dataset")] = None
-    """mnist, fashion_mnist, kmnist, FILE.npz, FILE.csv, a directory of images or tfds:NAME."""
+    """mnist, fashion_mnist, kmnist, FILE.npz, FILE.csv, a directory of images or IDX files, or tfds:NAME."""
     data_dir: DataDirectory = None
     dropout_rate: Annotated[float | None, _config("dropout_rate")] = None
     """Probability of dropping a feature during training, from 0 to 1."""

@@ -23,8 +23,9 @@ def finished(config: TrainConfig, run: Path, announce: Callable[[str], None]) ->
     resumption.refuse_another_config(config, recorded.config, run)
     record = verification.finished(run, config.epochs)
     if record is not None:
-        if replacement.pending(run):
+        if replacement.pending(run) or (run / ".lock").exists():  # left by a process that was killed
             with files.claimed(run):
+                files.clear_half_written(run)
                 replacement.finish(run, announce)
         more = "--epochs N continues to N" if record["epochs"] == config.epochs else "it stopped early"
         announce(f"{run} has finished after {record['epochs']} epochs: nothing to do; {more}")
