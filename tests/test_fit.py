@@ -21,6 +21,7 @@ from runs import assert_same_run, contents, fails, history, result, succeeds
 
 import cnnjax
 from cnnjax.data import Loaded, from_arrays
+from cnnjax.deploy.predict import probabilities, sampled
 from cnnjax.errors import ArgumentError, UserError
 from cnnjax.files.identity import describe
 from cnnjax.models import ConvNet
@@ -107,6 +108,29 @@ def test_data_may_be_what_keras_returns(run: cnnjax.Run, out: Path) -> None:
     assert again.evaluate() == run.evaluate()
     with pytest.raises(ArgumentError, match=r"\(\(x_train, y_train\), \(x_test, y_test\)\)"):
         cnnjax.fit(Normalised(), made(60), **SMALL)  # pyright: ignore[reportArgumentType]
+
+
+class Dropped(nn.Module):
+    """Flax's dropout, without statistics."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        return nn.Dense(CLASSES)(nn.Dropout(0.5, deterministic=not train)(x.reshape(x.shape[0], -1)))
+
+
+def test_masks_of_flax_are_sampled_after_the_preprocessing_of_ones_own(run: cnnjax.Run) -> None:
+    mine = cnnjax.fit(Dropped(), DATA, preprocess=standardised, **SMALL)
+    sample = sampled(mine.network, DATA.test, 400)
+    np.testing.assert_allclose(sample.mean.sum(axis=1), 1, atol=1e-5)
+    assert (sample.spread.max(axis=1) > 0).all()
+    # At a small spread, softmax is nearly linear, so the mean over masks is the prediction.
+    params = jax.tree.map(lambda leaf: leaf / 50, mine.params)
+    flat = mine.network._replace(state=mine.network.state._replace(params=params))
+    expected = probabilities(flat, DATA.test)
+    error = sampled(flat, DATA.test, 400).spread.max() / 20
+    np.testing.assert_allclose(sampled(flat, DATA.test, 400).mean, expected, atol=5 * error)
+    with pytest.raises(ArgumentError, match="BatchNorm"):
+        sampled(run.network, DATA.test, 3)
 
 
 def test_it_leaves_what_the_command_leaves(run: cnnjax.Run, out: Path) -> None:

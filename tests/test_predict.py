@@ -7,7 +7,6 @@ import re
 import shutil
 import sys
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -261,6 +260,6 @@ def test_the_spread_is_beside_the_mean(run: Path, drawn: Path) -> None:
 @pytest.mark.parametrize("rate", [0.0, 1.0])
 def test_mc_without_masks_is_refused(rate: float, run: Path) -> None:
     network = trained(run, announce=lambda _: None)
-    network = network._replace(config=replace(network.config, dropout_rate=rate))
+    network = network._replace(hparams=network.hparams._replace(dropout_rate=rate))
     with pytest.raises(ArgumentError, match="--mc"):
         sampled(network, load("fashion_mnist", TINY).test, 5)

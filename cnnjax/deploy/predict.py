@@ -7,7 +7,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -26,10 +25,10 @@ from cnnjax.runs.programs import Evaluation
 from cnnjax.runs.recipe import NAMED, Custom
 from cnnjax.runs.resumption import Recorded
 from cnnjax.runs.run_directory import CHECKPOINTS
-from cnnjax.shapes import Array, Float32
+from cnnjax.shapes import Array, Float32, UInt8
 from cnnjax.state import TrainState
-from cnnjax.task import Task, init_state, to_unit_interval
-from cnnjax.train import EVAL_BATCH, Arrays
+from cnnjax.task import Task, forward, init_state, reads_rate
+from cnnjax.train import EVAL_BATCH
 
 MNIST_SHAPE = (28, 28, 1)
 """Shape of the images of runs whose checkpoints do not record it."""
@@ -183,40 +182,39 @@ def refuse_other_data(network: Trained, dataset: Dataset) -> None:
 def sampled(network: Trained, dataset: Dataset, masks: int, seed: int = 0) -> Sampled:
     """Monte-Carlo dropout (Gal & Ghahramani 2016): average class probabilities over random masks.
 
-    A mask depends only on the seed, the number of the mask and the row of the image. `masks` is at least 2,
-    because the spread has `masks` - 1 degrees of freedom.
+    A mask of cnnjax's dropout depends only on the seed, the number of the mask and the row of the image. `masks` is at least 2, because the spread has `masks` - 1 degrees of freedom.
 
     Raises:
-        ArgumentError: the run's model has no dropout, or its dropout rate is 0 or 1.
+        ArgumentError: the network has no dropout, or its dropout rate is 0 or 1, or it has variables besides
+            parameters: BatchNorm would use the statistics of these images.
     """
     refuse_other_data(network, dataset)
-    model, rate = network.convnet, network.config.dropout_rate
-    if model.dropout == "none" or rate == 0:
-        raise ArgumentError(
-            "--mc needs dropout, and this run has none (its dropout rate is 0); leave out --mc"
-        )
-    if rate == 1:
+    rate = getattr(network.hparams, "dropout_rate", None)
+    if network.state.collections:
+        raise ArgumentError("--mc would let BatchNorm use the statistics of these images; leave out --mc")
+    if rate == 1 and reads_rate(network.task.model):
         raise ArgumentError("--mc drops every feature at this run's dropout rate of 1; leave out --mc")
-    draw = jax.jit(partial(_probabilities_under_masks, model, masks=masks))
+    task = network.task._replace(augment=None)
+    draw = jax.jit(partial(_probabilities_under_masks, task, masks=masks))
     stream = streams(jax.random.key(seed)).dropout
     batches = []
     for start in range(0, len(dataset.labels), EVAL_BATCH):
-        rows = slice(start, start + EVAL_BATCH)
-        arrays = Arrays(jnp.asarray(dataset.images[rows]), jnp.asarray(dataset.labels[rows]))
+        images = jnp.asarray(dataset.images[start : start + EVAL_BATCH])
         source = Masks(stream, first_example=jnp.uint32(start))
-        drawn = np.asarray(draw(network.params, arrays, jnp.float32(rate), source))
+        drawn = np.asarray(draw(network.params, images, jax.tree.map(jnp.float32, network.hparams), source))
+        if not start and (drawn == drawn[0]).all():
+            raise ArgumentError("--mc needs dropout, and this network has none or a rate of 0; leave it out")
         batches.append((drawn.mean(axis=0), drawn.std(axis=0, ddof=1)))
     return Sampled(*map(np.concatenate, zip(*batches, strict=True)))
 
 
 def _probabilities_under_masks(
-    model: nn.Module, params: Any, data: Arrays, rate: jax.Array, source: Masks, masks: int
+    task: Task, params: Any, images: UInt8[Array, "n h w c"], hparams: Any, source: Masks, masks: int
 ) -> Float32[Array, "masks n classes"]:
     """Return class probabilities."""
-    images = to_unit_interval(data.images)
 
     def one(mask: jax.Array) -> jax.Array:
-        logits: Any = model.apply({"params": params}, images, True, rate, source._replace(step=mask))
+        logits, _ = forward(task, params, {}, images, hparams, source._replace(step=mask))
         return jax.nn.softmax(logits)
 
     # Five at a time, because under vmap the layers before the first dropout are computed only once.
