@@ -182,7 +182,8 @@ def refuse_other_data(network: Trained, dataset: Dataset) -> None:
 def sampled(network: Trained, dataset: Dataset, masks: int, seed: int = 0) -> Sampled:
     """Monte-Carlo dropout (Gal & Ghahramani 2016): average class probabilities over random masks.
 
-    A mask of cnnjax's dropout depends only on the seed, the number of the mask and the row of the image. `masks` is at least 2, because the spread has `masks` - 1 degrees of freedom.
+    A mask of cnnjax's dropout depends only on the seed, the number of the mask and the row of the image.
+    `masks` is at least 2, because the spread has `masks` - 1 degrees of freedom.
 
     Raises:
         ArgumentError: the network has no dropout, or its dropout rate is 0 or 1, or it has variables besides
