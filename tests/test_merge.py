@@ -115,7 +115,7 @@ def test_another_plan_and_a_gap_are_refused_and_no_plan_is_told(
     experiment.merge([halves[0], tmp_path / "late"], tmp_path / "joined")
     assert [(each.plan.seeds, each.rows) for each in read_plans(tmp_path / "joined")] == [(2, 0), (4, 8)]
     rows = read_rows(halves[1] / "results.csv")
-    store = merging.Store(tmp_path / "far", {"batch_size": 8})
+    store = merging.Store(tmp_path / "far", {"batch_size": 8, "train_sample": "stratified"})
     store.out.mkdir()
     store.rows = {(arm, seed + 3, epoch): row for (arm, seed, epoch), row in rows.items()}
     store.write()

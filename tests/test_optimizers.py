@@ -178,7 +178,7 @@ def test_the_configuration_of_an_earlier_version_is_read(tmp_path: Path) -> None
     (tmp_path / "config.json").write_text(
         json.dumps({name: value for name, value in record.items() if name not in LATER})
     )
-    assert resumption.recorded(tmp_path, pytest.fail) == (config, TINY)
+    assert resumption.recorded(tmp_path, pytest.fail) == (config, TINY, None)
 
 
 @pytest.mark.usefixtures("shared_programs")

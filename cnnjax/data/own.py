@@ -103,8 +103,6 @@ def _table(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
 
 def _idx(path: Path) -> Loaded:
     """Read four IDX files of one's own, of images of any size."""
-    if not any(path.glob("*-ubyte*")):
-        raise UserError(f"{path}: has no folders; make one for each class, with its images")
     arrays: list[Any] = []
     for file, found in idx.find(path).items():
         arrays.append(idx.decode(idx.read(found), 3 if "images" in file else 1, found))
@@ -112,9 +110,11 @@ def _idx(path: Path) -> Loaded:
 
 
 def _directory(path: Path) -> Loaded:
-    """Read `train` and `test`, each with a folder for each class, a folder for each class alone, or IDX."""
-    if not any(each.is_dir() and not each.name.startswith(".") for each in path.iterdir()):
+    """Read IDX files; or `train` and `test`, each with a folder for each class; or such folders alone."""
+    if any(each.is_file() for each in path.glob("*-ubyte*")):
         return _idx(path)
+    if not any(each.is_dir() and not each.name.startswith(".") for each in path.iterdir()):
+        raise UserError(f"{path}: has no folders; make one for each class, with its images")
     if (path / "train").is_dir() and (path / "test").is_dir():
         parts = [_classes(path / "train"), _classes(path / "test")]
         if unknown := sorted(parts[1].keys() - parts[0].keys()):

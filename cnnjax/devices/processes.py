@@ -5,6 +5,8 @@ All processes load the data and train, each feeding its own devices their share 
 
 JAX's heartbeats detect a process that has died, and JAX's C++ code then kills all others at once. So that an
 error message is still printed, each process starts a helper that prints one if the process disappears.
+
+JAX is imported where it is used: a process that only reads and writes files does without it.
 """
 
 import os
@@ -16,9 +18,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import astuple, dataclass
 from typing import Any, TypeVar
 
-import jax
 import numpy as np
-from jax.experimental import multihost_utils
 
 from cnnjax.errors import ArgumentError, UserError, one_line
 
@@ -105,7 +105,7 @@ def joined(asked: Processes) -> Iterator[None]:
         )
         try:
             yield
-            jax.distributed.shutdown()
+            sys.modules["jax"].distributed.shutdown()
         except RuntimeError as error:  # JAX's errors are of this type
             raise UserError(
                 "another process of this run was lost: see the error it printed; or a device failed "
@@ -117,6 +117,8 @@ _GO_ON = "to continue, start all processes again, `train` with --resume"
 
 
 def _initialize(asked: Processes) -> None:
+    import jax
+
     # The preemption service would handle SIGTERM instead of `cnnjax.devices.signals`.
     jax.config.update("jax_enable_preemption_service", False)
     try:
@@ -138,18 +140,20 @@ def _initialize(asked: Processes) -> None:
 
 def several() -> bool:
     """Whether this process has joined others."""
-    return jax.distributed.is_initialized()
+    return "jax" in sys.modules and sys.modules["jax"].distributed.is_initialized()
 
 
 def leads() -> bool:
     """Whether this process writes and prints: process 0, or the only one."""
-    return not several() or jax.process_index() == 0
+    return not several() or sys.modules["jax"].process_index() == 0
 
 
 def from_leader(value: T) -> T:
     """Broadcast the value that process 0 passes; every process must call this at the same point."""
     if not several():
         return value
+    from jax.experimental import multihost_utils
+
     content = np.frombuffer(pickle.dumps(value), np.uint8) if leads() else np.empty(0, np.uint8)
     size = int(multihost_utils.broadcast_one_to_all(np.uint32(len(content))))
     content = content if leads() else np.zeros(size, np.uint8)
@@ -158,6 +162,9 @@ def from_leader(value: T) -> T:
 
 def fetch(tree: Any) -> Any:
     """Copy a tree of arrays to the host, gathering the shards of all processes."""
+    import jax
+    from jax.experimental import multihost_utils
+
     if not several():
         return jax.device_get(tree)
     return multihost_utils.process_allgather(tree, tiled=True)

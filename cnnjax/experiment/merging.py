@@ -54,7 +54,7 @@ def merge(directories: Sequence[Path], out: Path) -> dict[Cell, Row]:
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise ArgumentError(f"--out {out} is not empty; choose another directory")
     parts = [_read(path) for path in directories]
-    first, protocol = parts[0], dict[str, Any]()
+    first, protocol = parts[0], dict(parts[0].protocol)
     rows: dict[Cell, Row] = {}
     source: dict[tuple[str, int], Path] = {}
     for part in parts:

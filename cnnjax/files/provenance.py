@@ -1,4 +1,4 @@
-"""The versions and hardware behind a result."""
+"""The versions and hardware behind a result; JAX is imported by what needs it, as files are read without."""
 
 import os
 import platform
@@ -9,10 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from cnnjax import __version__
-from cnnjax.dropout import MASK_SCHEME
 from cnnjax.errors import ArgumentError
 
 SETTINGS = {
@@ -27,6 +24,10 @@ _VERSIONS = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 def provenance(devices: int | None = None) -> dict[str, Any]:
     """Return the versions and hardware behind a result; `devices` is the number used, by default all."""
+    import jax
+
+    from cnnjax.dropout import MASK_SCHEME
+
     device = jax.devices()[0]
     return {
         "python": platform.python_version(),
@@ -51,6 +52,10 @@ def made() -> dict[str, Any]:
 
 def circumstances() -> dict[str, Any]:
     """Return, by name, what must be the same in all processes of one run besides its configuration."""
+    import jax
+
+    from cnnjax.dropout import MASK_SCHEME
+
     return {
         "Python": platform.python_version(),
         **{name: metadata.version(name) for name in _VERSIONS},
@@ -67,6 +72,8 @@ def jax_settings() -> dict[str, Any]:
     Raises:
         ArgumentError: 64-bit numbers are enabled, which nothing here is made for.
     """
+    import jax
+
     if getattr(jax.config, "jax_enable_x64"):  # noqa: B009 (unknown to pyright)
         raise ArgumentError("JAX computes in 64 bits, which changes all numbers here; unset JAX_ENABLE_X64")
     now = {name: getattr(jax.config, name) for name in SETTINGS}
