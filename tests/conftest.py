@@ -47,8 +47,3 @@ def key() -> jax.Array:
 def programs() -> Path:
     """Where compiled programs are kept."""
     return Path(jax.config.values["jax_compilation_cache_dir"])
-
-
-@pytest.fixture(scope="module")
-def shared_programs() -> None:
-    """Nothing: every module shares them."""

@@ -7,14 +7,13 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 
 from cnnjax import cli
 from cnnjax.runs import manifest, programs
@@ -68,23 +67,6 @@ def fails(code: int, *arguments: str) -> str:
     assert ended.err.startswith("cnnjax: error: ") and ended.err.count("\n") == 1, ended.err
     assert "--debug" not in ended.err, ended.err
     return ended.err
-
-
-@contextmanager
-def compiled_once(directory: Path) -> Iterator[None]:
-    """Share compiled programs between runs through JAX's persistent cache."""
-    before = {name: getattr(jax.config, name) for name in CACHE}
-    _configure({**CACHE, "jax_compilation_cache_dir": str(directory)})
-    try:
-        yield
-    finally:
-        _configure(before)
-
-
-def _configure(options: dict[str, Any]) -> None:
-    for name, value in options.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
 
 
 def environment(directory: Path) -> dict[str, str]:

@@ -25,8 +25,6 @@ from cnnjax.models import MODELS
 from cnnjax.runs import progress, training
 from cnnjax.runs.run_directory import COLUMNS
 
-pytestmark = pytest.mark.usefixtures("shared_programs")
-
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:

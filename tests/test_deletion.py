@@ -20,7 +20,6 @@ from cnnjax.errors import ArgumentError, UserError
 from cnnjax.files import exchange, temporary
 from cnnjax.runs import programs, run_directory, verification
 
-pytestmark = pytest.mark.usefixtures("shared_programs")
 NEW = ("--seed", "1", "--epochs", "1")
 
 

@@ -15,8 +15,6 @@ from cnnjax.data import load
 from cnnjax.deploy.evaluation import scores, share
 from cnnjax.deploy.predict import trained
 
-pytestmark = pytest.mark.usefixtures("shared_programs")
-
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:

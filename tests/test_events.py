@@ -16,9 +16,6 @@ loader = pytest.importorskip("tensorboard.backend.event_processing.event_file_lo
 Scalars = dict[str, list[tuple[int, float]]]
 
 
-pytestmark = pytest.mark.usefixtures("shared_programs")
-
-
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("events") / "run"

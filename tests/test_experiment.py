@@ -35,8 +35,6 @@ from cnnjax.stats import conclusion, summarise
 from cnnjax.stats.confusion import Predictions
 from cnnjax.task import reads_rate
 
-pytestmark = pytest.mark.usefixtures("shared_programs")
-
 MODEL = ConvNet(features=(2,), hidden=(4,))
 ARMS = [Arm(f"rate {rate:g}", MODEL, HParams(1e-2, rate)) for rate in (0.0, 0.5)]
 PROTOCOL = Protocol(epochs=2, seeds=5, batch_size=8)

@@ -22,7 +22,6 @@ from cnnjax.runs import recipe
 from cnnjax.runs.config import TrainConfig
 from cnnjax.state import evaluation_state
 
-pytestmark = pytest.mark.usefixtures("shared_programs")
 needs_onnx = pytest.mark.skipif(
     importlib.util.find_spec("onnx") is None or importlib.util.find_spec("onnxruntime") is None,
     reason="the extra cnnjax[onnx] is not installed",

@@ -42,7 +42,6 @@ from cnnjax.devices import signals
 from cnnjax.errors import UserError
 from cnnjax.runs import arrays, checkpoints, run_directory, training
 
-pytestmark = pytest.mark.usefixtures("shared_programs")
 EPOCHS = 3
 
 

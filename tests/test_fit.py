@@ -28,7 +28,6 @@ from cnnjax.models import ConvNet
 from cnnjax.runs import early_stopping
 from cnnjax.task import to_unit_interval
 
-pytestmark = pytest.mark.usefixtures("shared_programs")
 SHAPE, CLASSES = (6, 5, 2), 3
 
 

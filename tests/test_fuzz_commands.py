@@ -18,7 +18,6 @@ from cnnjax.deploy import export, predict
 from cnnjax.errors import UserError
 from cnnjax.runs import programs
 
-pytestmark = pytest.mark.usefixtures("shared_programs")
 SHARED = [HealthCheck.function_scoped_fixture]
 """The examples do not change the fixtures."""
 

@@ -22,8 +22,6 @@ PARAMETERS = "6bd94eb236c449a9ee28393004afb3042f99fcdb3985dbcf7c3fa9de016142a5"
 THIRD = [3, 0.789401, 0.76875, 0.659665, 0.825]
 """The row of history.csv after a third epoch, as it was trained at once with the two before it."""
 
-pytestmark = pytest.mark.usefixtures("shared_programs")
-
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:

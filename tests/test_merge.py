@@ -16,11 +16,9 @@ from cnnjax.experiment import engine, merging
 from cnnjax.experiment.plans import read_looks, read_plans
 from cnnjax.experiment.rows import read_rows, write_rows
 
-pytestmark = pytest.mark.usefixtures("shared_programs")
-
 
 @pytest.fixture(scope="module")
-def halves(tmp_path_factory: pytest.TempPathFactory, shared_programs: None) -> tuple[Path, Path, Path]:
+def halves(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
     """Return the directories of seeds 0 and 1, of 2 and 3, and of all."""
     root = tmp_path_factory.mktemp("halves")
     for name, first, seeds in (("a", 0, 2), ("b", 2, 2), ("whole", 0, 4)):

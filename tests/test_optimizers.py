@@ -181,7 +181,6 @@ def test_the_configuration_of_an_earlier_version_is_read(tmp_path: Path) -> None
     assert resumption.recorded(tmp_path, pytest.fail) == (config, TINY, None)
 
 
-@pytest.mark.usefixtures("shared_programs")
 def test_the_mask_seed_of_a_run_changes_masks_alone() -> None:
     loaded = load("fashion_mnist", TINY, announce=lambda _: None)
     config = TrainConfig(model="lenet-swish", dataset="fashion_mnist")
@@ -198,7 +197,6 @@ SETTINGS = ("--model", "lenet-swish", "--optimizer", "sgd", "--learning-rate", "
 SETTINGS += ("--weight-decay", "0.001", "--schedule", "one-cycle", "--mask-seed", "5", "--epochs", "2")
 
 
-@pytest.mark.usefixtures("shared_programs")
 def test_a_run_resumes_in_the_middle_of_a_schedule(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     succeeds(*train(whole, *SETTINGS))

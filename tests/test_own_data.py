@@ -20,7 +20,6 @@ from cnnjax.deploy.predict import probabilities, trained
 from cnnjax.errors import ArgumentError, UserError
 from cnnjax.report import tables
 
-pytestmark = pytest.mark.usefixtures("shared_programs")
 SHAPE, CLASSES = (12, 10, 3), 7
 NAMES = ("x_train", "y_train", "x_test", "y_test")
 

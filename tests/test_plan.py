@@ -23,8 +23,6 @@ from cnnjax.stats.families import ALPHA
 from cnnjax.stats.plan import false_positives
 from cnnjax.stats.signflip import sign_flip_p
 
-pytestmark = pytest.mark.usefixtures("shared_programs")
-
 PLAN = Plan("B is better than A.", primary="b", family=("b", "c"), margin=0.002, seeds=8)
 
 

@@ -26,8 +26,6 @@ from cnnjax.deploy.predict import probabilities, sampled, trained
 from cnnjax.errors import ArgumentError
 from cnnjax.keys import Masks, streams
 
-pytestmark = pytest.mark.usefixtures("shared_programs")
-
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -92,7 +92,6 @@ def test_there_are_commands_to_run() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("shared_programs")
 def test_the_commands_run_in_the_order_of_the_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(ROOT / "docs", tmp_path / "docs")
     write_own_data(tmp_path)

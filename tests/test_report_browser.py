@@ -18,7 +18,6 @@ from cnnjax.models import MODELS, ConvNet
 from cnnjax.report.html.page import page
 
 pytestmark = [
-    pytest.mark.usefixtures("shared_programs"),
     pytest.mark.slow,
     pytest.mark.skipif(browser.installed() is None, reason="no Chromium is installed"),
 ]

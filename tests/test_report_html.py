@@ -35,7 +35,6 @@ from cnnjax.report.html.subjects import CLASSES
 from cnnjax.report.html.words import DASH, digits_for, interval, number, percent, size
 from cnnjax.stats.intervals import wilson_interval
 
-pytestmark = pytest.mark.usefixtures("shared_programs")
 MACROS = '{% import "macros.html" as m %}'
 HOSTILE = """<img src=x onerror=alert(1)>"'&</script><!--"""
 

@@ -42,7 +42,6 @@ from cnnjax.runs.manifest import Manifest
 from cnnjax.state import TrainState
 from cnnjax.task import Task, init_state
 
-pytestmark = pytest.mark.usefixtures("shared_programs")
 EPOCHS = 4
 
 

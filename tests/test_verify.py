@@ -22,7 +22,6 @@ from cnnjax.deploy.predict import trained
 from cnnjax.models import ConvNet
 from cnnjax.runs import arrays, checkpoints, manifest, resumption, verification
 
-pytestmark = pytest.mark.usefixtures("shared_programs")
 EPOCHS = 2
 
 
