@@ -163,13 +163,13 @@ print(maps.shape, "->", pooled.shape)
 
 # %%
 from cnnjax.kernels.dense import dense
-from cnnjax.models import parameter_count
 
 flat = pooled.reshape(len(pooled), -1)
 kernel = nn.initializers.glorot_uniform()(jax.random.key(1), (flat.shape[1], 100))
 hidden = nn.relu(dense(flat, kernel, jnp.zeros(100)))
 print(pooled.shape, "->", flat.shape, "->", hidden.shape)
-print(f"{kernel.size + 100:,} weights in the dense layer, {parameter_count(weights):,} in the convolution")
+in_convolution = sum(leaf.size for leaf in jax.tree.leaves(weights))
+print(f"{kernel.size + 100:,} weights in the dense layer, {in_convolution:,} in the convolution")
 
 # %% [markdown]
 # ## The network

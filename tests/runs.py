@@ -110,7 +110,7 @@ def assert_same_run(run: Path, other: Path) -> None:
         np.testing.assert_array_equal(leaf, same, strict=True)
     assert {path.name for path in run.iterdir()} == FILES
     ours, theirs = ({path.name for path in (parent / "checkpoints").iterdir()} for parent in (run, other))
-    assert ours == theirs
+    assert ours == theirs, ours ^ theirs
 
 
 def rename(run: Path, **entries: Any) -> Path:

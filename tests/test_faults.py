@@ -403,7 +403,7 @@ def _signalled(
 def test_a_signal_saves_first(number: signal.Signals, code: int, tmp_path: Path, programs: Path) -> None:
     out = tmp_path / "run"
     returned, err = _signalled(out, 3000, "epoch    4/", 0, number, programs)
-    assert returned == code
+    assert returned == code, err
     match = re.fullmatch(r"cnnjax: interrupted with (\d+) of 3000 epochs saved; to continue: .*\n", err)
     assert match, err
     assert f"train --resume --out {out}" in err
@@ -563,7 +563,7 @@ def test_kills_at_random_times(killable: Killable, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_kills_while_it_compiles(tmp_path: Path, programs: Path) -> None:
     """Without a cache of compiled programs, a run spends most of its time compiling."""
-    helper = Killable(tmp_path, {**os.environ, "PYTHONPATH": str(TINY.parents[1])})
+    helper = Killable(tmp_path, environment(programs) | {"JAX_ENABLE_COMPILATION_CACHE": "0"})
     draw = random.Random(2)
     try:
         out = tmp_path / "run"

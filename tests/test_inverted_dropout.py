@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
@@ -225,7 +226,7 @@ def test_the_whole_experiment_and_its_resumption(tmp_path: Path, capsys: pytest.
         f"--out={tmp_path}",
     ]
     assert run(*arguments) == 0
-    assert capsys.readouterr().out.count("\ntrained ") + 1 == 8
+    assert len(re.findall(r"(?m)^trained ", capsys.readouterr().out)) == 8
     results, summary = (
         (tmp_path / "results.csv").read_bytes(),
         json.loads((tmp_path / "summary.json").read_text()),

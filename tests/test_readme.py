@@ -146,7 +146,7 @@ def test_the_snippet(
 ) -> None:
     execute([ABLATION], tmp_path, monkeypatch)
     assert re.search(
-        r"Against max, in validation accuracy over 6 paired seeds: .*average", capsys.readouterr().out
+        r"Against max, in validation accuracy over 6 paired seeds, .*average", capsys.readouterr().out
     )
     assert (tmp_path / "results/mine/results.csv").exists()
 

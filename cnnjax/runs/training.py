@@ -154,6 +154,8 @@ def train(
 
                 state = _epochs(program, state, config, rows, saver, write_epoch, on_epoch, verbose)
             require_in_place()
+            # Where the last save was killed, nothing has tidied up since.
+            checkpoints.tidy(run / run_directory.CHECKPOINTS, manifest._replace(history=rows))
             best = early_stopping.result_epoch(rows, config.stop_early)
             if best < len(rows):
                 of_best = checkpoints.of_epoch(
