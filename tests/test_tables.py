@@ -54,6 +54,14 @@ def test_the_page_has_the_numbers_of_the_summaries(name: str) -> None:
     assert evidence.rewritten(page, {name: evidence.stored()[name]}) == page, "run make evidence"
 
 
+def test_the_readme_has_the_primary_contrast_of_the_dropout_ablation() -> None:
+    contrasts = evidence.stored()["dropout_ablation"]["val_accuracy"]["contrasts"]
+    primary = next(contrast for contrast in contrasts if contrast["arm"] == "rate 0.5")
+    found = (f"{100 * primary[name]:.2f}" for name in ("difference", "low", "high"))
+    claim = "rate 0.5 adds {} points [{}, {}]".format(*found)
+    assert f"{claim} (n = {primary['n']})" in (ROOT / "README.md").read_text()
+
+
 def test_a_changed_number_changes_the_page(tmp_path: Path) -> None:
     arm = {"name": "a", "n": 6, "diverged": 0, "mean": 0.5, "sd": 0.01}
     made = {

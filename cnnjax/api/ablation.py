@@ -193,9 +193,11 @@ def settings(arms: Sequence[Arm], protocol: Protocol, splits: Splits) -> str:
     for piece in ("loss", "preprocess", "augment"):
         if (own := shared(lambda arm, piece=piece: getattr(arm, piece))) is not None:
             parts.append(f"{piece} {_name(own)}")
-    parts += [f"{protocol.epochs} epochs", f"{protocol.seeds} paired seeds"]
+    parts += [
+        f"{protocol.epochs} epochs",
+        f"{protocol.seeds} paired seeds" + f" from {protocol.first_seed}" * (protocol.first_seed > 0),
+    ]
     seeds = {"init": protocol.init_seed, "order": protocol.order_seed, "mask": protocol.mask_seed}
-    parts += [f"the first {protocol.first_seed}"] if protocol.first_seed else []
     parts += [f"{name} seed {seed} in all" for name, seed in seeds.items() if seed is not None]
     return ", ".join(parts)
 
