@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from runs import TINY
+from helpers import TINY
 
 from cnnjax.data import Dataset, load
 from cnnjax.models import ConvNet

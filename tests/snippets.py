@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import pytest
 import yaml
-from runs import TINY
+from helpers import TINY
 
 from cnnjax import experiment
 from cnnjax.data import load, loading

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from runs import TINY, environment
+from helpers import TINY, environment
 
 from cnnjax import experiment
 from cnnjax.api.ablation import ablate

@@ -8,7 +8,7 @@ import chex
 import jax
 import numpy as np
 import pytest
-from runs import TINY
+from helpers import TINY
 from scipy import stats
 
 from cnnjax import experiment

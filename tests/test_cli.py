@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rich.console
+from helpers import FILES, TINY, contents, fails, history, main, saved_tree, succeeds, train
 from hypothesis import given
 from hypothesis import strategies as st
-from runs import FILES, TINY, contents, fails, history, main, saved_tree, succeeds, train
 
 from cnnjax import cli, experiment
 from cnnjax.config import HParams

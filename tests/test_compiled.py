@@ -8,8 +8,8 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import pytest
+from helpers import TINY, new_process
 from jax.experimental.compilation_cache import compilation_cache
-from runs import TINY, new_process
 
 from cnnjax.cli import compiled
 

@@ -5,7 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from runs import fails, succeeds
+from helpers import fails, succeeds
 
 from cnnjax import cli
 from cnnjax.cli import COMMANDS

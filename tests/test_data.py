@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from runs import contents
+from helpers import contents
 
 from cnnjax import data
 from cnnjax.data import idx, loading, sources, tfds_download, tfds_store

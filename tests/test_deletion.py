@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from runs import TINY, assert_same_run, change_rows, contents, environment, fails, main, succeeds, train
+from helpers import TINY, assert_same_run, change_rows, contents, environment, fails, main, succeeds, train
 
 from cnnjax import files
 from cnnjax.errors import ArgumentError, UserError

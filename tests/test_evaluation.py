@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import TINY, contents, fails, history, rename, succeeds, train
 from hypothesis import given
 from hypothesis import strategies as st
-from runs import TINY, contents, fails, history, rename, succeeds, train
 
 from cnnjax.data import load
 from cnnjax.deploy.evaluation import scores, share

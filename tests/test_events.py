@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from runs import contents, fails, history, succeeds, train
+from helpers import contents, fails, history, succeeds, train
 
 from cnnjax.errors import UserError
 from cnnjax.runs import event_files, run_directory

@@ -16,7 +16,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from runs import TINY, contents, environment
+from helpers import TINY, contents, environment
 
 from cnnjax import experiment
 from cnnjax.config import HParams

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from runs import contents, fails, succeeds, train
+from helpers import contents, fails, succeeds, train
 
 from cnnjax.deploy import export, export_onnx
 from cnnjax.deploy.predict import Trained, trained

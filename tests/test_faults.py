@@ -18,9 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from runs import (
+from helpers import (
     TINY,
     assert_same_run,
     change_rows,
@@ -34,6 +32,8 @@ from runs import (
     succeeds,
     train,
 )
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cnnjax import data, files, plots
 from cnnjax.cli import runner

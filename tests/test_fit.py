@@ -17,7 +17,7 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
-from runs import assert_same_run, contents, fails, history, result, succeeds
+from helpers import assert_same_run, contents, fails, history, result, succeeds
 
 import cnnjax
 from cnnjax.data import Loaded, from_arrays

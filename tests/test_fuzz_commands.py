@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers import TINY, Ended, contents, main, succeeds, train
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from runs import TINY, Ended, contents, main, succeeds, train
 
 from cnnjax import files
 from cnnjax.data import load, sources

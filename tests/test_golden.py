@@ -12,7 +12,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from runs import TINY, contents, fails, history, saved_tree, succeeds
+from helpers import TINY, contents, fails, history, saved_tree, succeeds
 
 from cnnjax.deploy.predict import trained
 from cnnjax.runs import resumption

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from runs import TINY
+from helpers import TINY
 
 from cnnjax.config import HParams
 from cnnjax.data import from_arrays, tfds_store

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from runs import TINY
+from helpers import TINY
 
 DOCS = TINY.parents[1] / "docs"
 

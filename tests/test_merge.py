@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from runs import contents
+from helpers import contents
 from test_plan import ARMS, PROTOCOL, SPLITS, STATED
 
 from cnnjax import cli, experiment

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from helpers import TINY, assert_same_run, change_rows, fails, main, saved_tree, succeeds, train
 from hypothesis import given
 from hypothesis import strategies as st
-from runs import TINY, assert_same_run, change_rows, fails, main, saved_tree, succeeds, train
 
 from cnnjax.config import READ_BY, HParams
 from cnnjax.data import load, training_split

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from runs import TINY, environment, fails, train
+from helpers import TINY, environment, fails, train
 
 from cnnjax import experiment
 from cnnjax.cli.output import Output

@@ -9,8 +9,8 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from helpers import contents, fails, succeeds
 from PIL import Image
-from runs import contents, fails, succeeds
 
 from cnnjax import data
 from cnnjax.cli.predict import Predict

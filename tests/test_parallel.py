@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from runs import fails, new_process, train
+from helpers import fails, new_process, train
 
 from cnnjax.batches import shuffled_plan
 from cnnjax.config import HParams

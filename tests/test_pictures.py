@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import TINY
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from runs import TINY
 
 from cnnjax.data import load
 from cnnjax.data.image_files import read_all

@@ -20,7 +20,7 @@ import reproduce_tutorials as reproduce
 from common import renamed
 from costs import cost
 from dropout_ablation import DropoutAblation
-from runs import TINY
+from helpers import TINY
 from scipy import stats
 
 from cnnjax import experiment, report

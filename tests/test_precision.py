@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from runs import fails, train
+from helpers import fails, train
 
 from cnnjax.config import HParams
 from cnnjax.data import Dataset, load, split

@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import TINY, Ended, new_process, rename, succeeds, train
 from PIL import Image
 from rich.console import Console
-from runs import TINY, Ended, new_process, rename, succeeds, train
 
 from cnnjax import report
 from cnnjax.cli import runner

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from runs import FILES, TINY, Ended, assert_same_run, fails, history, main, new_process, train
+from helpers import FILES, TINY, Ended, assert_same_run, fails, history, main, new_process, train
 
 from cnnjax import files
 from cnnjax.devices import processes

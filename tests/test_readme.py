@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import TINY, environment, main
 from PIL import Image
-from runs import TINY, environment, main
 from snippets import PAGES, ROOT, blocks, execute
 
 from cnnjax.data import load

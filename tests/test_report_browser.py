@@ -9,9 +9,9 @@ import browser
 import numpy as np
 import pytest
 from browser import Browser
+from helpers import TINY, succeeds, train
 from PIL import Image
 from reports import made_run, make_experiment, own_test, tiny_test
-from runs import TINY, succeeds, train
 
 from cnnjax.deploy.predict import probabilities, trained
 from cnnjax.models import MODELS, ConvNet

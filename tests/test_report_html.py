@@ -14,11 +14,11 @@ import flax.linen as nn
 import jax
 import numpy as np
 import pytest
+from helpers import TINY, contents, fails, rename, succeeds, train
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from reports import Page, made_run, make_experiment, own_test
-from runs import TINY, contents, fails, rename, succeeds, train
 
 from cnnjax.data import NAMES, Dataset, idx, load
 from cnnjax.deploy.predict import trained

@@ -12,9 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from runs import (
+from helpers import (
     TINY,
     assert_same_run,
     change_rows,
@@ -29,6 +27,8 @@ from runs import (
     succeeds,
     train,
 )
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cnnjax.data import idx
 from cnnjax.dropout import MASK_SCHEME

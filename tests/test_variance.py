@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import variance
 from common import start
-from runs import TINY
+from helpers import TINY
 from scipy.stats import binom
 
 from cnnjax import experiment

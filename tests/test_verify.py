@@ -11,9 +11,9 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from helpers import TINY, assert_same_run, contents, fails, main, rename, succeeds, train
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from runs import TINY, assert_same_run, contents, fails, main, rename, succeeds, train
 
 from cnnjax import experiment as experiments
 from cnnjax.api.ablation import ablate
