@@ -23,7 +23,7 @@ from cnnjax.metrics import MetricSums
 from cnnjax.shapes import Array, Key
 from cnnjax.state import TrainState
 from cnnjax.task import Task
-from cnnjax.train import Arrays, make_training
+from cnnjax.train import Arrays, make_training, to_device
 
 
 class Population(NamedTuple):
@@ -86,8 +86,8 @@ def make_population(
     run = make_training(task, train.images.shape[1:], train.labels.shape[0], batch_size)
     mesh = jax.make_mesh((jax.device_count(),), ("members",), axis_types=(AxisType.Auto,))
     # The first images would not do: in data that are sorted, they are of one class.
-    sample = subset(Dataset(np.asarray(train.images), np.asarray(train.labels)), len(val.labels))
-    measured = Arrays(jnp.asarray(sample.images), jnp.asarray(sample.labels))
+    whole = Dataset(np.asarray(train.images), np.asarray(train.labels))
+    measured = to_device(subset(whole, len(val.labels)))
     train, measured, val = jax.tree.map(partial(place, NamedSharding(mesh, P())), (train, measured, val))
 
     def spread(one: Callable[..., Any]) -> Callable[..., Any]:

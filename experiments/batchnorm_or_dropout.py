@@ -115,7 +115,7 @@ class BatchNormOrDropout(flags.Flags):
                 "rehearsal": rehearsal,
                 "arms": of_arms.as_dict()["arms"],
                 "contrasts": {contrast.arm: contrast.as_dict() for contrast in found},
-                "answer": results.told(verdict(found[1])),
+                "answer": results.with_remarks(verdict(found[1])),
                 **(results.evidence.as_dict() if results.evidence else {}),
                 **made(),
             }

@@ -1,7 +1,7 @@
 """The plans of a results directory and the looks at its seeds: plan.json and looks.csv.
 
 A plan is stated before the first epoch of its seeds. It may be changed, but how many rows were there is
-recorded, and told with every conclusion.
+recorded, and every conclusion says so.
 """
 
 import csv

@@ -48,7 +48,7 @@ class Results(NamedTuple):
         """The level at which this look at the results decides."""
         return self.evidence.alpha if self.evidence else ALPHA
 
-    def told(self, sentence: str) -> str:
+    def with_remarks(self, sentence: str) -> str:
         """Add to a conclusion what must be said about the plan and the looks."""
         return " ".join([sentence, *(self.evidence.remarks if self.evidence else ())])
 

@@ -2,8 +2,6 @@
 
 import csv
 import math
-import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from cnnjax.errors import UserError, one_line
-from cnnjax.experiment.results import PREDICTIONS, Cell, Predictions, Row, read_rows
+from cnnjax.experiment.results import DAMAGED, PREDICTIONS, Cell, Predictions, Row, read_rows
 from cnnjax.files import read_json
 from cnnjax.files.problem import Problem
 
@@ -82,12 +80,11 @@ def rows_of(out: Path) -> dict[Cell, Row]:
 
 def _unreadable(path: Path) -> str:
     """Return why predictions cannot be read; "" if they can."""
-    errors = OSError, ValueError, KeyError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError
     try:
         # NumPy leaves a damaged file open.
         with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             shapes = {file[name].shape for name in Predictions._fields}
-    except errors as error:
+    except DAMAGED as error:
         return one_line(error)
     return "" if len(shapes) == 1 else "its arrays have different shapes"
 

@@ -74,7 +74,7 @@ def jax_settings() -> dict[str, Any]:
     """
     import jax
 
-    if getattr(jax.config, "jax_enable_x64"):  # noqa: B009 (unknown to pyright)
+    if jax.config.values["jax_enable_x64"]:
         raise ArgumentError("JAX computes in 64 bits, which changes all numbers here; unset JAX_ENABLE_X64")
     now = {name: getattr(jax.config, name) for name in SETTINGS}
     return {name: value for name, value in now.items() if value != SETTINGS[name]}

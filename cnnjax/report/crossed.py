@@ -31,12 +31,12 @@ def crossed_record(results: Results, test: Dataset) -> dict[str, Any]:
     if not found:
         return {}
 
-    def told(arm: str, c: Crossed) -> str:
+    def described(arm: str, c: Crossed) -> str:
         difference, low, high, seeds, images = (100 * float(value) for value in c)
         errors = f"standard error {seeds:.2f} from seeds, {images:.2f} from images"
         return f"{difference:+.2f} points for {arm} (95% interval {low:+.2f} to {high:+.2f}; {errors})"
 
-    differences = enumerated(told(arm, c) for arm, c in found.items())
+    differences = enumerated(described(arm, c) for arm, c in found.items())
     where = f"the difference in test accuracy to {results.arms[0]} is {differences}"
     sentence = f"For new seeds and new images of this kind, {where}, each by itself."
     values = {arm: plain({k: float(v) for k, v in c._asdict().items()}) for arm, c in found.items()}

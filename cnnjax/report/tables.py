@@ -62,7 +62,7 @@ def ablation_record(
         "rehearsal": rehearsal or summary.rehearsal,
         "val_accuracy": summary.as_dict(),
         "val_loss": loss.as_dict(),
-        "conclusion": results.told(
+        "conclusion": results.with_remarks(
             conclusion(summary, "validation accuracy", accuracy=True, rehearsal=rehearsal)
         ),
         "pairing": pairing_sentence(summary),
