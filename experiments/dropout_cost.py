@@ -49,10 +49,9 @@ from cnnjax.optimizers import keras_adam
 from cnnjax.plots.style import COLOURS, frame
 from cnnjax.report import draw as write_figures
 from cnnjax.report import print_table
-from cnnjax.stats import summarise
+from cnnjax.stats import REHEARSAL, summarise
 from cnnjax.stats.contrasts import plain
 from cnnjax.stats.intervals import FEWEST, t_interval
-from cnnjax.stats.sentences import REHEARSAL
 from cnnjax.task import Task
 from cnnjax.train import Arrays, make_training
 

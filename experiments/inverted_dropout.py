@@ -61,8 +61,8 @@ from cnnjax.models import ConvNet
 from cnnjax.optimizers import keras_adam
 from cnnjax.report import spread
 from cnnjax.state import Params
+from cnnjax.stats import REHEARSAL
 from cnnjax.stats.intervals import FEWEST, t_interval
-from cnnjax.stats.sentences import REHEARSAL
 from cnnjax.task import MakeOptimizer, to_unit_interval
 from cnnjax.train import Arrays, to_device
 

@@ -45,8 +45,8 @@ from cnnjax.models import MODELS
 from cnnjax.optimizers import OPTIMIZERS
 from cnnjax.plots import Figure
 from cnnjax.shapes import Float, Floats
+from cnnjax.stats import REHEARSAL
 from cnnjax.stats.intervals import FEWEST
-from cnnjax.stats.sentences import REHEARSAL
 from cnnjax.train import to_device
 
 RATES = (0.0, 0.5)
@@ -116,7 +116,6 @@ class ReproduceTutorials(Flags):
                     entry, figure = self._report(results, arm, caption, 1000 * step / self.batch_size, images)
                     record[arm.name], figures = entry, figures | figure
                 record[arms[0].name] |= report.print_confusions(results.predictions, splits.test)
-                record[arms[0].name] |= results.evidence.as_dict() if results.evidence else {}
                 if leads():
                     rows = (directory / "results.csv").read_text().splitlines(keepends=True)
                     merged += rows[len(merged) > 0 :]
@@ -173,7 +172,7 @@ class ReproduceTutorials(Flags):
             "protocol": caption,
             "rehearsal": rehearsal,
             "microseconds_per_image": microseconds,
-            **files.made(),
+            **results.provenance,
             **{c.measure: c.as_dict() for c in comparisons},
         }
         return entry, {f"{arm.name.replace(' ', '-')}.png": figure}

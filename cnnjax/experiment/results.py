@@ -20,7 +20,7 @@ from cnnjax.errors import ArgumentError, UserError
 from cnnjax.experiment.identity import EARLIER
 from cnnjax.experiment.plans import Evidence
 from cnnjax.experiment.rows import Cell, Row, columns, read_rows, values_of, write_rows
-from cnnjax.files import clear_half_written, make_directory, write_bytes, write_csv, write_json
+from cnnjax.files import clear_half_written, made, make_directory, write_bytes, write_csv, write_json
 from cnnjax.shapes import Float
 from cnnjax.stats.confusion import Predictions
 from cnnjax.stats.families import ALPHA
@@ -47,6 +47,11 @@ class Results(NamedTuple):
     def alpha(self) -> float:
         """The level at which this look at the results decides."""
         return self.evidence.alpha if self.evidence else ALPHA
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What a summary.json says about the plan, the looks, and where its numbers were made."""
+        return (self.evidence.as_dict() if self.evidence else {}) | made()
 
     def with_remarks(self, sentence: str) -> str:
         """Add to a conclusion what must be said about the plan and the looks."""

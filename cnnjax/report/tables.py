@@ -10,7 +10,7 @@ import numpy as np
 from cnnjax import plots
 from cnnjax.data import DIGITS, Dataset
 from cnnjax.experiment.results import Predictions, Results
-from cnnjax.files import made, write_bytes
+from cnnjax.files import write_bytes
 from cnnjax.plots import confusion
 from cnnjax.report.terminal import print_table, say
 from cnnjax.stats import Contrast, Summary, conclusion, summarise
@@ -66,8 +66,7 @@ def ablation_record(
             conclusion(summary, "validation accuracy", accuracy=True, rehearsal=rehearsal)
         ),
         "pairing": pairing_sentence(summary),
-        **(results.evidence.as_dict() if results.evidence else {}),
-        **made(),
+        **results.provenance,
     }
 
 
