@@ -1,14 +1,8 @@
-"""The entry point: `python -m cnnjax`."""
+"""The entry point of `python -m cnnjax`."""
 
 import sys
 
 from cnnjax import cli
 
-
-def main() -> None:
-    """Run the command line and exit with its code."""
-    sys.exit(cli.main())
-
-
 if __name__ == "__main__":
-    main()
+    sys.exit(cli.main())

@@ -48,7 +48,7 @@ def main(*arguments: str) -> Ended:
 
 def new_process(*arguments: str, prelude: str = "", env: dict[str, str] | None = None) -> Ended:
     """Run the command line in a new process, after the statements of `prelude`."""
-    code = f"{prelude}\nfrom cnnjax.__main__ import main; main()"
+    code = f"{prelude}\nimport sys; from cnnjax.cli import main; sys.exit(main())"
     command = [sys.executable, "-c", code, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, env=env)
     return Ended(done.returncode, done.stdout, done.stderr)

@@ -373,8 +373,9 @@ def test_a_clock_set_back_is_not_noticed(
 WITH_CTRL_C = """
 import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)
-from cnnjax.__main__ import main
-main()
+import sys
+from cnnjax.cli import main
+sys.exit(main())
 """
 
 
