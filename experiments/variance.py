@@ -1,13 +1,13 @@
 """Where does the variance of one network's accuracy come from?
 
-Sources: the initial weights, the order of the training images, and the dropout masks. Each of them varies
-over the seeds while the other two have the seed --init-seed, --order-seed or --mask-seed (0 by default); in
-"all" the three vary together (Bouthillier et al. 2021). The test images are a source of their own: on other
-images of the same kind, the accuracy p of a network on N of them has the variance p (1 - p) / N. The split is
-not varied.
+Sources: the initial weights, the order of the training images, the dropout masks, and the split into training
+and validation images. Each of them varies over the seeds while the others have the seed --init-seed,
+--order-seed, --mask-seed or --split-seed (0 by default); in "all" the first three vary together, on one split
+(Bouthillier et al. 2021). The test images are a source of their own: on other images of the same kind, the
+accuracy p of a network on N of them has the variance p (1 - p) / N.
 
-Protocol: that of dropout_ablation.py at rate 0.5, with 20 seeds a source, which are 80 networks: the interval
-of a standard deviation then reaches from 0.76 to 1.46 times its estimate.
+Protocol: that of dropout_ablation.py at rate 0.5, with 20 seeds a source, 100 networks in all: the interval of
+a standard deviation then reaches from 0.76 to 1.46 times its estimate.
 
 Statistics: the sd over seeds with its chi-squared 95% interval, and its share in variance of "all" with its F
 interval; both assume normal accuracies. Shares need not add up to 1: sources interact, and each is measured
@@ -25,27 +25,45 @@ from common import convnet_named, start
 from cnnjax import experiment, files, report
 from cnnjax.api.ablation import run, settings
 from cnnjax.cli.flags import OptimizerFlags
+from cnnjax.data import load
 from cnnjax.devices.processes import leads
 from cnnjax.experiment import Arm, Protocol
+from cnnjax.experiment.protocol import divide
 from cnnjax.plots.style import COLOURS, Figure, frame
 from cnnjax.stats.contrasts import plain
 from cnnjax.stats.intervals import FEWEST
 from cnnjax.stats.sentences import REHEARSAL, enumerated
 from cnnjax.stats.variance import Spread
 
-SOURCES = {"all": "", "initial weights": "init_seed", "order": "order_seed", "masks": "mask_seed"}
+STREAMS = {"initial weights": "init_seed", "order": "order_seed", "masks": "mask_seed"}
+SOURCES = ("all", *STREAMS, "split")
 HEADS = ("source", "n", "sd, points [95%]", "share of all, % [95%]")
 QUICK = {"seeds": 4, "epochs": 2, "train_size": 6_000}
 
 
 def protocol_of(source: str, protocol: Protocol) -> Protocol:
-    """Return the protocol in which only this source varies over the seeds."""
-    fixed = [name for name in SOURCES.values() if SOURCES[source] not in ("", name)]
-    seeds = {name: getattr(protocol, name) or 0 for name in fixed if name}
-    return replace(protocol, **dict.fromkeys(filter(None, SOURCES.values())) | seeds)
+    """Return the protocol in which, on one split, only this source varies over the seeds."""
+    varied = STREAMS.values() if source == "all" else [STREAMS.get(source)]
+    return replace(
+        protocol,
+        **{name: None if name in varied else getattr(protocol, name) or 0 for name in STREAMS.values()},
+    )
 
 
-def told(spreads: dict[str, Spread], images: float, rehearsal: bool) -> str:
+def parts(source: str, protocol: Protocol, out: Path) -> dict[Path, Protocol]:
+    """Return the experiments of a source by directory.
+
+    They are one, except for the split: the networks of an experiment share it, so each network is one.
+    """
+    where, only = out / source.replace(" ", "-"), protocol_of(source, protocol)
+    if source != "split":
+        return {where: only}
+    return {
+        where / f"{seed}": replace(only, seeds=1, first_seed=seed, split_seed=seed) for seed in only.numbers
+    }
+
+
+def conclusion(spreads: dict[str, Spread], images: float, rehearsal: bool) -> str:
     """State the shares in a sentence; `images` is the sd over test images, like the others in points."""
     if min(s.n for s in spreads.values()) < FEWEST:
         return f"{REHEARSAL}."
@@ -102,26 +120,31 @@ class Variance(OptimizerFlags):
         out = self.out or Path("results/variance" + "_quick" * self.quick)
         experiment.use_every_core()
         protocol = self.protocol(self.optimizer, self.schedule)
-        splits = experiment.prepare(protocol, self.data_dir)
+        data = load(protocol.dataset, self.data_dir)
+        splits = divide(data, protocol)
         model = convnet_named(self.model).clone(classes=splits.train.classes)
         arm = Arm("all", model, self.hparams(self.rate))
         rehearsal, measured, rows = self.quick or self.seeds < FEWEST, {}, []
         with files.claimed(out):
             for source in SOURCES:
-                arms, where = [replace(arm, name=source)], out / source.replace(" ", "-")
-                only = protocol_of(source, protocol)
-                measured[source] = run(arms, only, splits, where, **self.options(None))
-                if leads():
-                    rows += (where / "results.csv").read_text().splitlines(keepends=True)[len(rows) > 0 :]
+                arms, measured[source] = [replace(arm, name=source)], []
+                for where, part in parts(source, protocol, out).items():
+                    measured[source].append(run(arms, part, divide(data, part), where, **self.options(None)))
+                    if leads():
+                        text = (where / "results.csv").read_text()
+                        rows += text.splitlines(keepends=True)[len(rows) > 0 :]
             shared = settings([arm], protocol_of("all", protocol), splits)
             caption = f"{REHEARSAL}. " * rehearsal + f"{self.model} on {self.dataset}, {shared} a source"
-            points = {source: 100 * results.final("val_accuracy")[0] for source, results in measured.items()}
+            points = {
+                source: 100 * np.concatenate([results.final("val_accuracy")[0] for results in of])
+                for source, of in measured.items()
+            }
             spreads = {source: Spread.of(values, points["all"]) for source, values in points.items()}
-            tested = np.nanmean(measured["all"].final("test_accuracy"))
+            tested = np.nanmean(measured["all"][0].final("test_accuracy"))
             images = float(100 * np.sqrt(tested * (1 - tested) / len(splits.test.labels)))
             record = {"protocol": caption, "rehearsal": rehearsal, "sd_of_other_images": images}
             record["sources"] = {source: plain(s._asdict()) for source, s in spreads.items()}
-            record["conclusion"] = told(spreads, images, rehearsal)
+            record["conclusion"] = conclusion(spreads, images, rehearsal)
             report.say(caption)
             report.print_table(HEADS, [row(*item) for item in spreads.items()])
             report.say(record["conclusion"])

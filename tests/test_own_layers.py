@@ -244,7 +244,7 @@ def test_an_identity_is_the_source_of_functions() -> None:
 
 
 @pytest.mark.parametrize(
-    ("mistake", "told"),
+    ("mistake", "message"),
     [
         (
             {"pooling": "median2"},
@@ -259,9 +259,9 @@ def test_an_identity_is_the_source_of_functions() -> None:
         ({"dropout_sites": nn.relu}, "unknown dropout_sites"),
     ],
 )
-def test_an_unknown_name_is_refused_when_the_network_is_made(mistake: dict[str, Any], told: str) -> None:
+def test_an_unknown_name_is_refused_when_the_network_is_made(mistake: dict[str, Any], message: str) -> None:
     for make in (ConvNet, MODELS["lenet-swish"].clone):
-        with pytest.raises(ArgumentError, match=told) as error:
+        with pytest.raises(ArgumentError, match=message) as error:
             make(**mistake)
         assert "\n" not in str(error.value)
 

@@ -129,7 +129,7 @@ def test_a_shared_evaluation_sees_every_example_once(examples: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("flags", "told"),
+    ("flags", "message"),
     [
         (("--devices", "3"), "give a multiple of 3, or 2 devices"),
         (("--devices", "4", "--batch-size", "30"), "give a multiple of 4, or 3 devices"),
@@ -140,8 +140,10 @@ def test_a_shared_evaluation_sees_every_example_once(examples: int) -> None:
         (("--parallel", "xmap"), "pmap"),
     ],
 )
-def test_devices_that_cannot_be_had_are_one_line(flags: tuple[str, ...], told: str, tmp_path: Path) -> None:
-    assert told in fails(2, *train(tmp_path / "run", *flags))
+def test_devices_that_cannot_be_had_are_one_line(
+    flags: tuple[str, ...], message: str, tmp_path: Path
+) -> None:
+    assert message in fails(2, *train(tmp_path / "run", *flags))
     assert not list(tmp_path.iterdir())
 
 

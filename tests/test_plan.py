@@ -1,4 +1,4 @@
-"""Plans, looks and fresh seeds: what is stated before the first epoch, and what is told when it was not."""
+"""Plans, looks and fresh seeds: what is stated before the first epoch, and what is said when it was not."""
 
 import json
 from collections.abc import Iterator
@@ -115,7 +115,7 @@ def opened(out: Path, plan: Plan | None, rows: int = 0, replan: bool = False, se
 
 
 @pytest.mark.parametrize("name", [name for name in CHANGES if name not in ("seeds", "first_seed")])
-def test_a_change_is_refused_once_there_are_rows_or_recorded_and_told(name: str, tmp_path: Path) -> None:
+def test_a_change_is_refused_once_there_are_rows_or_recorded_and_stated(name: str, tmp_path: Path) -> None:
     other = PLAN._replace(**{name: CHANGES[name]})
     opened(tmp_path, other)
     opened(tmp_path, PLAN)
@@ -132,7 +132,7 @@ def test_a_change_is_refused_once_there_are_rows_or_recorded_and_told(name: str,
     assert opened(tmp_path, other, rows=8).look(range(8)).remarks == evidence.remarks
 
 
-def test_what_promises_nothing_may_change_and_a_late_promise_is_told(tmp_path: Path) -> None:
+def test_what_promises_nothing_may_change_and_a_late_promise_is_stated(tmp_path: Path) -> None:
     opened(tmp_path, Plan(family=("b",), seeds=8))
     assert not opened(tmp_path, Plan(family=("b", "c"), seeds=8), rows=3).look(range(8)).remarks
     with pytest.raises(ArgumentError, match="different: hypothesis, primary, margin"):
@@ -144,8 +144,8 @@ def test_what_promises_nothing_may_change_and_a_late_promise_is_told(tmp_path: P
 
 def test_a_directory_from_before_plans_may_get_one_and_tells(tmp_path: Path) -> None:
     assert not opened(tmp_path / "a", None, rows=3).look(range(8)).remarks
-    told = opened(tmp_path / "b", PLAN, rows=3).look(range(8)).remarks
-    assert told == ("The plan was stated after 3 rows.",)
+    remarks = opened(tmp_path / "b", PLAN, rows=3).look(range(8)).remarks
+    assert remarks == ("The plan was stated after 3 rows.",)
 
 
 def test_fresh_seeds_take_any_plan(tmp_path: Path) -> None:
@@ -160,7 +160,7 @@ def test_fresh_seeds_take_any_plan(tmp_path: Path) -> None:
     assert [each.rows for each in read_plans(tmp_path)] == [0, 0]
 
 
-def test_more_seeds_are_allowed_and_each_look_is_told(tmp_path: Path) -> None:
+def test_more_seeds_are_allowed_and_each_look_is_stated(tmp_path: Path) -> None:
     first = opened(tmp_path, PLAN._replace(seeds=6)).look(range(6))
     assert (first.looks, first.remarks) == ((6,), ())
     assert opened(tmp_path, PLAN._replace(seeds=6), rows=6).look(range(6)) == first

@@ -74,11 +74,11 @@ def test_it_learns_as_float32_does() -> None:
 def test_experiments_tell_the_arms_apart() -> None:
     nothing = Dataset(np.zeros((0, 28, 28, 1), np.uint8), np.zeros(0, np.int32))
     data = Splits(nothing, nothing, nothing, {})
-    told = [
+    identities = [
         identity([Arm("arm", ConvNet(dtype=dtype), HPARAMS)], Protocol(), data)
         for dtype in ("float32", "bfloat16")
     ]
-    assert told[0] != told[1]
+    assert identities[0] != identities[1]
 
 
 def test_other_dtypes_are_refused(tmp_path: Path) -> None:

@@ -3,10 +3,14 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cnnjax import data
+from cnnjax.errors import ArgumentError
+from cnnjax.experiment import Protocol
+from cnnjax.experiment.protocol import divide
 
 TINY = Path(__file__).parent / "data"
 
@@ -35,6 +39,17 @@ def test_split_depends_on_its_seed():
     (a, _), (b, _) = data.split(train, seed=0), data.split(train, seed=1)
     assert len(a.labels) == len(b.labels) == 800
     assert not np.array_equal(a.images, b.images)
+
+
+def test_a_protocol_divides_by_its_split_seed():
+    loaded = data.load("kmnist", TINY)
+    for seed in (0, 3):
+        splits = divide(loaded, Protocol(dataset="kmnist", split_seed=seed))
+        train, validation = data.split(loaded.train, seed=seed)
+        np.testing.assert_array_equal(splits.train.images, train.images)
+        np.testing.assert_array_equal(splits.val.images, validation.images)
+    with pytest.raises(ArgumentError, match="--split-seed 3 does nothing with --train-split all"):
+        Protocol(train_split="all", split_seed=3)
 
 
 def test_split_of_mnist_is_48000_and_12000():

@@ -62,6 +62,14 @@ def test_the_readme_has_the_primary_contrast_of_the_dropout_ablation() -> None:
     assert f"{claim} (n = {primary['n']})" in (ROOT / "README.md").read_text()
 
 
+def test_the_readme_has_the_answer_of_the_pooling_ablation() -> None:
+    stored = evidence.stored()["pooling_ablation"].values()
+    averages = [of["val_accuracy"]["contrasts"][0] for of in stored]
+    assert all(contrast["arm"] == "average" and contrast["p_holm"] > 0.05 for contrast in averages)
+    claim = f"The average does not differ significantly from it (n = {averages[0]['n']})"
+    assert claim in (ROOT / "README.md").read_text()
+
+
 def test_a_changed_number_changes_the_page(tmp_path: Path) -> None:
     arm = {"name": "a", "n": 6, "diverged": 0, "mean": 0.5, "sd": 0.01}
     made = {

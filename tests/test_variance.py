@@ -35,7 +35,7 @@ def test_one_source_varies_over_the_seeds_and_the_others_do_not(source: str) -> 
     one, other = (run_streams(seed, own) for seed in (3, 4))
     names = {"init": "initial weights", "shuffle": "order", "dropout": "masks"}
     varied = {words for name, words in names.items() if getattr(one, name) != getattr(other, name)}
-    assert varied == (set(names.values()) if source == "all" else {source})
+    assert varied == {"all": set(names.values()), "split": set()}.get(source, {source})
     assert source in ("all", "order") or protocol.order_seed == 7
 
 
@@ -52,14 +52,14 @@ def test_the_whole_experiment(
     assert list(record["sources"]) == list(variance.SOURCES)
     assert (tmp_path / "variance.png").read_bytes().startswith(b"\x89PNG")
     lines = (tmp_path / "results.csv").read_text().splitlines()
-    assert len(lines) == 1 + 4 * 2 and sum(line.startswith("arm,") for line in lines) == 1
+    assert len(lines) == 1 + 5 * 2 and sum(line.startswith("arm,") for line in lines) == 1
 
 
 def test_the_sentence_and_the_table_have_every_share() -> None:
     spreads = {name: Spread(20, 0.1, 0.08, 0.15, 0.5, 0.2, 1.1) for name in variance.SOURCES}
-    said = variance.told(spreads, 0.12, rehearsal=False)
+    said = variance.conclusion(spreads, 0.12, rehearsal=False)
     assert "50% for the masks (20 to 110%)" in said and REHEARSAL not in said
     assert variance.row("masks", spreads["masks"])[2:] == ["0.100 [0.080, 0.150]", "50 [20, 110]"]
     few = {name: s._replace(n=3) for name, s in spreads.items()}
-    assert variance.told(few, 0.12, rehearsal=False) == f"{REHEARSAL}."
+    assert variance.conclusion(few, 0.12, rehearsal=False) == f"{REHEARSAL}."
     assert variance.row("order", few["order"])[2:] == ["0.100", "50"]

@@ -208,7 +208,7 @@ def test_other_data_are_refused_by_their_first_file(run: Path, tmp_path: Path) -
         assert command == "report" or "sha256 of t10k-images-idx3-ubyte" in line
 
 
-def test_other_settings_of_jax_are_told(run: Path) -> None:
+def test_other_settings_of_jax_are_named(run: Path) -> None:
     jax.config.update("jax_default_matmul_precision", "highest")
     try:
         printed = succeeds("evaluate", str(run))

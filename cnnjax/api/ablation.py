@@ -62,6 +62,7 @@ def ablate(
     init_seed: int | None = None,
     order_seed: int | None = None,
     mask_seed: int | None = None,
+    split_seed: int = 0,
     chunk: int | None = None,
     on_nan: OnNan = "stop",
 ) -> Ablation:
@@ -103,6 +104,7 @@ def ablate(
         init_seed: all networks get the initial weights of this seed.
         order_seed: likewise, the order of the training images.
         mask_seed: likewise, the dropout masks.
+        split_seed: of the split into training and validation images.
         chunk: networks to `vmap` at a time; by default chosen for the backend.
         on_nan: "continue" counts a network whose loss is not finite as diverged, "stop" raises.
 
@@ -134,6 +136,7 @@ def ablate(
         init_seed=init_seed,
         order_seed=order_seed,
         mask_seed=mask_seed,
+        split_seed=split_seed,
     )
     looks = tuple(looks) if isinstance(looks, Sequence) else (looks,)
     if not all(isinstance(number, int) for number in looks):
@@ -199,6 +202,8 @@ def settings(arms: Sequence[Arm], protocol: Protocol, splits: Splits) -> str:
     ]
     seeds = {"init": protocol.init_seed, "order": protocol.order_seed, "mask": protocol.mask_seed}
     parts += [f"{name} seed {seed} in all" for name, seed in seeds.items() if seed is not None]
+    if protocol.split_seed:
+        parts.append(f"split seed {protocol.split_seed}")
     return ", ".join(parts)
 
 

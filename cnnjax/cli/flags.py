@@ -39,6 +39,8 @@ class Flags:
     """Seed of the shuffling of all networks."""
     mask_seed: Annotated[int | None, shown("INT", "each network's own seed")] = None
     """Seed of the dropout masks of all networks."""
+    split_seed: int = 0
+    """Seed of the split into training and validation images."""
     chunk: Annotated[int | None, shown("INT", "chosen for the backend")] = None
     """Networks to vmap at a time."""
     on_nan: OnNan = "stop"
@@ -58,6 +60,7 @@ class Flags:
             init_seed=self.init_seed,
             order_seed=self.order_seed,
             mask_seed=self.mask_seed,
+            split_seed=self.split_seed,
             schedule=schedule,
         )
 

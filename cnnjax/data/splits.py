@@ -6,13 +6,13 @@ from cnnjax.data.dataset import Dataset, Loaded
 from cnnjax.errors import UserError
 
 
-def training_split(loaded: Loaded, which: str = "part") -> tuple[Dataset, Dataset]:
+def training_split(loaded: Loaded, which: str = "part", *, seed: int = 0) -> tuple[Dataset, Dataset]:
     """Return what a run trains on, and what it is validated on after every epoch.
 
-    "part" gives the two parts of `split`. "all" trains on all training images and validates on the test
-    images, because no others are left; validation must then choose nothing.
+    "part" gives the two parts of `split` with this seed. "all" trains on all training images and validates
+    on the test images, because no others are left; validation must then choose nothing.
     """
-    train, val = (loaded.train, loaded.test) if which == "all" else split(loaded.train)
+    train, val = (loaded.train, loaded.test) if which == "all" else split(loaded.train, seed=seed)
     if not len(val.labels):
         raise UserError(
             f"{len(train.labels)} images are too few to set some apart for validation; add images"

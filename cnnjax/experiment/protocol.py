@@ -51,6 +51,7 @@ class Protocol:
     order_seed: int | None = None
     mask_seed: int | None = None
     first_seed: int = 0  # the seeds are this one and those that follow
+    split_seed: int = 0  # of the split into training and validation images, which all networks share
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -69,7 +70,11 @@ class Protocol:
         if not isinstance(self.first_seed, int):
             raise ArgumentError(f"--first-seed {self.first_seed} must be a whole number")
         own = {"init_seed": self.init_seed, "order_seed": self.order_seed, "mask_seed": self.mask_seed}
-        require_seeds(first_seed=self.first_seed, **own)
+        require_seeds(first_seed=self.first_seed, split_seed=self.split_seed, **own)
+        if self.split_seed and self.train_split == "all":
+            raise ArgumentError(
+                f"--split-seed {self.split_seed} does nothing with --train-split all; omit it"
+            )
         if self.first_seed + self.seeds > 2**32:
             raise ArgumentError(f"--first-seed {self.first_seed} leaves no room for {self.seeds} seeds")
 
@@ -116,7 +121,7 @@ def divide(loaded: Loaded, protocol: Protocol) -> Splits:
     """Split data that are in memory; see `prepare`."""
     require_dataset(loaded.train, "training")
     require_dataset(loaded.test, "test")
-    train, val = training_split(loaded, protocol.train_split)
+    train, val = training_split(loaded, protocol.train_split, seed=protocol.split_seed)
     available = len(train.labels)
     wanted = protocol.train_size or available
     if wanted > available:
@@ -124,5 +129,5 @@ def divide(loaded: Loaded, protocol: Protocol) -> Splits:
     if protocol.batch_size > wanted:
         raise ArgumentError(f"--batch-size {protocol.batch_size} is larger than the training set ({wanted})")
     if wanted < available:
-        train, _ = split(train, wanted / available)
+        train, _ = split(train, wanted / available, seed=protocol.split_seed)
     return Splits(train, val, loaded.test, loaded.sha256)

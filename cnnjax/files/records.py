@@ -12,6 +12,7 @@ LATER: Mapping[str, Any] = MappingProxyType(
         "init_seed": None,
         "order_seed": None,
         "mask_seed": None,
+        "split_seed": 0,
         "stop_early": 0,
         "custom": {},
     }
