@@ -6,7 +6,7 @@ and validation images. Each of them varies over the seeds while the others have 
 (Bouthillier et al. 2021). The test images are a source of their own: on other images of the same kind, the
 accuracy p of a network on N of them has the variance p (1 - p) / N.
 
-Protocol: that of dropout_ablation.py at rate 0.5, with 20 seeds a source, 100 networks in all: the interval of
+Protocol: that of dropout_ablation.py at rate 0.5, with 20 seeds a source, 100 networks: the interval of
 a standard deviation then reaches from 0.76 to 1.46 times its estimate.
 
 Statistics: the sd over seeds with its chi-squared 95% interval, and its share in variance of "all" with its F

@@ -70,6 +70,14 @@ def test_the_readme_has_the_answer_of_the_pooling_ablation() -> None:
     assert claim in (ROOT / "README.md").read_text()
 
 
+def test_the_readme_has_the_count_of_the_reproduction() -> None:
+    entries = [of for network in evidence.stored()["reproduce_tutorials"].values() for of in network.values()]
+    compared = [of for of in entries if isinstance(of, dict) and of.get("within") is not None]
+    inside, n = sum(of["within"] for of in compared), compared[0]["n"]
+    claim = f"{inside} of {len(compared)} published values lie within our 95 % interval (n = {n})"
+    assert claim in (ROOT / "README.md").read_text()
+
+
 def test_a_changed_number_changes_the_page(tmp_path: Path) -> None:
     arm = {"name": "a", "n": 6, "diverged": 0, "mean": 0.5, "sd": 0.01}
     made = {

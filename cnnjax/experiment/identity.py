@@ -16,7 +16,7 @@ from cnnjax.files.identity import describe
 from cnnjax.files.records import LATER, without_defaults
 from cnnjax.models import ConvNet
 
-EARLIER = {**LATER, "train_sample": "first images"}
+EARLIER = {**LATER, "split_seed": 0, "train_sample": "first images"}
 """What an earlier version's protocol.json lacks; its train_* columns are of other images."""
 PIECES = ("loss", "preprocess", "augment")
 """Functions of an arm that its text names where they are its own."""
@@ -33,7 +33,8 @@ def identity(
     parts = {"train": splits.train, "val": splits.val, "test": splits.test}
     parts |= {f"probe {name}": probe for name, probe in probes.items()}
     contents = {f"{name} arrays": [digest(part.images), digest(part.labels)] for name, part in parts.items()}
-    shared = {name: of for name, of in asdict(protocol).items() if name not in ("seeds", "first_seed")}
+    own = ("seeds", "first_seed") + ("split_seed",) * (protocol.split_seed == 0)
+    shared = {name: of for name, of in asdict(protocol).items() if name not in own}
     identities: dict[str, Any] = {f"arm {arm.name}": arm_identity(arm) for arm in arms}
     # Apart, because earlier directories lack it.
     identities |= {f"code of arm {arm.name}": used for arm in arms if (used := code_used(arm))}

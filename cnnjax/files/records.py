@@ -12,7 +12,6 @@ LATER: Mapping[str, Any] = MappingProxyType(
         "init_seed": None,
         "order_seed": None,
         "mask_seed": None,
-        "split_seed": 0,
         "stop_early": 0,
         "custom": {},
     }
