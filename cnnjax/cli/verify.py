@@ -38,6 +38,7 @@ def _whole(path: Path) -> bool:
     """Print what is wrong with a directory; return whether nothing is."""
     from cnnjax.experiment import verification as of_experiments
     from cnnjax.runs import verification as of_runs
+    from cnnjax.runs.run_directory import did_you_mean
 
     if of_runs.holds_run(path):
         found, about = of_runs.problems(path), "run"
@@ -46,7 +47,12 @@ def _whole(path: Path) -> bool:
         found, about = of_experiments.problems(path), "experiment"
         mends = "the same experiment, run again, mends it"
     else:
-        raise ArgumentError(f"{path} is neither a run nor an experiment; give the --out directory of one")
+        near = did_you_mean(
+            path, lambda each: of_runs.holds_run(each) or of_experiments.holds_experiment(each)
+        )
+        raise ArgumentError(
+            f"{path} is neither a run nor an experiment{near}; give the --out directory of one"
+        )
     name = printable(str(path))
     if not found:
         print(f"{name}: whole, {of_runs.progress(path) if about == 'run' else about}")
