@@ -4,6 +4,7 @@ RUN/config.json            the configuration
 RUN/history.csv            epoch,loss,accuracy,val_loss,val_accuracy,seconds
 RUN/result.json            final metrics and their provenance
 RUN/curves.png, RUN/confusion_matrix.png   drawn last; result.json names those that cannot be drawn
+RUN/model_card.md          the network, its data and its metrics, for readers
 RUN/checkpoints/epoch-N/   the state after epoch N (cnnjax.runs.checkpoints)
 RUN/tensorboard/           with --tensorboard (cnnjax.runs.event_files)
 """
@@ -27,7 +28,7 @@ TENSORBOARD = "tensorboard"
 EVENTS = re.compile(r"(train|validation)/events\.out\.tfevents\.\d+\.cnnjax")
 """The files in `TENSORBOARD`."""
 FIGURES = ("curves.png", "confusion_matrix.png")
-FILES = ("config.json", "history.csv", "result.json", *FIGURES)
+FILES = ("config.json", "history.csv", "result.json", "model_card.md", *FIGURES)
 UNDRAWN = "figures that could not be drawn"
 """Key of result.json: names of `FIGURES` that are missing because drawing them failed."""
 _OF_OTHER_COMMANDS = ("confused.png", "model.stablehlo", "model.onnx", "report.html", ".lock")
