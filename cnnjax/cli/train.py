@@ -89,6 +89,7 @@ class Train:
         """Train, or follow process 0 as one of several processes."""
         from cnnjax.data import identity
         from cnnjax.devices.layouts import layout
+        from cnnjax.report import say
         from cnnjax.runs import following, recipe, resumption, run_directory, training
 
         over = layout(self.devices, self.parallel)
@@ -123,4 +124,5 @@ class Train:
             checkpoint_every=self.checkpoint_every,
             layout=over,
             tensorboard=self.tensorboard,
+            announce=say,
         )
