@@ -100,7 +100,9 @@ class BatchNormOrDropout(flags.Flags):
         record, both = {}, self.dataset == "both"
         for name in DATASETS if both else (self.dataset,):
             protocol = replace(self, dataset=name).protocol()
-            splits = experiment.prepare(protocol, self.data_dir and self.data_dir / (name if both else ""))
+            splits = experiment.prepare(
+                protocol, self.data_dir and self.data_dir / (name if both else ""), report.say
+            )
             networks = [Network(norm, splits.train.classes) for norm in (False, True)]
             arms = [experiment.Arm(arm, networks[n], HParams(1e-3, rate)) for arm, (n, rate) in ARMS.items()]
             where = out / Path(name).stem
