@@ -91,7 +91,7 @@ class BatchNormOrDropout(flags.Flags):
         for name in DATASETS if self.dataset == "both" else (self.dataset,):
             protocol = replace(self, dataset=name).protocol()
             where = self.data_dir and self.data_dir / (name if self.dataset == "both" else "")
-            splits = experiment.prepare(protocol, where)
+            splits = experiment.prepare(protocol, where, report.say)
             networks = [Network(norm, splits.train.classes) for norm in (False, True)]
             arms = [experiment.Arm(arm, networks[n], HParams(1e-3, rate)) for arm, (n, rate) in ARMS.items()]
             options = self.options(self.plan(hypothesis(__doc__), GAINS, margin=MARGIN / 100))

@@ -29,7 +29,7 @@ import numpy as np
 from common import convnet_named, hypothesis, start
 from figures import final_vs_rate
 
-from cnnjax import experiment
+from cnnjax import experiment, report
 from cnnjax.api.ablation import run, settings
 from cnnjax.cli.flags import OptimizerFlags
 from cnnjax.errors import ArgumentError
@@ -63,7 +63,7 @@ class DropoutAblation(OptimizerFlags):
             raise ArgumentError(f"--rates {self.rates} must be two or more different rates between 0 and 1")
         experiment.use_every_core()
         protocol = self.protocol(self.optimizer, self.schedule)
-        splits = experiment.prepare(protocol, self.data_dir)
+        splits = experiment.prepare(protocol, self.data_dir, report.say)
         model = convnet_named(self.model).clone(dropout=self.kind, classes=splits.train.classes)
         arms = [Arm(f"rate {rate:g}", model, self.hparams(rate)) for rate in self.rates]
         primary = f"rate {PRIMARY:g}" if PRIMARY in self.rates[1:] else None

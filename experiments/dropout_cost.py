@@ -48,7 +48,7 @@ from cnnjax.models import ConvNet
 from cnnjax.optimizers import keras_adam
 from cnnjax.plots.style import COLOURS, frame
 from cnnjax.report import draw as write_figures
-from cnnjax.report import print_table
+from cnnjax.report import print_table, say
 from cnnjax.stats import REHEARSAL, summarise
 from cnnjax.stats.contrasts import plain
 from cnnjax.stats.intervals import FEWEST, t_interval
@@ -150,7 +150,7 @@ def report(out: Path, seconds: np.ndarray, protocol: str, epochs: int) -> None:
             interval = f" [{ends}]" if np.isfinite(low[clock, i - 1]) else ""
             cells += [f"{milliseconds[i, clock]:.3f}", f"{middle[clock, i - 1]:.3f}{interval}" if i else ""]
         rows.append((name, *cells))
-    print(f"Cost of dropout in a training step: {protocol}")
+    say(f"Cost of dropout in a training step: {protocol}")
     print_table(("dropout", *heads), rows)
     columns = ("arm", "seed", "epoch", "round", *(f"{clock}_seconds_per_step" for clock in CLOCKS))
     timings = (
@@ -172,7 +172,7 @@ def report(out: Path, seconds: np.ndarray, protocol: str, epochs: int) -> None:
     files.write_json(out / "summary.json", summary | files.provenance())
     caption = f"{protocol}. Dots: launches. Black: geometric mean and 95% t interval."
     write_figures(out, {"cost.png": partial(draw, ratios, (middle, low, high), names[1:], caption)})
-    print(f"results.csv, summary.json and cost.png in {out}")
+    say(f"results.csv, summary.json and cost.png in {out}")
 
 
 def draw(

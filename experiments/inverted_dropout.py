@@ -59,7 +59,7 @@ from cnnjax.data import load, split, subset
 from cnnjax.metrics import means
 from cnnjax.models import ConvNet
 from cnnjax.optimizers import keras_adam
-from cnnjax.report import spread
+from cnnjax.report import say, spread
 from cnnjax.state import Params
 from cnnjax.stats import REHEARSAL
 from cnnjax.stats.intervals import FEWEST, t_interval
@@ -218,9 +218,8 @@ def one_family(
     }
     record.summary["rescaled: largest difference of logits"] = gaps
     listed = "; ".join(f"{mode} {gap:.2g}" for mode, gap in gaps.items())
-    print(
-        f"\n2. Inverted networks with V and classic ones with W = V / p differ in logits by at most: {listed}"
-    )
+    print()
+    say(f"2. Inverted networks with V and classic ones with W = V / p differ in logits by at most: {listed}")
     rows, others, notes, reference = [], {}, {}, {}
     for optimizer, arms in networks.items():
         base = arms[INVERTED.name]
@@ -291,7 +290,7 @@ def averaging(record: Record, trained: TrainedArm, seeds: jax.Array, test: Array
         record.summary[f"meeting in {metric}"] = {"margin": margin, "first_k": first, "every_k_from": always}
         where = f"at k = {first}, and always from k = {always}" if always else f"at k = {first}"
         where = where if first else f"at no k up to {NETWORKS}"
-        print(f"{metric}: averages are shown to equal weight scaling to within {margin:g} {where}")
+        say(f"{metric}: averages are shown to equal weight scaling to within {margin:g} {where}")
     pair = {"weight scaling": averages.scaled_error, "average of 50": averages.error[:, 49]}
     record.contrast("averaging", "test error", pair)
     record.add("averaging", "sampled networks", ("k",), test_loss=averages.loss, test_error=averages.error)
@@ -362,7 +361,7 @@ class InvertedDropout:
         jax.config.update("jax_num_cpu_devices", demonstration.DEVICES)
         began = time.perf_counter()
         out = self.out or Path("results/inverted_dropout" + "_quick" * self.quick)
-        loaded = load(self.dataset, self.data_dir, announce=print)
+        loaded = load(self.dataset, self.data_dir, announce=say)
         subsets = map(subset, (split(loaded.train)[0], loaded.test), IMAGES[self.quick])
         train, test = map(to_device, subsets)
         rehearsal = f"{REHEARSAL}. " * (self.quick or self.seeds < FEWEST)
@@ -377,14 +376,15 @@ class InvertedDropout:
         seeds = jnp.arange(self.seeds, dtype=jnp.uint32)
         with files.claimed(out):
             networks = train_all(out, json.dumps(stamp), seeds, train, test, self.epochs)
-            print(protocol)
+            say(protocol)
             record = Record(out, protocol, [], origin, {})
             mean_activations(record, networks["Adam"], seeds, test)
             one_family(record, networks, seeds, test)
             averaging(record, networks["Adam"][INVERTED.name], seeds, test)
             masks_and_keys(record)
             record.write()
-        print(f"\ntables, summary and four figures in {out} ({time.perf_counter() - began:.0f} s)")
+        print()
+        say(f"tables, summary and four figures in {out} ({time.perf_counter() - began:.0f} s)")
 
 
 if __name__ == "__main__":

@@ -114,7 +114,7 @@ class PoolingAblation(OptimizerFlags):
             for arm, model in models.items()
         ]
         protocol = self.protocol(schedule=self.schedule)
-        splits = experiment.prepare(protocol, self.data_dir)
+        splits = experiment.prepare(protocol, self.data_dir, report.say)
         probes = {f"shift_{pixels}": shifted(splits.val, pixels) for pixels in SHIFTS}
         family = tuple(arm.name for arm in arms if not arm.name.endswith(", max"))
         plan = self.plan(hypothesis(__doc__), family, margin=MARGIN)
@@ -143,7 +143,7 @@ class PoolingAblation(OptimizerFlags):
             figures |= report.confusion_figure(of_network.predictions, splits.test, caption)
             write_json(out / "summary.json", record)
             report.draw(out, {f"{name}-{file}": figure for file, figure in figures.items()})
-        print(f"table, summary and figures in {out}")
+        report.say(f"table, summary and figures in {out}")
 
 
 # Arms and measures ------------------------------------------------------------------------------------------
@@ -285,7 +285,8 @@ def _report(
     record |= report.print_confusions(results.predictions, splits.test)
     record["answers"] = answers(results, costs, summary)
     for question, sentence in record["answers"].items():
-        print(f"{question}\n    {sentence}")
+        report.say(question)
+        report.say(sentence, indent=4)
     record["costs"] = {
         arm: counted._asdict() | {"milliseconds_per_step": milliseconds}
         for arm, (counted, milliseconds) in zip(results.arms, costs, strict=True)

@@ -96,7 +96,7 @@ class ReproduceTutorials(Flags):
                 (first, adam, self.reuse or out / "keras-cnn"),
                 (second, rmsprop, out / "lenet-swish"),
             ):
-                splits = experiment.prepare(protocol, self.data_dir)
+                splits = experiment.prepare(protocol, self.data_dir, report.say)
                 # A directory that is reused has a plan of its own.
                 plan = None if directory == self.reuse else self.plan(hypothesis(__doc__), ())
                 results = run(arms, protocol, splits, directory, **self.options(plan))
@@ -123,8 +123,8 @@ class ReproduceTutorials(Flags):
             files.write_json(out / "summary.json", record)
             report.draw(out, figures)
             if (self.epochs, self.second_epochs, self.batch_size, self.train_size) != (20, 10, 32, None):
-                print("This is not the published protocol, which may explain differences.")
-            print(f"table, summary and figures in {out}")
+                report.say("This is not the published protocol, which may explain differences.")
+            report.say(f"table, summary and figures in {out}")
 
     def _report(
         self, results: Results, arm: Arm, caption: str, microseconds: float, images: tuple[int, int]
@@ -142,7 +142,7 @@ class ReproduceTutorials(Flags):
         caption = f"{REHEARSAL}. {caption}" if rehearsal else caption
         report.say(caption)
         if np.sum(finite) < 2:
-            print("Fewer than two runs are finite, so there is no spread to compare with.")
+            report.say("Fewer than two runs are finite, so there is no spread to compare with.")
             return {"protocol": caption, "rehearsal": rehearsal}, {}
         network = "lenet-swish" if arm.model is LENET else "keras-cnn"
         published = published_history(network, self.dataset, float(arm.hparams.dropout_rate))
@@ -156,8 +156,10 @@ class ReproduceTutorials(Flags):
             time += f"; {theirs:.0f} µs published"
             if not rehearsal:
                 inside = sum(c.within is True for c in comparisons)
-                print(f"{inside} of {len(comparisons)} published values, of one run, lie within our interval")
-        print(time)
+                report.say(
+                    f"{inside} of {len(comparisons)} published values, of one run, lie within our interval"
+                )
+        report.say(time)
         panels = {
             label: Panel(
                 ours[metric],

@@ -116,7 +116,7 @@ class Scaling:
         members = sorted({available * multiple for multiple in multiples})
         with files.claimed(out):
             subject = f"{self.model}, {self.compute_dtype}, {available} x {jax.devices()[0].device_kind}"
-            print(f"{subject}; compiling")
+            report.say(f"{subject}; compiling")
             timers = _timers(model, batches, devices, members, self.chunk)
             products, memory = product_timers(self.compute_dtype), memory_timer()
             timers |= {name: product.timer for name, product in products.items()} | {MEMORY: memory.timer}
@@ -130,7 +130,7 @@ class Scaling:
             caption = f"{subject}, Adam, dropout 0.5, n={self.seeds} rounds"
             record = _report(timings, caption)
             _write(out, timings, record, caption, self.epochs)
-            print(f"results.csv, summary.json and scaling.png in {out}")
+            report.say(f"results.csv, summary.json and scaling.png in {out}")
 
 
 @dataclass(frozen=True)
@@ -204,7 +204,7 @@ def _report(timings: Timings, caption: str) -> dict[str, Any]:
     costs = [step_cost(timings.model, batch) for batch in batches]
     fitted = fit(batches, seconds)
     fractions = [least_seconds(c, ceilings) / s for c, s in zip(costs, seconds, strict=True)]
-    print(f"Time of a training step, medians: {caption}")
+    report.say(f"Time of a training step, medians: {caption}")
     bounds = ("compute bound, ms", "memory bound, ms", "achieved")
     report.print_table(
         ("batch", "ms a step", "µs an image", "fitted, ms", *bounds),
@@ -228,7 +228,7 @@ def _report(timings: Timings, caption: str) -> dict[str, Any]:
     for batch, parts in parts_by_batch.items():
         shares = zip(PARTS, np.diff([0, *parts.values()]) / parts[PARTS[-1]], strict=True)
         listed = ", ".join(f"{name.removeprefix('and ')} {share:.0%}" for name, share in shares)
-        print(f"Shares of a step at batch {batch}: {listed}.")
+        report.say(f"Shares of a step at batch {batch}: {listed}.")
     speedups = {
         f"batch {batch}": {
             str(count): timings.median(_batch(batch)) / timings.median(_batch(batch, count))
@@ -238,11 +238,11 @@ def _report(timings: Timings, caption: str) -> dict[str, Any]:
     }
     for batch, times in speedups.items():
         for count, speedup in times.items():
-            print(f"{batch} on {count} devices: {speedup:.2f} times as fast as on one.")
+            report.say(f"{batch} on {count} devices: {speedup:.2f} times as fast as on one.")
     alone = timings.median(_batch(MEMBER_BATCH))
     networks = {str(count): timings.median(_networks(count)) / count for count in timings.members}
     for count, each in networks.items():
-        print(
+        report.say(
             f"{count} networks in one program: {1e3 * each:.3f} ms per step and network, "
             f"{each / alone:.2f} times that of one alone."
         )
@@ -253,12 +253,13 @@ def _report(timings: Timings, caption: str) -> dict[str, Any]:
         if batch <= PART
     }
     for batch, (ours, theirs) in compared.items():
-        print(
+        report.say(
             f"At batch {batch}, XLA counts {theirs.flops / ours.flops:.2f} times our operations and "
             f"{theirs.bytes / ours.bytes:.2f} times our bytes."
         )
     sentences = _conclusions(timings, fitted, fractions)
-    print("\n".join(sentences))
+    for sentence in sentences:
+        report.say(sentence)
     return {
         "protocol": caption,
         "ceilings": ceilings._asdict(),

@@ -120,7 +120,7 @@ class Variance(OptimizerFlags):
         out = self.out or Path("results/variance" + "_quick" * self.quick)
         experiment.use_every_core()
         protocol = self.protocol(self.optimizer, self.schedule)
-        data = load(protocol.dataset, self.data_dir)
+        data = load(protocol.dataset, self.data_dir, announce=report.say)
         splits = divide(data, protocol)
         model = convnet_named(self.model).clone(classes=splits.train.classes)
         arm = Arm("all", model, self.hparams(self.rate))
@@ -151,7 +151,7 @@ class Variance(OptimizerFlags):
             files.write_bytes(out / "results.csv", "".join(rows).encode())
             files.write_json(out / "summary.json", record)
             report.draw(out, {"variance.png": partial(draw, spreads, images, caption)})
-            print(f"table, summary and figure in {out}")
+            report.say(f"table, summary and figure in {out}")
 
 
 if __name__ == "__main__":

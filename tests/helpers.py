@@ -4,11 +4,13 @@ import csv
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
+from threading import Thread
 from typing import Any, NamedTuple
 
 import jax
@@ -25,6 +27,7 @@ CACHE: dict[str, Any] = {
     "jax_persistent_cache_min_entry_size_bytes": -1,
 }
 FILES = {"config.json", "history.csv", "result.json", "curves.png", "confusion_matrix.png", "checkpoints"}
+FILES |= {"model_card.md"}
 
 
 class Ended(NamedTuple):
@@ -75,6 +78,36 @@ def environment(directory: Path) -> dict[str, str]:
     options = {name.upper(): str(value) for name, value in cache.items()}
     options["JAX_NUM_CPU_DEVICES"] = str(jax.device_count())
     return {**os.environ, **options, "PYTHONPATH": str(TINY.parents[1])}
+
+
+def words(text: str) -> set[str]:
+    """Return the words of a text; its numbers may be those of a clock."""
+    return set(re.findall(r"[^\W\d_]{2,}", text))
+
+
+@contextmanager
+def terminal(patch: pytest.MonkeyPatch, **env: str) -> Iterator[list[str]]:
+    """Make the standard streams a terminal of 80 columns; after this context, its lines are in the list."""
+    ours, theirs = os.openpty()
+    shown, lines = bytearray(), list[str]()
+
+    def read() -> None:
+        with suppress(OSError):  # end of file on Linux
+            while piece := os.read(ours, 65536):
+                shown.extend(piece)
+
+    reader = Thread(target=read)
+    reader.start()
+    with patch.context() as within:
+        for name, value in {"COLUMNS": "80", "LINES": "24", "TERM": "xterm-256color", **env}.items():
+            within.setenv(name, value)
+        with os.fdopen(theirs, "w") as screen:
+            within.setattr("sys.stdout", screen)
+            within.setattr("sys.stderr", screen)
+            yield lines
+    reader.join()
+    os.close(ours)
+    lines += re.split("[\r\n]+", re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode()))
 
 
 def history(run: Path) -> list[tuple[str, ...]]:

@@ -2,7 +2,6 @@
 
 import gzip
 import json
-import os
 import re
 import shutil
 from collections.abc import Callable
@@ -288,23 +287,13 @@ def test_a_mistake_is_met_with_help(arguments: str, message: str) -> None:
 
 
 def test_a_terminal_gets_a_bar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ours, theirs = os.openpty()
-    monkeypatch.setenv("TERM", "xterm-256color")
-    with os.fdopen(theirs, "w") as screen, monkeypatch.context() as patch:
-        patch.setattr("sys.stdout", screen)
-        assert cli.main(train(tmp_path / "run", "--epochs", "1")) == 0
-        screen.flush()
-    shown = b""
-    try:
-        while piece := os.read(ours, 65536):
-            shown += piece
-    except OSError:  # end of file on Linux
-        pass
-    os.close(ours)
-    text = shown.decode()
+    monkeypatch.chdir(tmp_path)
+    with terminal(monkeypatch) as lines:
+        assert cli.main(train(Path("run"), "--epochs", "1")) == 0
+    assert max(map(len, lines)) <= 80, lines
+    text = "\n".join(lines)
     assert re.search(r"epoch 1/1 ━[━─]*  loss \d+\.\d{4}  acc [01]\.\d{4}", text), text
     assert "epoch 1/1  loss" in text
-    assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l"), "the cursor stays hidden"
 
 
 def test_the_bar_tells_the_time_left_of_the_run(

@@ -10,33 +10,78 @@ from helpers import fails, succeeds
 from cnnjax import cli
 from cnnjax.cli import COMMANDS
 from cnnjax.cli.completion import SHELLS
+from cnnjax.config import OPTIMIZER_NAMES
+from cnnjax.data import NAMES
+from cnnjax.models import MODELS
 
-BASH = shutil.which("bash")
+PROGRAMS = {
+    "bash": """
+        source "$1"; shift; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1))
+        $(complete -p cnnjax | sed 's/.*-F \\([^ ]*\\).*/\\1/'); printf '%s\\n' "${COMPREPLY[@]}"
+        """,
+    # In place of zsh's completion system, which needs a terminal.
+    "zsh": """
+        compdef() { }
+        _files() { print -rl -- $words[CURRENT]*(N) }
+        compadd() { print -rl -- "${@[3,-1]}" }
+        _describe() { print -rl -- "${(@)${(P@)2}%%:*}" }
+        source "$1"; shift; words=("$@"); CURRENT=$#; _cnnjax
+        """,
+}
+"""They print the completions of the last argument."""
 
 
-def completed(script: Path, *words: str) -> list[str]:
-    """Return the completions that bash offers for the last word."""
-    program = (
-        'source "$1"; shift; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1))\n'
-        "$(complete -p cnnjax | sed 's/.*-F \\([^ ]*\\).*/\\1/'); printf '%s\\n' \"${COMPREPLY[@]}\""
-    )
-    command = [str(BASH), "-c", program, "bash", str(script), "cnnjax", *words]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=script.parent, timeout=60, check=True)
-    return done.stdout.split("\n")[:-1]
+class Shell:
+    """A shell with the completion script, in a directory with runs."""
+
+    def __init__(self, name: str, directory: Path) -> None:
+        options = {"bash": ["--norc", "-c"], "zsh": ["-f", "-c"]}[name]
+        self._command = [str(shutil.which(name)), *options, PROGRAMS[name], name, "./script", "cnnjax"]
+        self._directory = directory
+        (directory / "script").write_text(succeeds("--completion", name))
+        for run in ("my run", "runs/a", "runs/b"):
+            (directory / run / "checkpoints").mkdir(parents=True)
+        (directory / "results" / "pooling").mkdir(parents=True)
+        (directory / "results" / "pooling" / "protocol.json").touch()
+
+    def offers(self, *words: str) -> list[str]:
+        command = [*self._command, *words]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=self._directory, check=True)
+        return [line for line in done.stdout.split("\n")[:-1] if line]
 
 
-@pytest.mark.skipif(BASH is None, reason="bash is not installed")
-def test_tab_completes_commands_flags_values_and_files(tmp_path: Path) -> None:
-    script = tmp_path / "script"
-    script.write_text(succeeds("--completion", "bash"))
-    (tmp_path / "my run").mkdir()
-    assert set(COMMANDS) <= set(completed(script, ""))
-    assert completed(script, "eva") == ["evaluate"]
-    assert completed(script, "train", "--drop") == ["--dropout-rate"]
-    assert completed(script, "evaluate", "--split", "v") == ["validation"]
-    assert completed(script, "predict", "my") == ["my run"]
-    assert completed(script, "predict", "my run", "sc") == ["script"]
-    assert completed(script, "train", "--out", "my") == ["my run"]
+@pytest.fixture(params=PROGRAMS)
+def shell(request: pytest.FixtureRequest, tmp_path: Path) -> Shell:
+    if shutil.which(request.param) is None:
+        pytest.skip(f"{request.param} is not installed")
+    return Shell(request.param, tmp_path)
+
+
+def test_tab_completes_commands_flags_names_and_files(shell: Shell) -> None:
+    assert set(shell.offers("")) == set(COMMANDS)
+    assert shell.offers("eva") == ["evaluate"]
+    assert shell.offers("train", "--drop") == ["--dropout-rate"]
+    flags = shell.offers("train", "")
+    assert {"--model", "--resume"} <= set(flags) and all(flag.startswith("--") for flag in flags)
+    assert shell.offers("train", "--model", "") == list(MODELS)
+    assert shell.offers("summary", "--model", "ker") == ["keras-cnn"]
+    assert set(shell.offers("data", "--dataset", "")) == set(NAMES)
+    assert shell.offers("data", "--dataset", "sc") == ["script"]
+    assert set(shell.offers("train", "--optimizer", "")) == set(OPTIMIZER_NAMES)
+    assert set(shell.offers("predict", "run", "--split", "")) == {"train", "test"}
+    assert shell.offers("train", "--resume", "") == ["auto"]
+    assert shell.offers("train", "--resume", "--ep") == ["--epochs"]
+    assert shell.offers("train", "--out", "my") == ["my run"]
+    assert shell.offers("nonsense", "sc") == ["script"]
+
+
+@pytest.mark.parametrize("command", ["evaluate", "predict", "report", "export", "verify", "compare"])
+def test_tab_completes_run_directories(command: str, shell: Shell) -> None:
+    assert shell.offers(command, "") == ["my run", "results/pooling", "runs/a", "runs/b"]
+    assert shell.offers(command, "ru") == ["runs/a", "runs/b"]
+    assert shell.offers(command, "my run", "sc") == ["script"]
+    if command in ("report", "verify", "compare"):
+        assert shell.offers(command, "my run", "--debug", "runs/") == ["runs/a", "runs/b"]
 
 
 @pytest.mark.parametrize("shell", SHELLS)

@@ -497,7 +497,7 @@ class Killable:
 
     def run(self, out: Path, *, event: int | None = None, after: float | None = None) -> dict[str, Any]:
         """Start or resume a run of `EPOCHS` epochs, and optionally kill it."""
-        arguments = train(out, "--epochs", str(EPOCHS), "--resume")
+        arguments = train(out, "--epochs", str(EPOCHS), "--resume", "auto")
         log = str(self._directory / "log")
         request = {"arguments": arguments, "under": str(out), "log": log, "event": event, "after": after}
         assert self._process.stdin is not None and self._process.stdout is not None
@@ -572,7 +572,7 @@ def test_kills_while_it_compiles(tmp_path: Path, programs: Path) -> None:
             assert helper.run(out, after=draw.uniform(1.0, 4.0))["code"] == -signal.SIGKILL
     finally:
         helper.close()
-    ended = new_process(*train(out, "--epochs", str(EPOCHS), "--resume"), env=environment(programs))
+    ended = new_process(*train(out, "--epochs", str(EPOCHS), "--resume", "auto"), env=environment(programs))
     assert ended.code == 0, ended
     succeeds(*train(tmp_path / "reference", "--epochs", str(EPOCHS)))
     assert_same_run(out, tmp_path / "reference")

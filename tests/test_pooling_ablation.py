@@ -20,7 +20,7 @@ import reproduce_tutorials as reproduce
 from common import renamed
 from costs import cost
 from dropout_ablation import DropoutAblation
-from helpers import TINY
+from helpers import TINY, terminal, words
 from scipy import stats
 
 from cnnjax import experiment, report
@@ -142,6 +142,16 @@ def check_reproduced(out: Path, printed: str) -> None:
 def test_the_ablation_reports_and_saves_its_measurements(tmp_path: Path) -> None:
     out = tmp_path / "out"
     check_pooled(out, main(pooling.PoolingAblation, *POOLED, "--out", str(out)))
+
+
+@pytest.mark.usefixtures("untrained")
+def test_the_report_fits_80_columns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    plain = main(pooling.PoolingAblation, *POOLED, "--out", "plain")
+    with terminal(monkeypatch) as lines:
+        assert runner.run(pooling.PoolingAblation, "", [*ON_TINY, *POOLED, "--out", "out"]) == 0
+    assert not [line for line in lines if len(line) > 80]
+    assert not words(" ".join(lines)) - words(plain) - {"out"}
 
 
 @pytest.mark.usefixtures("untrained")

@@ -125,8 +125,22 @@ def test_without_a_checkpoint_it_begins(uninterrupted: Path, interrupted: Path) 
 
 
 def test_without_a_run_it_begins(uninterrupted: Path, tmp_path: Path) -> None:
-    succeeds(*train(tmp_path / "run", "--epochs", str(EPOCHS), "--resume"))
+    """With the consent of `auto`, so that a mistyped name starts no run of many epochs."""
+    arguments = train(tmp_path / "run", "--epochs", str(EPOCHS), "--resume")
+    line = fails(2, *arguments)
+    assert "run holds no run; give" in line and "--resume auto" in line
+    assert not (tmp_path / "run").exists()
+    succeeds(*arguments, "auto")
     assert_same_run(tmp_path / "run", uninterrupted)
+    assert "nothing to do" in succeeds(*arguments, "auto")
+
+
+@pytest.mark.parametrize("command", ["train --resume --out", "evaluate", "verify"])
+def test_a_mistyped_run_is_asked_about(command: str, interrupted: Path, tmp_path: Path) -> None:
+    (tmp_path / "shorte").mkdir()  # nearer, but it holds no run
+    mistyped = interrupted.with_name("shrote")
+    assert f"(did you mean {interrupted}?)" in fails(2, *command.split(), str(mistyped))
+    assert not mistyped.exists()
 
 
 def test_no_interruption_is_seen_in_the_result(uninterrupted: Path, interrupted: Path) -> None:

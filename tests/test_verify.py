@@ -91,6 +91,8 @@ HEALED = {
     "result.json has changed since": _cut("result.json"),
     "curves.png has changed": _cut("curves.png"),
     "confusion_matrix.png is missing": _remove("confusion_matrix.png"),
+    "model_card.md has changed": _edit("model_card.md", lambda text: text.replace("0.", "0.9")),
+    "model_card.md is missing": _remove("model_card.md"),
     "config.json is damaged": _cut("config.json"),
     "config.json is missing": _remove("config.json"),
     "broken checkpoint epoch-2 (_METADATA has changed)": _cut("checkpoints/epoch-2/_METADATA"),

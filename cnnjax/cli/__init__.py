@@ -7,6 +7,7 @@ from importlib.metadata import version
 
 from cnnjax import __version__
 from cnnjax.cli import runner
+from cnnjax.cli.compare import Compare
 from cnnjax.cli.data import Data
 from cnnjax.cli.evaluate import Evaluate
 from cnnjax.cli.export import Export
@@ -14,6 +15,7 @@ from cnnjax.cli.merge import Merge
 from cnnjax.cli.power import Power
 from cnnjax.cli.predict import Predict
 from cnnjax.cli.report import Report
+from cnnjax.cli.runs import Runs
 from cnnjax.cli.summary import Summary
 from cnnjax.cli.train import Train
 from cnnjax.cli.verify import Verify
@@ -29,6 +31,8 @@ COMMANDS: dict[str, Callable[..., runner.Command]] = {
     "evaluate": Evaluate,
     "predict": Predict,
     "export": Export,
+    "runs": Runs,
+    "compare": Compare,
     "summary": Summary,
     "data": Data,
     "report": Report,

@@ -1,16 +1,17 @@
 """The `data` command."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from rich.markup import escape
-from rich.table import Table
 
+from cnnjax.cli.formats import TEXT, Formatted
 from cnnjax.cli.runner import DataDirectory
-from cnnjax.data import DIGITS, load, training_split
+from cnnjax.data import load, training_split
 
 MOST_LISTED = 10
-"""Most classes whose examples are counted one by one."""
+"""Most classes with a column each."""
 
 
 @dataclass(frozen=True)
@@ -30,26 +31,42 @@ class Data:
     dataset: str = "mnist"
     """mnist, fashion_mnist, kmnist, FILE.npz, FILE.csv, a directory of images or tfds:NAME."""
     data_dir: DataDirectory = None
+    output: Formatted = TEXT
 
     def __call__(self) -> None:
         """Print a row for each split, then the source and the checksums."""
-        from cnnjax.report import console
+        from cnnjax.report import say
 
-        loaded = load(self.dataset, self.data_dir, announce=print)
+        loaded = load(self.dataset, self.data_dir, announce=self.output.announce)
         train, val = training_split(loaded)
-        few = loaded.classes <= MOST_LISTED
-        names = "0, 1, ... 9" if loaded.class_names == DIGITS else ", ".join(loaded.class_names)
-        heading = f"examples of class {names}" if few else "examples a class"
-        table = Table("split", "examples", "shape", "dtype", escape(heading))
-        for name, part in (("train", train), ("validation", val), ("test", loaded.test)):
-            shape = " x ".join(map(str, part.images.shape[1:]))
-            counts = np.bincount(part.labels, minlength=loaded.classes)
-            listed = " ".join(map(str, counts)) if few else f"{counts.min():,} to {counts.max():,}"
-            table.add_row(name, f"{len(part.labels):,}", shape, str(part.images.dtype), listed)
-        screen = console()
-        screen.print(table)
-        if not few:
-            screen.print(f"{loaded.classes} classes: {', '.join(loaded.class_names)}", markup=False)
-        screen.print(f"source: {loaded.source}", markup=False)
+        records = [
+            {
+                "split": name,
+                "examples": len(part.labels),
+                "shape": part.images.shape[1:],
+                "examples_by_class": np.bincount(part.labels, minlength=loaded.classes),
+                "source": loaded.source,
+                "sha256": [f"{digest}  {file}" for file, digest in loaded.sha256.items()],
+            }
+            for name, part in (("train", train), ("validation", val), ("test", loaded.test))
+        ]
+        columns: dict[str, Callable[[Any], str]] = {
+            "split": lambda row: row["split"],
+            "examples": lambda row: f"{row['examples']:,}",
+        }
+        if loaded.classes <= MOST_LISTED:
+            for label, name in enumerate(loaded.class_names):
+                columns[name] = lambda row, label=label: f"{row['examples_by_class'][label]:,}"
+        else:
+            columns["of a class"] = lambda row: "{:,} to {:,}".format(
+                *np.sort(row["examples_by_class"])[[0, -1]]
+            )
+        self.output.table(records, columns)
+        if self.output.alone:
+            return
+        if loaded.classes > MOST_LISTED:
+            say(f"{loaded.classes} classes: {', '.join(loaded.class_names)}")
+        shape = " x ".join(map(str, loaded.image_shape))
+        say(f"images: {shape}, uint8; source: {loaded.source}")
         for file, digest in loaded.sha256.items():
-            screen.print(f"sha256 {digest}  {file}", markup=False)
+            say(f"{file}, sha256 {digest}")

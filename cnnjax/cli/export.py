@@ -31,11 +31,12 @@ class Export:
         from cnnjax import files
         from cnnjax.deploy import export
         from cnnjax.deploy.predict import description, trained
+        from cnnjax.report import say
 
-        network = trained(self.run)
+        network = trained(self.run, say)
         exported = export.export(network, self.format)
         out = self.out or self.run / f"model.{self.format}"
         files.write_bytes(out, exported.content)
         apart = f"differ from the network's by at most {exported.difference:.0e} of the largest"
         agreement = apart if exported.difference else "equal the network's"
-        print(f"{description(network)}: {out}, {len(exported.content):,} bytes; its logits {agreement}")
+        say(f"{description(network)}: {out}, {len(exported.content):,} bytes; its logits {agreement}")

@@ -25,9 +25,10 @@ class Merge:
     def __call__(self) -> None:
         """Join them and print what there is."""
         from cnnjax import experiment
+        from cnnjax.report import say
 
         rows = experiment.merge(self.directories, self.out)
         arms, seeds = {arm for arm, _, _ in rows}, sorted({seed for _, seed, _ in rows})
-        print(f"{len(rows)} rows of {len(arms)} arms, seeds {seeds[0]} to {seeds[-1]}, in {self.out}")
+        say(f"{len(rows)} rows of {len(arms)} arms, seeds {seeds[0]} to {seeds[-1]}, in {self.out}")
         first = f"--first-seed {seeds[0]} " if seeds[0] else ""
-        print(f"the experiment's own command with {first}--seeds {len(seeds)} --out {self.out} reports them")
+        say(f"the experiment's own command with {first}--seeds {len(seeds)} --out {self.out} reports them")

@@ -3,8 +3,10 @@
 import contextlib
 import io
 import os
+import shutil
 import signal
 import sys
+import textwrap
 from typing import Any
 
 
@@ -65,6 +67,14 @@ def exit_code(code: int) -> int:
     with contextlib.suppress(OSError):
         print(f"cnnjax: error: cannot write to standard output: {error.strerror}", file=sys.stderr)
     return 1
+
+
+def complain(line: str) -> None:
+    """Print a line on standard error; on a terminal, it breaks between words."""
+    if sys.stderr.isatty():
+        width = shutil.get_terminal_size().columns
+        line = textwrap.fill(line, width, break_long_words=False, break_on_hyphens=False)
+    print(line, file=sys.stderr)
 
 
 def printable(text: str) -> str:

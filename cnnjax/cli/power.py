@@ -1,10 +1,12 @@
 """The `power` command."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
+from cnnjax.cli.formats import TEXT, Formatted
 from cnnjax.cli.runner import shown
 from cnnjax.errors import ArgumentError
 from cnnjax.stats.sizes import cautious_sd
@@ -27,6 +29,7 @@ class Power:
     """Contrasts that are corrected together."""
     margin: Annotated[float | None, shown("FLOAT", "none")] = None
     """Also say how many seeds show that no difference is larger than this."""
+    output: Formatted = TEXT
 
     def __call__(self) -> None:
         """Print a table of the seeds for powers of 80% and 90%."""
@@ -43,23 +46,38 @@ class Power:
             contrasts=self.contrasts,
             margin=None if self.margin is None else self.margin / scale,
         )
-        columns = {"power": [f"{need.power:.0%}" for need in needs]}
-        columns[f"seeds to find {self.effect:g}{unit}"] = [str(need.seeds) for need in needs]
+        records = [
+            {
+                "power": need.power,
+                "seeds": need.seeds,
+                "seeds_at_upper_limit": need.cautious,
+                "seeds_for_equivalence": need.equivalent,
+                "seconds": need.seeds * pilot.seconds if pilot else None,
+            }
+            for need in needs
+        ]
+        columns: dict[str, Callable[[Any], str]] = {
+            "power": lambda row: f"{row['power']:.0%}",
+            f"seeds to find {self.effect:g}{unit}": lambda row: str(row["seeds"]),
+        }
         if pilot:
+            columns["at the upper limit"] = lambda row: str(row["seeds_at_upper_limit"])
+        if self.margin:
+            columns[f"to show equal within {self.margin:g}{unit}"] = lambda row: str(
+                row["seeds_for_equivalence"]
+            )
+        if pilot and not math.isnan(pilot.seconds):
+            columns["time, as the pilot's"] = lambda row: _time(row["seconds"])
+        if pilot and not self.output.alone:
             together = self.contrasts or pilot.contrasts
-            print(
+            report.say(
                 f"The paired differences in {pilot.metric} have an sd of {scale * pilot.sd:.3g}{unit} in "
                 f"{pilot.n} seeds; its upper 80% limit is {scale * cautious_sd(pilot.sd, pilot.n):.3g}. "
                 f"{together} contrast{'s are' if together > 1 else ' is'} tested together."
             )
-            columns["at the upper limit"] = [str(need.cautious) for need in needs]
-        if self.margin:
-            columns[f"to show equal within {self.margin:g}{unit}"] = [str(need.equivalent) for need in needs]
-        if pilot and not math.isnan(pilot.seconds):
-            columns["time, as the pilot's"] = [_time(need.seeds * pilot.seconds) for need in needs]
-        report.print_table(list(columns), zip(*columns.values(), strict=True))
-        if pilot:
-            print(f"Fresh seeds begin at --first-seed {pilot.next_seed}.")
+        self.output.table(records, columns)
+        if pilot and not self.output.alone:
+            report.say(f"Fresh seeds begin at --first-seed {pilot.next_seed}.")
 
 
 def _time(seconds: float) -> str:

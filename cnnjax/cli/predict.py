@@ -4,14 +4,12 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import tyro
-from rich.markup import escape
-from rich.measure import Measurement
-from rich.table import Column, Table
 
+from cnnjax.cli.formats import TEXT, Formatted, Record, cells
 from cnnjax.cli.output import printable
 from cnnjax.cli.runner import DataDirectory, RunDirectory, shown
 from cnnjax.data import Dataset, load, training_split
@@ -54,6 +52,7 @@ class Predict:
     mistakes: bool = False
     """Also print the most confused pairs of test classes and draw the worst mistakes (RUN/confused.png)."""
     data_dir: DataDirectory = None
+    output: Formatted = TEXT
 
     def __call__(self) -> None:
         """Print the table, then notes on single images."""
@@ -61,7 +60,7 @@ class Predict:
         from cnnjax.deploy.predict import trained
 
         read = [pictures.read(path) for path in self.images]
-        network = trained(self.run)
+        network = trained(self.run, self.output.announce)
         self._predict_files(network, read) if read else self._predict_dataset(network)
 
     def _check(self) -> None:
@@ -98,7 +97,7 @@ class Predict:
         self._print_table(network, names, unlabelled, "")
         for name, picture in zip(names, read, strict=True):
             if picture.animated:
-                print(f"{name}: the first of its frames is used")
+                self.output.announce(f"{name}: the first of its frames is used")
         self._warn_if_unlike(network, names, images)
 
     def _warn_if_unlike(self, network: "Trained", names: Sequence[str], images: np.ndarray) -> None:
@@ -107,15 +106,17 @@ class Predict:
         from cnnjax.deploy.predict import same_data
 
         try:
-            loaded = load(network.config.dataset, self.data_dir or network.data_dir, announce=print)
+            loaded = load(
+                network.config.dataset, self.data_dir or network.data_dir, announce=self.output.announce
+            )
             loaded = same_data(network, loaded)
         except UserError as error:
-            print(f"the likeness to {network.config.dataset} is not known: {error}")
+            self.output.announce(f"the likeness to {network.config.dataset} is not known: {error}")
             return
         shares = shares_as_far(images, *training_split(loaded, network.config.train_split))
         for name, share in zip(names, shares, strict=True):
             if share <= UNLIKE:
-                print(
+                self.output.announce(
                     f"{name} is unlike the images of {loaded.name}: farther from its nearest training image "
                     f"than {1 - share:.1%} of the validation images; do not trust the prediction"
                 )
@@ -126,7 +127,7 @@ class Predict:
         from cnnjax.experiment.results import Predictions
 
         config, first, split = network.config, self.first or 5, self.split or "test"
-        loaded = load(config.dataset, self.data_dir or network.data_dir, announce=print)
+        loaded = load(config.dataset, self.data_dir or network.data_dir, announce=self.output.announce)
         loaded = same_data(network, loaded)
         images = loaded.train if split == "train" else loaded.test
         if first > len(images.labels):
@@ -135,54 +136,63 @@ class Predict:
         names = list(map(str, range(first)))
         title = f", {split} images of {loaded.name}"
         predicted = self._print_table(network, names, images, title, labels=True)
-        print(f"{int(np.sum(predicted == images.labels))} of {first} right")
+        if not self.output.alone:
+            print(f"{int(np.sum(predicted == images.labels))} of {first} right")
         if self.mistakes:
             p = probabilities(network, loaded.test)
             predictions = {"this run": Predictions(np.argmax(p, axis=1)[None], np.max(p, axis=1)[None])}
-            report.print_confusions(predictions, loaded.test)
+            if not self.output.alone:
+                report.print_confusions(predictions, loaded.test)
             caption = f"{description(network)}, seed {config.seed}"
             report.draw(self.run, report.confusion_figure(predictions, loaded.test, caption))
-            print(f"the images are in {self.run / 'confused.png'}")
+            self.output.announce(f"the images are in {self.run / 'confused.png'}")
 
     def _print_table(
         self, network: "Trained", names: Sequence[str], images: Dataset, title: str, labels: bool = False
     ) -> np.ndarray:
         """Print the probabilities, or their means over masks; return the predicted classes."""
         from cnnjax.deploy.predict import description, probabilities, sampled
-        from cnnjax.report import console
+        from cnnjax.report import fits, say
 
         if self.mc is None:
             mean, spread = probabilities(network, images), None
         else:
             mean, spread = sampled(network, images, self.mc, self.seed or 0)
-            title += f"\nmean ± standard deviation over {self.mc} masks"
-        predicted, names_of = np.argmax(mean, axis=1), network.class_names
-        ranked = np.argsort(-mean, axis=1, kind="stable")
+            title += f": mean ± standard deviation over {self.mc} masks"
+        predicted, classes = np.argmax(mean, axis=1), network.class_names
+        records = [
+            {
+                "image": name,
+                **({"label": classes[images.labels[i]]} if labels else {}),
+                "predicted": classes[predicted[i]],
+                "probability": mean[i, predicted[i]],
+                **{f"p_{each}": mean[i, k] for k, each in enumerate(classes)},
+                **({} if spread is None else {f"sd_{each}": spread[i, k] for k, each in enumerate(classes)}),
+            }
+            for i, name in enumerate(names)
+        ]
 
-        def probability(i: int, k: int) -> str:
-            return f"{mean[i, k]:.2f}" + (f" ±{spread[i, k]:.2f}" if spread is not None else "")
+        def probability(record: Record, name: str) -> str:
+            return f"{record[f'p_{name}']:.2f}" + (
+                f" ±{record[f'sd_{name}']:.2f}" if spread is not None else ""
+            )
 
-        def table(heads: Sequence[str], rest: Callable[[int], list[str]]) -> Table:
-            columns = ["image", *["label"] * labels, "predicted", "probability", *heads]
-            made = Table(*(Column(head, overflow="fold") for head in columns))
-            for i, name in enumerate(names):
-                label = [escape(names_of[images.labels[i]])] * labels
-                likeliest = escape(names_of[predicted[i]]), probability(i, predicted[i])
-                made.add_row(escape(name), *label, *likeliest, *rest(i))
-            return made
+        def second(record: Record) -> str:
+            others = [name for name in classes if name != record["predicted"]]
+            name = max(others, key=lambda name: record[f"p_{name}"])
+            return f"{name} {probability(record, name)}"
 
-        def second(i: int) -> list[str]:
-            return [f"{escape(names_of[k])} {probability(i, k)}" for k in ranked[i, 1:2]]
-
-        def every(i: int) -> list[str]:
-            return [probability(i, k) for k in range(len(names_of))]
-
-        print(description(network) + title)
-        screen = console()
-        choices = [table(list(map(escape, names_of)), every)] if len(names_of) <= MOST_COLUMNS else []
-        choices += [table(("then",), second)]
-        unlimited = screen.options.update(width=10_000)
-        widths = [Measurement.get(screen, unlimited, each).maximum for each in choices]
-        fitting = (each for each, width in zip(choices, widths, strict=True) if width <= screen.width)
-        screen.print(next(fitting, choices[-1]))
+        first: dict[str, Callable[[Any], str]] = {"image": lambda row: row["image"]}
+        if labels:
+            first["label"] = lambda row: row["label"]
+        first["predicted"] = lambda row: row["predicted"]
+        first["probability"] = lambda row: probability(row, row["predicted"])
+        every = first | {name: lambda row, name=name: probability(row, name) for name in classes}
+        columns = first | ({"then": second} if len(classes) > 1 else {})
+        if not self.output.alone:
+            say(description(network) + title)
+            few = len(classes) <= MOST_COLUMNS and not first.keys() & set(classes)
+            if few and fits(*cells(records, every)):
+                columns = every
+        self.output.table(records, columns)
         return predicted

@@ -25,10 +25,10 @@ class Report:
 
     def __call__(self) -> None:
         """Write the file and print its path."""
-        from cnnjax.report import html
+        from cnnjax.report import html, say
 
         if not self.directories:
             raise ArgumentError("no directory given; name the directory of a run or an experiment")
         out = self.out or self.directories[0] / "report.html"
-        html.write(self.directories, out, self.data_dir)
-        print(f"report in {out}: open it in a browser")
+        html.write(self.directories, out, self.data_dir, say)
+        say(f"report in {out}: open it in a browser")

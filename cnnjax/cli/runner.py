@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import sys
+import textwrap
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -39,6 +40,12 @@ class _Preformatted(str):
 
     def split(self, sep: Any = None, maxsplit: Any = -1) -> list[str]:
         return [str(self)]
+
+
+class _Help(io.StringIO):
+    """What tyro prints, in the characters of standard output; without colours, which errors would have."""
+
+    encoding: Any = None
 
 
 def run(
@@ -83,7 +90,7 @@ def _run(command: Any, description: str, given: list[str], prog: str, exits: boo
         if debug:
             traceback.print_exc()
         said = output.printable(str(stop)) or "interrupted; finished work is on disk"
-        print(f"cnnjax: {said}", file=sys.stderr)
+        output.complain(f"cnnjax: {said}")
         code = 128 + getattr(stop, "number", signal.SIGINT)
         if exits:
             # A normal exit would first wait for all work queued on the device.
@@ -96,7 +103,7 @@ def _run(command: Any, description: str, given: list[str], prog: str, exits: boo
         message = output.printable(" ".join(str(error).split()))
         if not isinstance(error, UserError):
             message = f"{type(error).__name__}: {message} (--debug shows where)"
-        print(f"cnnjax: error: {message}", file=sys.stderr)
+        output.complain(f"cnnjax: error: {message}")
         code = 2 if isinstance(error, ArgumentError) else 1
         processes.leave(code)
         return code
@@ -107,14 +114,16 @@ def _parse(command: Any, description: str, arguments: list[str], prog: str) -> C
     config, commands = (), command if isinstance(command, Mapping) else {}
     if isinstance(command, Mapping):
         arguments, config = arguments or ["--help"], (tyro.conf.FlagCreatePairsOff,)
-        command = _subcommands(command, summaries=arguments[0] in ("-h", "--help"))
+        summaries = {name: (inspect.getdoc(each) or "").split("\n")[0] for name, each in command.items()}
+        command = _subcommands(command, summaries if arguments[0] in ("-h", "--help") else None)
         if arguments[0] == "--completion":
             if len(arguments) != 2 or arguments[1] not in completion.SHELLS:
                 raise ArgumentError(f"--completion takes one of {', '.join(completion.SHELLS)}")
-            return partial(print, completion.script(command, prog, arguments[1]))
-    errors, text = io.StringIO(), _Preformatted(description.strip())
+            return partial(print, completion.script(command, summaries, prog, arguments[1]))
+    errors, help, text = io.StringIO(), _Help(), _Preformatted(description.strip())
+    help.encoding = sys.stdout.encoding
     try:
-        with contextlib.redirect_stderr(errors):
+        with contextlib.redirect_stderr(errors), contextlib.redirect_stdout(help):
             return tyro.cli(command, args=arguments, prog=prog, description=text, config=config)
     except SystemExit as end:
         if end.code:
@@ -124,6 +133,11 @@ def _parse(command: Any, description: str, arguments: list[str], prog: str) -> C
             known = not commands or arguments[0] in commands
             flags = _flags(command, arguments[:1] if commands and known else [])
             raise ArgumentError(mistakes.explained(message, flags, () if known else commands)) from None
+        usage, _, rest = help.getvalue().partition("\n")
+        usage = usage.replace(f"{{{','.join(commands)}}}", "COMMAND ...")
+        print(
+            textwrap.fill(usage, 80, subsequent_indent="  ", break_long_words=False), rest, sep="\n", end=""
+        )
         raise
 
 
@@ -135,11 +149,10 @@ def _flags(command: Any, chosen: list[str]) -> list[str]:
     return sorted(set(re.findall(r"(?m)^[│ ]*(?:-\w, )?(--[a-z][a-z-]+)", shown.getvalue())))
 
 
-def _subcommands(commands: Mapping[str, Callable[..., Command]], summaries: bool) -> Any:
-    """Return the commands as a tyro type, described by their docstrings or only by the first lines."""
+def _subcommands(commands: Mapping[str, Callable[..., Command]], summaries: Mapping[str, str] | None) -> Any:
+    """Return the commands as a tyro type, described by their summaries or, if None, by their docstrings."""
     union: Any = Annotated[None, tyro.conf.Suppress]
     for name, constructor in commands.items():
-        text = inspect.getdoc(constructor) or ""
-        text = text.split("\n")[0] if summaries else _Preformatted(text)
+        text = summaries[name] if summaries else _Preformatted(inspect.getdoc(constructor) or "")
         union |= Annotated[Any, tyro.conf.subcommand(name, constructor=constructor, description=text)]
     return union

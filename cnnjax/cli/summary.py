@@ -1,10 +1,9 @@
 """The `summary` command."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rich.markup import escape
-from rich.table import Table
-
+from cnnjax.cli.formats import TEXT, Columns, Formatted
 from cnnjax.errors import ArgumentError
 
 
@@ -19,13 +18,13 @@ class Summary:
     """keras-cnn, lenet-swish, or a module of your own as package.module:NAME."""
     image_shape: tuple[int, int, int] = (28, 28, 1)
     """Height, width and channels of the images."""
+    output: Formatted = TEXT
 
     def __call__(self) -> None:
         """Print the table and the totals."""
         from cnnjax.deploy.layers import layers
         from cnnjax.deploy.modules import modules
         from cnnjax.models import ConvNet
-        from cnnjax.report import console
         from cnnjax.runs.recipe import model_named
 
         if min(self.image_shape) < 1:
@@ -36,14 +35,34 @@ class Summary:
             rows = [(row.name, row.kind, row.shape, row.parameters, 0) for row in walk]
         else:
             rows = modules(model, self.image_shape)
-        table = Table("Layer (type)", "Output Shape", "Param #", title=f'Model: "{self.model}"')
-        table.columns[2].justify = "right"
-        for name, kind, shape, parameters, fixed in rows:
-            sizes = "?" if shape is None else ", ".join(["None", *map(str, shape)])
-            table.add_row(escape(f"{name} ({kind})"), f"({sizes})", f"{parameters + fixed:,}")
-        trained, fixed = (sum(column) for column in list(zip(*rows, strict=True))[3:])
-        screen = console()
-        screen.print(table)
-        totals = ("Total", trained + fixed), ("Trainable", trained), ("Non-trainable", fixed)
+        records = [
+            {
+                "layer": name,
+                "type": kind,
+                "output_shape": shape,
+                "parameters": trained + fixed,
+                "trainable": trained,
+            }
+            for name, kind, shape, trained, fixed in rows
+        ]
+        if not self.output.alone:
+            print(f'Model: "{self.model}"')
+        self.output.table(records, COLUMNS)
+        if self.output.alone:
+            return
+        total, trainable = (sum(record[name] for record in records) for name in ("parameters", "trainable"))
+        totals = ("Total", total), ("Trainable", trainable), ("Non-trainable", total - trainable)
         for label, number in totals:
-            screen.print(f"{label} params: {number:,}", highlight=False)
+            print(f"{label} params: {number:,}")
+
+
+def _shape(shape: Sequence[int] | None) -> str:
+    """Return a shape as Keras prints it; None is not known."""
+    return f"({'?' if shape is None else ', '.join(['None', *map(str, shape)])})"
+
+
+COLUMNS: Columns = {
+    "Layer (type)": lambda row: f"{row['layer']} ({row['type']})",
+    "Output Shape": lambda row: _shape(row["output_shape"]),
+    "Param #": lambda row: f"{row['parameters']:,}",
+}

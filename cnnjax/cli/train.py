@@ -8,6 +8,7 @@ import tyro
 
 from cnnjax.cli.runner import DataDirectory, shown
 from cnnjax.devices.processes import ALONE, Processes, leads
+from cnnjax.errors import ArgumentError
 from cnnjax.runs.config import TrainConfig
 
 
@@ -23,7 +24,8 @@ class Train:
 
     The defaults reproduce the first tutorial. Every epoch prints a line and
     writes a checkpoint; --resume continues an interrupted run with bitwise
-    identical results.
+    identical results. A command that is started again and again, as by SLURM,
+    takes --resume auto.
 
     Example: cnnjax train --dropout-rate 0 --epochs 5 --out runs/no-dropout
     """
@@ -73,8 +75,8 @@ class Train:
     """TOML or JSON file with values of these flags, such as a run's config.json; flags given here win."""
     out: Annotated[Path | None, shown("DIR", "runs/<model>-seed<seed>")] = None
     """Run directory."""
-    resume: bool = False
-    """Continue the run in --out; omitted flags keep their original values."""
+    resume: Annotated[tuple[Literal["auto"], ...] | None, shown("[auto]")] = None
+    """Continue the run in --out; omitted flags keep their values. auto: start it if there is none."""
     overwrite: bool = False
     """Replace the run in --out."""
     checkpoint_every: int = 1
@@ -87,7 +89,8 @@ class Train:
         """Train, or follow process 0 as one of several processes."""
         from cnnjax.data import identity
         from cnnjax.devices.layouts import layout
-        from cnnjax.runs import following, recipe, resumption, training
+        from cnnjax.report import say
+        from cnnjax.runs import following, recipe, resumption, run_directory, training
 
         over = layout(self.devices, self.parallel)
         names = (f.name for f in fields(TrainConfig) if f.name != "custom")
@@ -103,16 +106,23 @@ class Train:
         given = recipe.completed(given)
         config = TrainConfig(**given)
         out = self.out or Path("runs", f"{config.model.replace(':', '.')}-seed{config.seed}")
+        resume = self.resume is not None
         # `training.train` reads the record again and announces any damage.
-        if self.resume and (recorded := resumption.recorded(out, lambda _: None)):
+        if resume and (recorded := resumption.recorded(out, lambda _: None)):
             config, data_dir = replace(recorded.config, **given), data_dir or recorded.data_dir
+        elif resume and not self.resume and not run_directory.holds_run(out):
+            near = run_directory.did_you_mean(out)
+            raise ArgumentError(
+                f"{out} holds no run{near}; give the --out of a run, or --resume auto to start one"
+            )
         training.train(
             config,
             out,
             data_dir=data_dir,
             overwrite=self.overwrite,
-            resume=self.resume,
+            resume=resume,
             checkpoint_every=self.checkpoint_every,
             layout=over,
             tensorboard=self.tensorboard,
+            announce=say,
         )

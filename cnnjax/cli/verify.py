@@ -6,6 +6,7 @@ from typing import Annotated
 
 import tyro
 
+from cnnjax.cli.formats import TEXT, Formatted, Record
 from cnnjax.cli.output import printable
 from cnnjax.cli.runner import shown
 from cnnjax.errors import ArgumentError, UserError
@@ -24,33 +25,48 @@ class Verify:
 
     directories: Annotated[tuple[Path, ...], tyro.conf.Positional, shown("DIR ...")]
     """Directories of runs and experiments."""
+    output: Formatted = TEXT
 
     def __call__(self) -> None:
         """Print a line for each directory, and one for each problem."""
         if not self.directories:
             raise ArgumentError("no directory given; name the directory of a run or an experiment")
-        damaged = [path for path in self.directories if not _whole(path)]
-        if damaged:
-            raise UserError(f"{len(damaged)} of {len(self.directories)} directories are not whole")
+        found = [_records(path) for path in self.directories]
+        self.output.lines([record for records in found for record in records], _line)
+        if damaged := sum(not records[0]["whole"] for records in found):
+            raise UserError(f"{damaged} of {len(self.directories)} directories are not whole")
 
 
-def _whole(path: Path) -> bool:
-    """Print what is wrong with a directory; return whether nothing is."""
+def _records(path: Path) -> list[Record]:
+    """Return a record for each problem of a directory; if it is whole, one that says how far it has come."""
     from cnnjax.experiment import verification as of_experiments
     from cnnjax.runs import verification as of_runs
+    from cnnjax.runs.run_directory import did_you_mean
 
     if of_runs.holds_run(path):
-        found, about = of_runs.problems(path), "run"
-        mends = f"train --resume --out {path} mends it"
+        kind, found, mends = "run", of_runs.problems(path), f"train --resume --out {path} mends it"
+        state = None if found else of_runs.progress(path)
     elif of_experiments.holds_experiment(path):
-        found, about = of_experiments.problems(path), "experiment"
-        mends = "the same experiment, run again, mends it"
+        kind, found = "experiment", of_experiments.problems(path)
+        mends, state = "the same experiment, run again, mends it", kind
     else:
-        raise ArgumentError(f"{path} is neither a run nor an experiment; give the --out directory of one")
-    name = printable(str(path))
+        near = did_you_mean(
+            path, lambda each: of_runs.holds_run(each) or of_experiments.holds_experiment(each)
+        )
+        raise ArgumentError(
+            f"{path} is neither a run nor an experiment{near}; give the --out directory of one"
+        )
+    same = {"directory": printable(str(path)), "kind": kind, "whole": not found}
     if not found:
-        print(f"{name}: whole, {of_runs.progress(path) if about == 'run' else about}")
-    for problem in found:
-        remedy = mends if problem.heals else "restore it from a copy"
-        print(f"{name}: {printable(problem.text)}; {printable(remedy)}")
-    return not found
+        return [{**same, "state": state, "problem": None, "remedy": None}]
+    remedies = (mends if problem.heals else "restore it from a copy" for problem in found)
+    return [
+        {**same, "state": None, "problem": printable(problem.text), "remedy": printable(remedy)}
+        for problem, remedy in zip(found, remedies, strict=True)
+    ]
+
+
+def _line(record: Record) -> str:
+    if record["whole"]:
+        return f"{record['directory']}: whole, {record['state']}"
+    return f"{record['directory']}: {record['problem']}; {record['remedy']}"

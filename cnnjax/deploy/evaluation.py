@@ -8,6 +8,7 @@ from cnnjax.data import Dataset, Loaded, training_split
 from cnnjax.deploy.predict import Trained, evaluated
 from cnnjax.errors import ArgumentError
 from cnnjax.runs.config import TrainConfig
+from cnnjax.shapes import Bool
 from cnnjax.stats.intervals import wilson_interval
 
 
@@ -34,6 +35,7 @@ class Scores(NamedTuple):
     loss: float  # mean, nats
     total: Share
     classes: dict[int, Share]  # without classes that have no images
+    right: Bool[np.ndarray, "n"]  # whether each image is classified correctly
 
 
 def share(right: int, n: int) -> Share:
@@ -66,4 +68,4 @@ def scores(network: Trained, dataset: Dataset) -> Scores:
         return share(int(right[selected].sum()), int(selected.sum()))
 
     classes = {int(label): share_of(dataset.labels == label) for label in np.unique(dataset.labels)}
-    return Scores(evaluation.loss, share(int(right.sum()), len(right)), classes)
+    return Scores(evaluation.loss, share(int(right.sum()), len(right)), classes, right)

@@ -24,7 +24,7 @@ from cnnjax.runs.manifest import Manifest
 from cnnjax.runs.programs import Evaluation
 from cnnjax.runs.recipe import NAMED, Custom
 from cnnjax.runs.resumption import Recorded
-from cnnjax.runs.run_directory import CHECKPOINTS
+from cnnjax.runs.run_directory import CHECKPOINTS, did_you_mean
 from cnnjax.shapes import Array, Float32, UInt8
 from cnnjax.state import TrainState
 from cnnjax.task import Task, forward, init_state, reads_rate
@@ -96,7 +96,9 @@ def trained(run: Path, announce: Callable[[str], None] = print, custom: Custom =
     for _ in range(PRUNED):
         recorded = resumption.recorded(run, announce)
         if recorded is None:
-            raise ArgumentError(f"{run} holds no run; name the --out directory of a train command")
+            raise ArgumentError(
+                f"{run} holds no run{did_you_mean(run)}; name the --out directory of a train command"
+            )
         if recorded.checkpoint is None:
             raise UserError(f"{run} has no checkpoint yet; run python -m cnnjax train --resume --out {run}")
         try:

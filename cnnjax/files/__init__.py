@@ -8,11 +8,12 @@ from cnnjax.files.atomic import (
     write_csv,
     write_json,
 )
-from cnnjax.files.lock import claimed, watched
+from cnnjax.files.lock import busy, claimed, watched
 from cnnjax.files.provenance import circumstances, jax_settings, made, provenance
 from cnnjax.files.temporary import clear as clear_half_written
 
 __all__ = [
+    "busy",
     "circumstances",
     "claimed",
     "clear_half_written",

@@ -48,6 +48,18 @@ def claimed(run: Path) -> Iterator[None]:
                 path.rmdir()
 
 
+def busy(run: Path) -> bool:
+    """Whether another process holds the lock of an output directory."""
+    try:
+        with (run / _LOCK).open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
 @contextmanager
 def watched(run: Path) -> Iterator[Callable[[], None]]:
     """Yield a function that raises `UserError` if the directory `run` is no longer the one that it is now."""

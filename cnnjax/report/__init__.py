@@ -7,12 +7,13 @@ from cnnjax.report.tables import (
     print_confusions,
     spread,
 )
-from cnnjax.report.terminal import console, print_table, say
+from cnnjax.report.terminal import console, fits, print_table, say
 
 __all__ = [
     "confusion_figure",
     "console",
     "draw",
+    "fits",
     "print_ablation",
     "print_confusions",
     "print_table",

@@ -153,7 +153,7 @@ class Ablation:
         confused = tables.confusion_figure(results.predictions, self.test, self.caption)
         drawn = {**curves, "generalisation_gap.png": gap, **(figures or {}), **confused}
         tables.draw(out, drawn)
-        print(f"table, summary and figures in {out}")
+        say(f"table, summary and figures in {out}")
 
     def __repr__(self) -> str:
         return f"<Ablation of {', '.join(self.results.arms)}. {self.conclusion}>"

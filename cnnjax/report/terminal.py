@@ -1,5 +1,6 @@
 """Tables and paragraphs that fit the terminal."""
 
+import re
 import sys
 import textwrap
 from collections.abc import Iterable, Sequence
@@ -16,26 +17,35 @@ def console() -> Console:
     return plain if plain.is_terminal else Console(width=160)
 
 
-def say(text: str) -> None:
+def say(text: str, indent: int = 0) -> None:
     """Print a paragraph: on a terminal, its lines break between words."""
-    screen = console()
+    screen, margin = console(), " " * indent
     width = screen.width if screen.is_terminal else sys.maxsize
-    print(textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False))
+    lines = textwrap.wrap(text, width - indent, break_long_words=False, break_on_hyphens=False) or [""]
+    print(*(margin + line for line in lines), sep="\n", flush=True)
 
 
 def print_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table with its first column to the left and the others to the right.
+    """Print a table: columns with numbers are aligned to the right, except for the first.
 
-    One that is too wide for the terminal is printed in parts, each with the first column.
+    One that is too wide for the terminal is printed in parts, each with the first column, which is at most
+    half as wide as the terminal.
     """
     screen, rows = console(), list(rows)
     for columns in parts(heads, rows, screen.width):
         table = Table(*(escape(heads[i]) for i in columns))  # rich reads "[a]" in a string as a style
-        for column in table.columns[1:]:
-            column.justify = "right"
+        table.columns[0].max_width, table.columns[0].overflow = screen.width // 2, "fold"
+        for i, column in zip(columns[1:], table.columns[1:], strict=True):
+            numbers = any(re.match(r"[-+]?\d", row[i]) for row in rows)
+            column.justify = "right" if numbers else "left"
         for row in rows:
             table.add_row(*(Text(row[i]) for i in columns))
         screen.print(table)
+
+
+def fits(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
+    """Whether `print_table` prints a table in one part."""
+    return len(parts(heads, rows, console().width)) == 1
 
 
 def parts(heads: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> list[list[int]]:
@@ -44,6 +54,7 @@ def parts(heads: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> li
         max(len(text) for text in (*head.split(), *(row[i] for row in rows))) + len(" │ ")
         for i, head in enumerate(heads)
     ]
+    least[0] = min(least[0], width // 2 + len(" │ "))
     made = [[0]]
     for i in range(1, len(heads)):
         if len(made[-1]) > 1 and least[0] + sum(least[j] for j in made[-1][1:]) + least[i] + 1 > width:

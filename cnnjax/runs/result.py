@@ -1,4 +1,4 @@
-"""The result of a run: the test of its network, result.json, and the figures."""
+"""The result of a run: the test of its network, result.json, the figures and the model card."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ from cnnjax import files, plots
 from cnnjax.data import Loaded
 from cnnjax.data.published import published_history
 from cnnjax.errors import UserError
-from cnnjax.runs import early_stopping, programs, recipe, run_directory
+from cnnjax.runs import card, early_stopping, programs, recipe, run_directory
 from cnnjax.runs.config import TrainConfig
 from cnnjax.runs.programs import Evaluation
 from cnnjax.runs.recipe import Custom
@@ -24,6 +24,8 @@ from cnnjax.state import TrainState
 RESULT = "result.json"
 FIGURES = "figures"
 """Key of result.json: SHA-256 of the figures by name."""
+MODEL_CARD = "model_card"
+"""Key of result.json: SHA-256 of the model card. Results of earlier versions lack it."""
 CHECKSUM = "sha256"
 """Key of result.json: SHA-256 of its other entries, but for the seconds."""
 
@@ -43,7 +45,7 @@ class Finished(NamedTuple):
 def write(
     run: Path, finished: Finished, seconds: Callable[[], float], announce: Callable[[str], None]
 ) -> tuple[dict[str, Any], Evaluation]:
-    """Test the network, write result.json, and only then draw the figures.
+    """Test the network, write result.json, and only then draw the figures and write the model card.
 
     Args:
         run: the run directory.
@@ -61,6 +63,9 @@ def write(
     files.write_json(run / RESULT, record)
     confusion = programs.confusion(loaded.test.labels, test.logits)
     record |= _draw(run, finished, confusion, announce)
+    content = card.text(config, loaded, record).encode()
+    files.write_bytes(run / card.CARD, content)
+    record[MODEL_CARD] = hashlib.sha256(content).hexdigest()
     record[CHECKSUM] = checksum(record)
     files.write_json(run / RESULT, record)
     return record, test

@@ -4,6 +4,7 @@ RUN/config.json            the configuration
 RUN/history.csv            epoch,loss,accuracy,val_loss,val_accuracy,seconds
 RUN/result.json            final metrics and their provenance
 RUN/curves.png, RUN/confusion_matrix.png   drawn last; result.json names those that cannot be drawn
+RUN/model_card.md          the network, its data and its metrics, for readers
 RUN/checkpoints/epoch-N/   the state after epoch N (cnnjax.runs.checkpoints)
 RUN/tensorboard/           with --tensorboard (cnnjax.runs.event_files)
 """
@@ -12,7 +13,8 @@ import csv
 import io
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 
 from cnnjax.errors import ArgumentError, UserError
@@ -26,7 +28,7 @@ TENSORBOARD = "tensorboard"
 EVENTS = re.compile(r"(train|validation)/events\.out\.tfevents\.\d+\.cnnjax")
 """The files in `TENSORBOARD`."""
 FIGURES = ("curves.png", "confusion_matrix.png")
-FILES = ("config.json", "history.csv", "result.json", *FIGURES)
+FILES = ("config.json", "history.csv", "result.json", "model_card.md", *FIGURES)
 UNDRAWN = "figures that could not be drawn"
 """Key of result.json: names of `FIGURES` that are missing because drawing them failed."""
 _OF_OTHER_COMMANDS = ("confused.png", "model.stablehlo", "model.onnx", "report.html", ".lock")
@@ -37,6 +39,13 @@ Row = Mapping[str, float]
 def holds_run(run: Path) -> bool:
     """Whether the directory holds any file of a run."""
     return any(os.path.lexists(run / name) for name in (*FILES, CHECKPOINTS))
+
+
+def did_you_mean(path: Path, holds: Callable[[Path], bool] = holds_run) -> str:
+    """Return " (did you mean runs/a?)" if a directory beside `path` has nearly its name and holds a run."""
+    beside = path.parent.iterdir() if path.parent.is_dir() else ()
+    names = sorted(each.name for each in beside if each != path and holds(each))
+    return "".join(f" (did you mean {path.with_name(n)}?)" for n in get_close_matches(path.name, names, n=1))
 
 
 def require_own(run: Path) -> None:

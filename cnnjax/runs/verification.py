@@ -9,6 +9,7 @@ from cnnjax.errors import UserError
 from cnnjax.files import read_json
 from cnnjax.files.problem import Problem
 from cnnjax.runs import arrays, checkpoints, early_stopping, manifest, result, resumption, run_directory
+from cnnjax.runs.card import CARD
 from cnnjax.runs.checkpoints import Checkpoint
 from cnnjax.runs.resumption import Recorded
 from cnnjax.runs.run_directory import CHECKPOINTS
@@ -128,7 +129,10 @@ def _of_result(run: Path, recorded: Recorded) -> Iterator[Problem]:
             yield Problem(f"result.json is of another run than epoch-{epoch}", heals=True)
         if epoch not in checkpoints.epochs(run / CHECKPOINTS):
             yield Problem(f"epoch-{epoch}, the best, is missing", heals=False)
-    for name, digest in record[result.FIGURES].items():
+    outputs = dict(record[result.FIGURES])
+    if result.MODEL_CARD in record:
+        outputs[CARD] = record[result.MODEL_CARD]
+    for name, digest in outputs.items():
         path = run / name
         if not path.is_file():
             yield Problem(f"{name} is missing", heals=True)

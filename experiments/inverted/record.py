@@ -1,7 +1,6 @@
 """The output of `inverted_dropout.py`: stored networks, tables, figures and summary.json."""
 
 import io
-import textwrap
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -13,7 +12,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from cnnjax import files
 from cnnjax.plots import Figure
-from cnnjax.report import draw, print_table
+from cnnjax.report import draw, print_table, say
 from cnnjax.stats import conclusion, summarise
 from inverted.rescaling import TrainedArm
 
@@ -50,7 +49,8 @@ class Record(NamedTuple):
 
     def table(self, title: str, heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         """Print a table with a title."""
-        print(f"\n{title}")
+        print()
+        say(title)
         print_table(heads, rows)
 
     def contrast(self, name: str, metric: str, arms: dict[str, Any], primary: str | None = None) -> None:
@@ -60,7 +60,7 @@ class Record(NamedTuple):
         rehearsal = bool(self.summary.get("rehearsal"))
         sentence = conclusion(compared, metric, accuracy="error" in metric, rehearsal=rehearsal)
         self.summary[name] = compared.as_dict() | {"metric": metric, "conclusion": sentence}
-        print(textwrap.fill(sentence, 110))
+        say(sentence)
 
     def add(self, question: str, arm: str, axes: tuple[str, ...], **metrics: np.ndarray) -> None:
         """Add a row for each entry of metrics f[seeds, *axes]; the axes count from 1."""
