@@ -25,15 +25,14 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 from common import convnet_named, hypothesis, start
-from figures import final_vs_rate
 
 from cnnjax import experiment, report
 from cnnjax.api.ablation import run, settings
 from cnnjax.cli.flags import OptimizerFlags
 from cnnjax.errors import ArgumentError
 from cnnjax.experiment import Arm
+from cnnjax.plots.arms import final_by_arm
 from cnnjax.report.outcome import Ablation
 
 PRIMARY = 0.5
@@ -72,13 +71,13 @@ class DropoutAblation(OptimizerFlags):
         caption = f"{self.model} on {self.dataset}, {self.kind} dropout, {settings(arms, protocol, splits)}"
         result = Ablation(results, splits.test, caption, primary, MARGIN, results.alpha, self.quick)
         figure = partial(
-            final_vs_rate,
-            np.array(self.rates),
+            final_by_arm,
             results.final("val_accuracy"),
-            "validation accuracy at the last epoch",
+            results.arms,
+            "validation accuracy",
             result.compared.contrasts,
-            points=True,
-            title="How much dropout?",
+            rates=self.rates,
+            title="How much dropout? Accuracy at the last epoch",
             caption=result.caption,
         )
         result.write(out, {"accuracy_against_rate.png": figure})

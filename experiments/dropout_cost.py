@@ -46,7 +46,7 @@ from cnnjax.dropout import DROPOUT
 from cnnjax.keys import streams
 from cnnjax.models import ConvNet
 from cnnjax.optimizers import keras_adam
-from cnnjax.plots.style import COLOURS, frame
+from cnnjax.plots.style import COLOURS, HALO, frame
 from cnnjax.report import draw as write_figures
 from cnnjax.report import print_table, say
 from cnnjax.stats import REHEARSAL, summarise
@@ -183,19 +183,18 @@ def draw(
     `summary`: mean and ends of the interval, float[clocks, arms] each; NaN where there is no interval.
     """
     title = "Cost of dropout in a training step"
-    figure, axes = frame(10, 4.4, title, caption, panels=len(CLOCKS))
+    figure, axes = frame(6.8, 3.8, title, caption, panels=len(CLOCKS))
     for axis, clock, arms, *bounds in zip(axes, CLOCKS, ratios, *summary, strict=True):
         for x, (ratio, middle, low, high) in enumerate(zip(arms, *bounds, strict=True)):
             axis.plot(x + np.linspace(-0.2, 0.2, len(ratio)), ratio, ".", color=COLOURS[x], alpha=0.6)
             ends = None if np.isnan(low) else [[middle - low], [high - middle]]
             axis.errorbar(x, middle, ends, color="black", marker="D", capsize=6)
-            axis.annotate(
-                f"{middle:.2f}", (x + 0.24, middle), (0, 5), textcoords="offset points", fontsize=10
-            )
+            look = {"textcoords": "offset points", "fontsize": 9, "path_effects": HALO}
+            axis.annotate(f"{middle:.2f}", (x + 0.2, middle), (0, 5), **look)
         axis.axhline(1, color="black", linewidth=0.8)
         axis.set_xticks(range(len(names)), names)
         axis.set(title=f"{clock} time", xlim=(-0.5, len(names) - 0.3))
-    axes[0].set_ylabel("step time with dropout / without")
+    axes[0].set_ylabel("step time, times that without dropout")
     return figure
 
 

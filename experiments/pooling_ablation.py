@@ -62,6 +62,11 @@ from cnnjax.train import to_device
 
 OPTIMIZER = {"keras-cnn": "adam", "lenet-swish": "rmsprop"}
 SHIFTS = (1, 2)
+MEASURES = {
+    "gap": "validation loss minus training loss",
+    **{f"lost_at_shift_{pixels}": f"accuracy lost to a shift of {pixels} px" for pixels in SHIFTS},
+}
+"""Metrics besides those of the validation images, in words."""
 MARGIN = 0.002  # of accuracy: 0.2 points
 ARMS = ("max", "average", "median", "strided", "none", "none, same size")
 QUICK = {
@@ -292,7 +297,8 @@ def _report(
         for arm, (counted, milliseconds) in zip(results.arms, costs, strict=True)
     }
     for metric, values in secondary(results).items():
-        record[metric] = summarise(values, results.arms, higher_is_better=False).as_dict()
+        compared = summarise(values, results.arms, higher_is_better=False)
+        record[metric] = compared.as_dict() | {"metric": MEASURES[metric]}
     return record
 
 
@@ -323,19 +329,18 @@ def _figures(
     final = results.final("val_accuracy")
     moved = np.stack([final, *(results.final(f"shift_{pixels}_accuracy") for pixels in SHIFTS)])
     axes = {
-        "floating-point operations an image": [counted.flops for counted, _ in costs],
+        "operations an image": [counted.flops for counted, _ in costs],
         "parameters": [counted.parameters for counted, _ in costs],
-        "milliseconds a training step": [milliseconds for _, milliseconds in costs],
+        "ms a training step": [milliseconds for _, milliseconds in costs],
     }
     return {
         "accuracy_by_arm.png": partial(
             final_by_arm,
             final,
             results.arms,
-            "validation accuracy at the last epoch",
+            "validation accuracy",
             summary.contrasts,
-            points=True,
-            title="Which pooling?",
+            title="Which pooling? Accuracy at the last epoch",
             caption=caption,
         ),
         "cost_against_accuracy.png": partial(

@@ -90,7 +90,7 @@ def row(source: str, s: Spread) -> list[str]:
 
 def draw(spreads: dict[str, Spread], images: float, caption: str) -> Figure:
     """Draw the sd of each source with its interval, and that of other images."""
-    figure, (axis,) = frame(8.4, 3.6, "Where the variance comes from", caption)
+    figure, (axis,) = frame(5, 3.2, "Where the variance comes from", caption)
     n, sd, low, high, *_ = np.array(list(spreads.values())).T
     if n.min() >= FEWEST:
         axis.hlines(range(len(sd)), low, high, color=COLOURS[0], linewidth=3)

@@ -78,7 +78,9 @@ class Browser:
         os.close(self._in)
         os.close(self._out)
 
-    def screen(self, width: int, height: int = 900, *, dark: bool = False, touch: bool = False) -> None:
+    def screen(
+        self, width: int, height: int = 900, *, dark: bool = False, touch: bool = False, media: str = "screen"
+    ) -> None:
         self._call(
             "Emulation.setDeviceMetricsOverride",
             width=width,
@@ -88,7 +90,7 @@ class Browser:
         )
         self._call("Emulation.setTouchEmulationEnabled", enabled=touch)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        self._call("Emulation.setEmulatedMedia", features=[scheme])
+        self._call("Emulation.setEmulatedMedia", media=media, features=[scheme])
 
     def open(self, page: Path) -> None:
         self.errors.clear()

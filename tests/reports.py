@@ -19,9 +19,10 @@ from cnnjax.models import ConvNet
 from cnnjax.report.html.subjects import Run
 from cnnjax.runs.config import TrainConfig
 from cnnjax.runs.programs import Evaluation
-from cnnjax.stats import summarise
+from cnnjax.stats import conclusion, summarise
 
-VOID = {"meta", "img", "input", "br"}
+LONG = "a network whose name is a sentence, and_a_part_of_it_has_no_place_where_a_line_could_break"
+VOID = {"meta", "link", "img", "input", "br"}
 
 
 @dataclass
@@ -113,3 +114,44 @@ def make_experiment(out: Path, arms: tuple[str, ...], *, seeds: int = 4, finishe
         record = {"protocol": "a protocol", "val_accuracy": summary, "conclusion": "a conclusion"}
         (out / "summary.json").write_text(json.dumps(record))
     return accuracy[:, :, -1]
+
+
+def compared(arms: tuple[str, ...], metric: str, *, seeds: int = 7, scale: float = 1.0) -> dict[str, Any]:
+    """Make an entry of summary.json that compares arms, with its sentence."""
+    values = scale * np.random.default_rng(1).uniform(0.9, 1.0, (len(arms), seeds))
+    summary = summarise(values, arms, higher_is_better="loss" not in metric)
+    sentence = conclusion(summary, metric, accuracy="error" in metric or "accuracy" in metric)
+    return summary.as_dict() | {"metric": metric, "conclusion": sentence}
+
+
+def make_pooling(out: Path) -> None:
+    """Write the files of an experiment that has two networks, questions and further measures."""
+    kinds = ("max", "average", "none, same size")
+    names = "keras-cnn", "lenet-swish"
+    make_experiment(out, tuple(f"{name}, {kind}" for name in names for kind in kinds), seeds=7)
+    measures = {
+        "gap": "validation loss",
+        "lost_at_shift_1": "accuracy",
+        "val_accuracy": "validation accuracy",
+    }
+    record = {
+        name: {"protocol": f"{name}, a protocol", "answers": {"Would the average?": "It would. " * 30}}
+        | {key: compared(kinds, metric, scale=0.01) for key, metric in measures.items()}
+        for name in names
+    }
+    (out / "summary.json").write_text(json.dumps(record))
+
+
+def make_demonstration(out: Path) -> None:
+    """Write the files of an experiment with a results.csv of its own kind and no protocol.json."""
+    out.mkdir(parents=True)
+    (out / "results.csv").write_text("question,arm,seed,epoch,k\naveraging,sampled,0,1,2\n")
+    arms = "Adam: inverted", "Adam: classic, start and steps rescaled"
+    record = {
+        "protocol": "a protocol",
+        "versions": {"jax": "0.10.2"},
+        "activation, inverted": compared(("inverted in training", "inverted at test"), "mean activation"),
+        "averaging": compared(arms, "test error", scale=0.03),
+        "forgotten scaling": compared(("classic", "classic not scaled at test"), "test loss", scale=0.2),
+    }
+    (out / "summary.json").write_text(json.dumps(record))

@@ -260,7 +260,7 @@ def test_any_metric_is_drawn(whole: tuple[Path, Ablation]) -> None:
         np.testing.assert_allclose(np.stack(means), result.results.values[metric].mean(axis=1))
     axis, differences = result.plot("test_accuracy").axes
     assert differences.get_xlabel() == "paired difference to rate 1, points"
-    assert [text.get_text() for text in axis.get_xticklabels()] == list(result.results.arms)
+    assert [text.get_text() for text in axis.get_yticklabels()] == list(result.results.arms)
     assert result.plot()._repr_png_().startswith(b"\x89PNG"), "a notebook shows it"  # pyright: ignore
     with pytest.raises(ArgumentError, match="unknown metric 'speed'; use one of loss, accuracy"):
         result.plot("speed")

@@ -82,7 +82,7 @@ def test_the_figure_shows_images_with_their_predicted_class(seeds: int) -> None:
     assert len(shown) == sum(len(mistakes) for _, mistakes in rows)
     for (image, label), mistake in zip(shown, (m for _, ms in rows for m in ms), strict=True):
         np.testing.assert_array_equal(np.asarray(image), images[mistake.image, ..., 0])
-        assert label.startswith(f"{mistake.true} → {mistake.predicted}   {mistake.probability:.2f}")
+        assert label.startswith(f"{mistake.true} → {mistake.predicted}, {mistake.probability:.0%}")
         assert (f"{mistake.seeds} of 2" in label) == (seeds == 2)
     assert png(figure).startswith(b"\x89PNG")
 

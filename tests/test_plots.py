@@ -1,13 +1,13 @@
 """The figures show all they are given, and are written whole or not at all."""
 
 import os
+import re
 import subprocess
 import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import figures
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from reports import LONG
 
 from cnnjax import plots, report
 from cnnjax.data.published import published_history
@@ -23,8 +24,9 @@ from cnnjax.plots.arms import final_by_arm, generalisation_gap, metric_bands
 from cnnjax.stats import summarise
 from cnnjax.stats.intervals import t_interval
 
-HERE = [Path(__file__).parents[1], Path(figures.__file__).parent]
+HERE = Path(__file__).parents[1]
 EPOCHS = np.arange(1, 8)
+RATES = (0.0, 0.25, 0.5, 0.75)
 NAMES = ["no dropout", "dropout 0.25", "dropout 0.5", "dropout 0.75"]
 
 
@@ -35,7 +37,9 @@ def members(arms: int = 4, seeds: int = 3, epochs: int = 7) -> np.ndarray:
 
 
 def legend(figure: Figure) -> list[str]:
-    return [text.get_text() for text in figure.legends[0].get_texts()]
+    """Its labels, with the spaces where their lines break."""
+    (found,) = figure.subfigs[0].legends
+    return [" ".join(text.get_text().split()) for text in found.get_texts()]
 
 
 def assert_shows(axis: Axes, x: np.ndarray, y: np.ndarray) -> None:
@@ -132,23 +136,25 @@ def test_no_interval_is_drawn_of_fewer_than_four_seeds():
     few, enough = (final_by_arm(members(2, n)[:, :, -1], NAMES[:2], "accuracy") for n in (3, 4))
     bands = metric_bands(EPOCHS, members(2, 3), NAMES[:2], "accuracy")
     assert "too few seeds" in legend(few)[-1] and "95% t interval" in legend(enough)[-1]
-    assert "too few seeds" in bands.legends[0].get_title().get_text()
+    assert "too few seeds" in bands.subfigs[0].legends[0].get_title().get_text()
     low, high = bands.axes[0].get_ylim()
     spread = np.ptp(members(2, 3))
     assert high - low < 1.2 * spread, "no interval stretches the axis"
 
 
-@pytest.mark.parametrize("points", [False, True])
-def test_the_differences_beside_the_arms_have_both_intervals(points):
+@pytest.mark.parametrize(("metric", "points"), [("loss", False), ("accuracy", True)])
+def test_the_differences_beside_the_arms_have_both_intervals(metric, points):
     values = members(4, 10)[:, :, -1]
     contrasts = summarise(values, NAMES).contrasts
-    rates = np.arange(4.0)
-    for figure in (
-        final_by_arm(values, NAMES, "accuracy", contrasts, points=points),
-        figures.final_vs_rate(rates, values, "accuracy", contrasts, points=points),
-    ):
-        _, axis = figure.axes
-        assert [text.get_text() for text in axis.get_yticklabels()] == NAMES[1:]
+    for rates in ((), RATES):
+        figure = final_by_arm(values, NAMES, metric, contrasts, rates=rates)
+        arms, axis = figure.axes
+        if rates:
+            assert [text.get_text() for text in axis.get_yticklabels()] == NAMES[1:]
+        else:  # the rows are those of the arms
+            figure.draw_without_rendering()
+            heights = [[a.transData.transform((0, row))[1] for a in (arms, axis)] for row in range(4)]
+            np.testing.assert_allclose([of_arm for of_arm, _ in heights[1:]], [of for _, of in heights[:3]])
         bars: Any = axis.collections[:2]
         thick, thin = ([line[:, 0] for line in c.get_segments()] for c in bars)
         scale = 100 if points else 1
@@ -188,15 +194,11 @@ def test_diverged_members_break_nothing_and_are_not_counted(bad, tmp_path):
     bands = metric_bands(EPOCHS, values, NAMES, "loss", mark_lowest=True)
     gap = generalisation_gap(EPOCHS, members(), values, NAMES)
     for figure in (bands, gap):
-        assert [label.split("\n")[0][-4:] for label in legend(figure)] == [
-            "n=2)",
-            "n=3)",
-            "n=0)",
-            "n=3)",
-        ]
+        counts = [re.search(r"n=\d", label) for label in legend(figure)]
+        assert [count and count[0] for count in counts] == ["n=2", "n=3", "n=0", "n=3"]
     line = next(x for x in bands.axes[0].lines if str(x.get_label()).startswith("no dropout"))
     np.testing.assert_allclose(np.asarray(line.get_ydata(), float), whole)
-    final = figures.final_vs_rate(np.array([0, 0.25, 0.5, 0.75]), values[:, :, -1], "accuracy")
+    final = final_by_arm(values[:, :, -1], NAMES, "accuracy", rates=RATES)
     assert "n=0 to 3" in "".join(legend(final))
     rows = [{key: bad for key in history(1)[0]} | {"epoch": 1.0}]
     for figure in (bands, gap, final, plots.training_curves(rows)):
@@ -204,28 +206,32 @@ def test_diverged_members_break_nothing_and_are_not_counted(bad, tmp_path):
 
 
 @pytest.mark.parametrize("seeds", [1, 6])
-def test_final_vs_rate_sorts_by_rate_and_shows_every_seed(seeds):
-    rates, values = np.array([0.5, 0.0, 0.75]), members(3, seeds)[:, :, -1]
-    figure = figures.final_vs_rate(rates, values, "validation accuracy")
+def test_arms_with_rates_are_sorted_by_rate_and_show_every_seed(seeds):
+    rates, values = (0.5, 0.0, 0.75), members(3, seeds)[:, :, -1]
+    figure = final_by_arm(values, ["half", "none", "most"], "validation accuracy", rates=rates)
     (axis,) = figure.axes
     thin, mean = axis.lines[:seeds], next(x for x in axis.lines if x.get_color() != style.GREY)
     for line, seed in zip(thin, values.T, strict=True):
         np.testing.assert_array_equal(line.get_xdata(), [0, 0.5, 0.75])
         np.testing.assert_array_equal(line.get_ydata(), seed[[1, 0, 2]])
     np.testing.assert_allclose(np.asarray(mean.get_ydata(), float), values.mean(axis=1)[[1, 0, 2]])
-    assert_shows(axis, rates, values)
+    assert_shows(axis, np.array(rates), values)
     assert f"n={seeds}" in "".join(legend(figure))
 
 
-def test_title_and_caption_are_shown_and_nothing_overlaps_the_legend():
+@pytest.mark.parametrize("names", [NAMES, [f"{name} {LONG}" for name in NAMES]])
+def test_title_and_caption_are_shown_and_nothing_overlaps_the_legend(names):
     figure = metric_bands(
-        EPOCHS, members(), NAMES, "loss", title="A title", caption="word " * 60, mark_lowest=True
+        EPOCHS, members(), names, "loss", title="A title", caption="word " * 60, mark_lowest=True
     )
     figure.draw_without_rendering()
     assert figure.get_suptitle() == "A title" and figure.get_supxlabel().startswith("word")
-    axes, box = figure.axes[0].get_tightbbox(), figure.legends[0].get_window_extent()
-    assert axes is not None and not axes.overlaps(box)
-    assert box.x0 >= 0 and box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1
+    axes, box = figure.axes[0].get_tightbbox(), figure.subfigs[0].legends[0].get_window_extent()
+    captions = [figure._supxlabel.get_window_extent(), figure._suptitle.get_window_extent()]  # pyright: ignore
+    assert axes is not None and not box.overlaps(axes)
+    assert not any(text.overlaps(other) for text in captions for other in (axes, box))
+    for shown in (axes, box, *captions):
+        assert shown.x0 >= 0 and shown.x1 <= figure.bbox.x1 and shown.y0 >= 0 and shown.y1 <= figure.bbox.y1
 
 
 def test_the_same_figure_gives_the_same_bytes():
@@ -238,12 +244,13 @@ def test_the_same_figure_gives_the_same_bytes():
 def test_the_backend_of_the_environment_does_not_matter(backend: str) -> None:
     """A notebook's is inherited by what it starts; a backend that exists stays pyplot's."""
     lines = (
-        "import os, figures, matplotlib",
-        "from cnnjax import plots",
-        "png = plots.png(figures.frame(4, 3, 'title', 'caption')[0])",
+        "import os",
+        "from cnnjax.plots import style",
+        "import matplotlib",
+        "png = style.png(style.frame(4, 3, 'title', 'caption')[0])",
         "print(png[1:4].decode(), os.environ['MPLBACKEND'], matplotlib.get_backend(auto_select=False))",
     )
-    env = os.environ | {"MPLBACKEND": backend, "PYTHONPATH": os.pathsep.join(map(str, HERE))}
+    env = os.environ | {"MPLBACKEND": backend, "PYTHONPATH": str(HERE)}
     command = [sys.executable, "-c", "\n".join(lines)]
     done = subprocess.run(command, capture_output=True, text=True, env=env)
     known = backend if backend in ("QtAgg", "svg") else None

@@ -380,10 +380,10 @@ def test_figures_of_arms_show_all_they_are_given() -> None:
     values = np.array([[0.9, 0.8, np.nan], [0.7, 0.75, 0.8], [0.95, 0.96, 0.97]])
     names = ["max", "average", "none, same size"]
     figure = final_by_arm(values, names, "accuracy")
-    assert [text.get_text() for text in figure.axes[0].get_xticklabels()] == [
+    assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == [
         "max",
         "average",
-        "none,\nsame size",
+        "none, same size",
     ]
     costs = {"operations": [10, 10, 1000], "parameters": [5.0, 6.0, 7.0]}
     figure = figures.against_costs(costs, values, names, "accuracy")

@@ -12,6 +12,7 @@ from cnnjax.plots.curves import (
     draw_bands,
     draw_differences,
     draw_history,
+    row_labels,
     training_curves,
 )
 from cnnjax.plots.style import attempt, png
@@ -25,5 +26,6 @@ __all__ = [
     "draw_differences",
     "draw_history",
     "png",
+    "row_labels",
     "training_curves",
 ]

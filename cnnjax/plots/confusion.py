@@ -1,16 +1,15 @@
 """The figure of the worst mistakes: images with true class, predicted class and its probability."""
 
-import textwrap
 from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from cnnjax.plots.style import DPI
+from cnnjax.plots.style import DPI, write_around
 from cnnjax.shapes import UInt8
 from cnnjax.stats.confusion import Mistake, Pair
 
-COLUMNS = 8
+COLUMNS = 6
 
 
 def worst_images(
@@ -26,9 +25,9 @@ def worst_images(
     Below each image: true -> predicted class, the mean probability of the predicted class, and how many
     networks predict it.
     """
-    figure = Figure(figsize=(1.15 * COLUMNS + 1.9, 1.5 * len(rows) + 1.0), dpi=DPI, layout="constrained")
+    figure = Figure(figsize=(0.95 * COLUMNS + 1.2, 1.35 * len(rows) + 0.9), dpi=DPI, layout="constrained")
     short = max(map(len, names)) <= 3
-    arrow, gap = (" → ", "   ") if short else ("\n→ ", "\n")  # a line for each long name
+    arrow, gap = (" → ", ", ") if short else ("\n→ ", "\n")  # a line for each long name
     grid = figure.subplots(len(rows), COLUMNS, squeeze=False)
     for axes, (pair, mistakes) in zip(grid, rows, strict=True):
         seeds = len(pair.counts)
@@ -39,7 +38,7 @@ def worst_images(
             axis.imshow(_drawable(images[mistake.image]), cmap="gray_r", vmin=0, vmax=255)
             agree = f"\n{mistake.seeds} of {seeds}" if seeds > 1 else ""
             axis.set_xlabel(
-                f"{names[mistake.true]}{arrow}{names[mistake.predicted]}{gap}{mistake.probability:.2f}{agree}",
+                f"{names[mistake.true]}{arrow}{names[mistake.predicted]}{gap}{mistake.probability:.0%}{agree}",
                 fontsize=8.5,
             )
             axis.spines[:].set_visible(True)
@@ -48,13 +47,10 @@ def worst_images(
             count += f" ± {pair.per_seed.std(ddof=1):.1f}"
         name = f"{names[pair.a]} and {names[pair.b]}\n{count} images"
         axes[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9.5)
-    if title:
-        figure.suptitle(title, fontsize=12)
-    legend = "true → predicted, probability of the predicted class"
+    legend = "Below each image: true → predicted, probability of the predicted class"
     if rows and len(rows[0][0].counts) > 1:
         legend += " (mean over the networks that predict it), and their number"
-    lines = (legend, textwrap.fill(caption, int(15 * figure.get_figwidth())))
-    figure.supxlabel("\n".join(filter(None, lines)), fontsize=8.5, color="#444444")
+    write_around(figure, title, f"{legend}. {caption}")
     return figure
 
 

@@ -12,17 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from cnnjax.plots.style import (
-    COLOURS,
-    GREY,
-    MARKERS,
-    counted,
-    epoch_axis,
-    finite,
-    frame,
-    legend_beside,
-    line_style,
-)
+from cnnjax.plots import style
 from cnnjax.shapes import Float, Int
 from cnnjax.stats.intervals import t_interval
 
@@ -36,19 +26,19 @@ def training_curves(
 
     Rows have the keys epoch, loss, accuracy, val_loss and val_accuracy (fractions of 1).
     """
-    figure, axes = frame(11, 4.2, title, caption, panels=2)
+    figure, axes = style.frame(6.8, 3.6, title, caption, panels=2)
     for axis, metric in zip(axes, ("loss", "accuracy"), strict=True):
         draw_history(axis, metric, history, published)
-        axis.set_ylabel(metric)
-    legend_beside(figure)
+        style.metric_axis(axis.yaxis, metric)
+    style.legend_below(figure)
     return figure
 
 
 def draw_history(axis: Axes, metric: str, history: Rows, published: Rows | None = None) -> None:
     """Draw "loss" or "accuracy" over epochs: training dashed, validation solid, the published run in grey."""
     for rows, colours, source, width, size in (
-        (history, COLOURS, "", 1.8, 4),
-        (published or [], (GREY, GREY), "published, one run: ", 1.1, 2.5),
+        (history, style.COLOURS, "", 1.8, 4),
+        (published or [], (style.GREY, style.GREY), "published, one run: ", 1.1, 2.5),
     ):
         for i, (key, split) in enumerate((("", "training"), ("val_", "validation"))):
             if rows:
@@ -57,18 +47,18 @@ def draw_history(axis: Axes, metric: str, history: Rows, published: Rows | None 
                     [row[key + metric] for row in rows],
                     color=colours[i],
                     linestyle=("--", "-")[i],
-                    marker=MARKERS[i],
+                    marker=style.MARKERS[i],
                     markersize=size,
                     linewidth=width,
                     label=source + split,
                     zorder=1 + width,
                 )
-    epoch_axis(axis, [row["epoch"] for row in [*history, *(published or [])]])
+    style.epoch_axis(axis, [row["epoch"] for row in [*history, *(published or [])]])
     if metric == "loss":
         axis.set_ylim(bottom=0)
 
 
-DESCRIBED, TESTED = "t interval", "interval of the test\n(without 0: significant)"
+DESCRIBED, TESTED = "t interval", "interval of the test (without 0: significant)"
 MOST_WRITTEN = 20
 """Most classes for which a confusion matrix has its counts written into the cells."""
 MOST_NAMED = 50
@@ -85,7 +75,7 @@ def confusion_matrix(
     errors = np.ma.masked_array(counts, np.eye(len(counts), dtype=bool))
     total, wrong = int(counts.sum()), int(counts.sum() - np.trace(counts))
     errors_line = f"{wrong:,} of {total:,} images wrong ({100 * wrong / max(total, 1):.2f}%)"
-    figure, (axis,) = frame(7.6, 6.6, f"{title}\n{errors_line}" if title else errors_line, "")
+    figure, (axis,) = style.frame(5.6, 5.2, f"{title}\n{errors_line}" if title else errors_line, "")
     top = max(int(errors.filled(0).max()), 1)
     shades = colormaps["Oranges"].with_extremes(bad="#E5E5E5")
     image = axis.imshow(errors, cmap=shades, vmin=0, vmax=top)
@@ -98,7 +88,7 @@ def confusion_matrix(
                 f"{count}",
                 ha="center",
                 va="center",
-                fontsize=9,
+                fontsize=8,
                 fontweight="bold" if right else "normal",
                 color="white" if count > 0.6 * top and not right else "black",
             )
@@ -139,18 +129,18 @@ def draw_bands(
     losses = [None] * len(table) if mark_lowest is None else np.where(whole, mark_lowest, np.nan)
     for i, (name, arm, loss) in enumerate(zip(names, table, losses, strict=True)):
         mean, half, n = t_interval(arm, axis=0)
-        colour = COLOURS[i % len(COLOURS)]
-        label = f"{name} ({counted(n)})"
+        colour = style.COLOURS[i % len(style.COLOURS)]
+        label = f"{name} ({style.counted(n)})"
         if loss is not None and whole[i].any():
             lowest = int(np.argmin(t_interval(loss, axis=0)[0]))
-            label += f"\nring at epoch {epochs[lowest]}"
+            label += f", ring at epoch {epochs[lowest]}"
             axis.plot(epochs[lowest], mean[lowest], "o", ms=13, mfc="none", mec=colour, mew=1.8, zorder=4)
         low, high = np.clip((mean - half, mean + half), *limits)
         axis.fill_between(epochs, low, high, color=colour, alpha=0.2, linewidth=0)
         # A marker on every epoch of a long run would hide the line.
         every = max(1, len(epochs) // 20)
-        axis.plot(epochs, mean, **line_style(i), markersize=4, markevery=every, label=label)
-    epoch_axis(axis, epochs)
+        axis.plot(epochs, mean, **style.line_style(i), markersize=4, markevery=every, label=label)
+    style.epoch_axis(axis, epochs)
 
 
 def draw_differences(
@@ -167,14 +157,24 @@ def draw_differences(
     rows = np.arange(len(names))
     axis.axvline(0, color="black", linewidth=0.8)
     for (low, high), label, width, alpha in ((described, DESCRIBED, 5.0, 0.5), (tested, TESTED, 1.2, 1.0)):
-        low, high = finite(low), finite(high)
-        drawn = axis.hlines(rows, low, high, color=COLOURS[0], linewidth=width, alpha=alpha)
+        low, high = style.finite(low), style.finite(high)
+        drawn = axis.hlines(rows, low, high, color=style.COLOURS[0], linewidth=width, alpha=alpha)
         if np.isfinite(low + high).any():
             drawn.set_label(label)
     for ends in tested:
-        axis.plot(finite(ends), rows, color=COLOURS[0], linestyle="none", marker="|", markersize=9)
-    axis.plot(finite(differences), rows, color=COLOURS[0], linestyle="none", marker="o", markersize=8)
-    axis.set_yticks(rows, [textwrap.fill(name, 20) for name in names])
+        axis.plot(
+            style.finite(ends), rows, color=style.COLOURS[0], linestyle="none", marker="|", markersize=9
+        )
+    axis.plot(
+        style.finite(differences), rows, color=style.COLOURS[0], linestyle="none", marker="o", markersize=8
+    )
+    axis.set_yticks(rows, row_labels(names))
     axis.set_ylim(len(names) - 0.5, -0.5)
+    axis.margins(x=0.08)
     axis.grid(axis="y", visible=False)
     axis.spines["left"].set_visible(False)
+
+
+def row_labels(names: Sequence[str]) -> list[str]:
+    """Break names into at most three short lines, for the rows of `draw_differences`."""
+    return [textwrap.fill(name, 20, max_lines=3, placeholder=" \N{HORIZONTAL ELLIPSIS}") for name in names]

@@ -12,8 +12,10 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from cnnjax.errors import one_line
 from cnnjax.shapes import Floats, Int
@@ -22,7 +24,11 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 LINES = ("-", "--", "-.", ":")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<")
 GREY = "#808080"
-DPI = 150
+DPI = 200
+HANDLE = 7
+"""Characters that fit in the room of a line and its gap in a legend."""
+HALO = (withStroke(linewidth=3, foreground="white"),)
+"""Path effects of text, so that no line strikes through it."""
 
 
 def png(figure: Figure) -> bytes:
@@ -61,22 +67,44 @@ class _Shown(Figure):
 
 
 def frame(
-    width: float, height: float, title: str, caption: str, panels: int = 1
+    width: float, height: float, title: str, caption: str, panels: int = 1, rows: int = 1
 ) -> tuple[Figure, list[Axes]]:
-    """Make a figure of panels side by side, with a title above and a caption below."""
+    """Make a figure of panels, row by row, with a title above and a caption below.
+
+    A width of 5 inches is legible in a column of 3.3 inches, the usual one of a paper.
+    """
     figure = _Shown(figsize=(width, height), dpi=DPI, layout="constrained")
-    axes = [figure.add_subplot(1, panels, i + 1) for i in range(panels)]
+    body: Any = figure.subfigures()  # between it and the caption there is room for a legend
+    axes = [body.add_subplot(rows, panels, i + 1) for i in range(rows * panels)]
     for axis in axes:
         axis.grid(color="#DDDDDD", linewidth=0.6)
         axis.set_axisbelow(True)
         axis.spines[["top", "right"]].set_visible(False)
-    # About 12 characters of the title's size to an inch, 15 of the caption's.
-    if title:
-        lines = (textwrap.fill(line, int(12 * width)) for line in title.split("\n"))
-        figure.suptitle("\n".join(lines), fontsize=12)
-    if caption:
-        figure.supxlabel(textwrap.fill(caption, int(15 * width)), fontsize=8.5, color="#444444")
+    write_around(figure, title, caption)
     return figure, axes
+
+
+def write_around(figure: Figure, title: str, caption: str) -> None:
+    """Write a title above a figure and a caption below it, in lines that fit."""
+    width = figure.get_figwidth()
+    # About 13 characters of the title's size to an inch, 15 of the caption's.
+    if title:
+        lines = (textwrap.fill(line, int(13 * width)) for line in title.split("\n"))
+        figure.suptitle("\n".join(lines), fontsize=11)
+    if caption:
+        figure.supxlabel(textwrap.fill(caption, int(15 * width)), fontsize=8, color="#444444")
+
+
+def metric_axis(axis: Axis, label: str) -> None:
+    """Label the x or y axis with a metric; fractions of images are in percent."""
+    axis.set_label_text(label)
+    if "accuracy" in label and "points" not in label:
+        axis.set_major_formatter(percent_formatter("%"))
+
+
+def percent_formatter(sign: str) -> FuncFormatter:
+    """Format fractions in percent, with as few digits as they need."""
+    return FuncFormatter(lambda share, _: f"{100 * share:.6g}{sign}")
 
 
 def epoch_axis(axis: Axes, epochs: Collection[float]) -> None:
@@ -85,18 +113,26 @@ def epoch_axis(axis: Axes, epochs: Collection[float]) -> None:
     axis.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10], min_n_ticks=1))
 
 
-def legend_beside(figure: Figure, heading: str = "") -> None:
-    """Put one legend of all axes outside them, where it hides no data."""
-    handles, labels = figure.axes[0].get_legend_handles_labels()
-    for axis in figure.axes[1:]:
+def legend_below(figure: Figure, heading: str = "") -> None:
+    """Put one legend of all axes below them, where it hides no data."""
+    (body,) = figure.subfigs
+    named: dict[str, Any] = {}
+    for axis in figure.axes:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
-            if label not in labels:
-                handles.append(handle)
-                labels.append(label)
-    legend = figure.legend(
-        handles, labels, loc="outside right upper", title=heading, fontsize=9, frameon=False
+            named.setdefault(label, handle)
+    room = int(16 * figure.get_figwidth())  # characters in a line
+    labels = [textwrap.fill(label, room - HANDLE) for label in named]
+    longest = max((len(line) for label in labels for line in label.split("\n")), default=1)
+    body.legend(
+        named.values(),
+        labels,
+        loc="outside lower center",
+        ncols=max(1, min(len(labels), room // (longest + HANDLE))),
+        title=heading,
+        title_fontsize=9,
+        fontsize=9,
+        frameon=False,
     )
-    legend.set_alignment("left")
 
 
 def line_style(i: int, linestyle: str = "") -> dict[str, Any]:
@@ -121,4 +157,4 @@ def counted(n: Int[np.ndarray, "..."]) -> str:
 
 def mean_label(half: Floats) -> str:
     """Say in a legend what is drawn: means, and their intervals where there are any."""
-    return "mean and 95% t interval" if np.isfinite(half).any() else "mean (too few seeds\nfor an interval)"
+    return "mean and 95% t interval" if np.isfinite(half).any() else "mean (too few seeds for an interval)"

@@ -122,11 +122,12 @@ class Ablation:
 
     def plot_final(self, metric: str = "val_accuracy") -> Figure:
         """Draw a column of results.csv after the last epoch: every seed, and the paired differences."""
-        label, values = f"{_label(metric)} at the last epoch", self.results.final(metric)
-        points, summary = "accuracy" in metric, self.compared
+        label, values = _label(metric), self.results.final(metric)
+        summary = self.compared
         if metric != "val_accuracy":
             summary = summarise(values, self.results.arms, primary=self.primary, alpha=self.alpha)
-        draw = partial(final_by_arm, title=label.capitalize(), caption=self.caption, points=points)
+        title = f"{label.capitalize()} at the last epoch"
+        draw = partial(final_by_arm, title=title, caption=self.caption)
         return draw(values, self.results.arms, label, summary.contrasts)
 
     def write(self, out: Path, figures: Mapping[str, Callable[[], Figure]] | None = None) -> None:

@@ -34,7 +34,7 @@ def scaling(
         title: text above the figure.
         caption: text below the figure.
     """
-    figure, (over_batch, over_devices, over_members) = frame(15, 4.8, title, caption, panels=3)
+    figure, (over_batch, over_devices, over_members) = frame(9, 4.1, title, caption, panels=3)
     table = 1e3 * np.asarray(seconds, float)
     low, median, high = np.percentile(table, (25, 50, 75), axis=-1)
     over_batch.errorbar(
@@ -53,7 +53,7 @@ def scaling(
         over_batch.plot(
             batches, 1e3 * np.asarray(values), color=COLOURS[i], linestyle=LINES[i % len(LINES)], label=name
         )
-    over_batch.set(xscale="log", yscale="log", xlabel="images in a batch", ylabel="milliseconds per step")
+    over_batch.set(xscale="log", yscale="log", xlabel="images in a batch", ylabel="ms per step")
     _ticks(over_batch, batches)
     for i, (name, (x, y)) in enumerate(devices.items()):
         over_devices.plot(x, y, color=COLOURS[i], marker=MARKERS[i], linestyle=LINES[i], label=name)
@@ -66,11 +66,11 @@ def scaling(
         members, 1e3 * np.asarray(each), color=COLOURS[0], marker=MARKERS[0], label="in one program"
     )
     over_members.axhline(1e3 * alone, color=GREY, linewidth=1, label="alone")
-    over_members.set(xscale="log", xlabel="networks", ylabel="milliseconds per step and network")
+    over_members.set(xscale="log", xlabel="networks", ylabel="ms per step and network")
     over_members.set_ylim(bottom=0)
     _ticks(over_members, members)
     for axis in figure.axes:
-        axis.legend(fontsize=8, frameon=False)
+        axis.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(0, -0.3))
     return figure
 
 

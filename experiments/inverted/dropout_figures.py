@@ -1,5 +1,6 @@
 """Figures of `inverted_dropout.py`: pure functions from numbers to a matplotlib Figure."""
 
+import textwrap
 from collections.abc import Mapping
 from typing import Any
 
@@ -7,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cnnjax.plots import Axes, Figure
-from cnnjax.plots.style import COLOURS, GREY, LINES, MARKERS, frame, legend_beside
+from cnnjax.plots.style import COLOURS, GREY, HALO, LINES, MARKERS, frame, legend_below
 from cnnjax.shapes import Floats
 from cnnjax.stats.intervals import t_interval
 
@@ -23,7 +24,7 @@ def activations(
 
     Left: both modes. Right: the ratio of test to training, with a dot for each seed and mask.
     """
-    figure, (levels, ratios) = frame(10, 4.4, title, caption, panels=2)
+    figure, (levels, ratios) = frame(6.8, 4.2, title, caption, panels=2)
     for i, values in enumerate((_per_seed(training), {k: np.asarray(v) for k, v in test.items()})):
         mean, half, _ = t_interval(np.stack(list(values.values())))
         levels.errorbar(
@@ -46,7 +47,8 @@ def activations(
                 textcoords="offset points",
                 ha=("right", "left")[i],
                 va="center",
-                fontsize=9,
+                fontsize=8,
+                path_effects=HALO,
             )
     for x, name in enumerate(training):
         every = np.asarray(test[name], float)[:, None] / np.asarray(training[name], float)
@@ -54,14 +56,14 @@ def activations(
         ratios.plot(x + spread, every.ravel(), ".", color=GREY, markersize=3, zorder=2)
         mean, half, _ = t_interval(every.mean(axis=1))
         ratios.errorbar(x, mean, yerr=half, color=COLOURS[2], marker="D", markersize=7, capsize=6, zorder=3)
-        note = f"{mean:.4f}" + (f"\n[{mean - half:.4f}, {mean + half:.4f}]" if np.isfinite(half) else "")
-        ratios.annotate(note, (x, float(mean)), (0, 12), textcoords="offset points", ha="center", fontsize=9)
+        look = {"ha": "center", "fontsize": 8, "path_effects": HALO}
+        ratios.annotate(f"{mean:.3f}", (x, float(mean)), (0, 12), textcoords="offset points", **look)
     for axis, label in ((levels, "mean activation that Dense_0 receives"), (ratios, "test / training")):
         axis.set_xticks(range(len(training)), list(training))
         axis.set(ylabel=label, xlim=(-0.55, len(training) - 0.45))
         axis.set_ylim(0, axis.get_ylim()[1] * 1.12)
     ratios.axhline(1, color="black", linewidth=0.8, zorder=1)
-    legend_beside(figure)
+    legend_below(figure)
     return figure
 
 
@@ -78,19 +80,20 @@ def same_function(
     `reference[row]` and `others[row][column]` are float[points]; `notes[row][column]` is its text.
     """
     columns = list(next(iter(others.values())))
-    figure, _ = frame(3.4 * len(columns), 3.5 * len(others), title, caption, panels=0)
+    size = 2.6 * len(columns), 2.9 * len(others) + 0.6
+    figure, axes = frame(*size, title, caption, panels=len(columns), rows=len(others))
     for i, (row, networks) in enumerate(others.items()):
         for j, (column, logits) in enumerate(networks.items()):
-            axis = figure.add_subplot(len(others), len(columns), i * len(columns) + j + 1)
+            axis = axes[i * len(columns) + j]
             x, y = np.asarray(reference[row], float), np.asarray(logits, float)
             low, high = min(x.min(), y.min()), max(x.max(), y.max())
             axis.plot((low, high), (low, high), color="black", linewidth=0.8)
             axis.plot(x, y, ".", color=COLOURS[i], markersize=2.5, alpha=0.5, rasterized=True)
             axis.set_aspect("equal")
-            axis.set_title(f"{row}: {column}", fontsize=10)
-            axis.annotate(notes[row][column], (0.04, 0.96), xycoords="axes fraction", va="top", fontsize=8.5)
-            axis.spines[["top", "right"]].set_visible(False)
-            axis.set(xlabel="logit, inverted network", ylabel="logit, classic network")
+            axis.set_title(textwrap.fill(f"{row}: {column}", 30), fontsize=9)
+            note = {"xycoords": "axes fraction", "va": "top", "fontsize": 7.5, "path_effects": HALO}
+            axis.annotate(notes[row][column], (0.04, 0.96), **note)
+            axis.set(xlabel="logit, inverted network", ylabel="" if j else "logit, classic network")
     return figure
 
 
@@ -105,15 +108,15 @@ def monte_carlo(
 
     A column for each metric: its values above, the paired difference below.
     """
-    figure, _ = frame(11, 6.8, title, caption, panels=0)
-    for j, (metric, table) in enumerate(averaged.items()):
+    figure, axes = frame(6.8, 6.2, title, caption, panels=len(averaged), rows=2)
+    panels = zip(axes, axes[len(averaged) :], strict=False)
+    for (metric, table), (value, difference) in zip(averaged.items(), panels, strict=True):
         curve, line = np.asarray(table, float), np.asarray(scaled[metric], float)
         k = np.arange(1, curve.shape[1] + 1)
-        value, difference = (figure.add_subplot(2, len(averaged), i * len(averaged) + j + 1) for i in (0, 1))
         value.plot(k, curve.T, color=GREY, linewidth=0.6, alpha=0.7)[0].set_label("average, one seed")
         _band(value, k, curve, 0, "average of k sampled networks")
         _band(value, k, np.repeat(line[:, None], len(k), axis=1), 1, "weight scaling")
-        _band(difference, k, curve - line[:, None], 2, "average - weight scaling,\npaired by seed")
+        _band(difference, k, curve - line[:, None], 2, "average minus weight scaling, paired by seed")
         difference.axhline(0, color="black", linewidth=0.8)
         tail = (curve - line[:, None])[:, min(len(k) - 1, 4) :]
         # The first few k are ten times as far away and would hide where the two meet.
@@ -127,11 +130,7 @@ def monte_carlo(
             ticks = [t for t in (1, 2, 5, 10, 20, 50, 100, 200, 500) if t <= len(k)]
             axis.set_xticks(ticks, list(map(str, ticks)))
             axis.minorticks_off()
-            axis.grid(color="#DDDDDD", linewidth=0.6)
-            axis.set_axisbelow(True)
-            axis.spines[["top", "right"]].set_visible(False)
-    for axis in figure.axes[-2:]:
-        axis.legend(fontsize=9, frameon=False, loc="upper right")
+    legend_below(figure)
     return figure
 
 
@@ -142,11 +141,11 @@ def _band(axis: Axes, k: Any, table: Floats, i: int, label: str) -> None:
 
 
 def _around(mean: Floats, half: Floats) -> tuple[float, float]:
-    """Axis limits that include all intervals and 0, with room for a legend above."""
+    """Axis limits that include all intervals and 0."""
     half = np.nan_to_num(half)
     low, high = min(0.0, float(np.min(mean - half))), max(0.0, float(np.max(mean + half)))
     room = (high - low) or 1.0
-    return low - 0.15 * room, high + 0.4 * room
+    return low - 0.1 * room, high + 0.1 * room
 
 
 def _per_seed(values: Mapping[str, npt.ArrayLike]) -> dict[str, Floats]:

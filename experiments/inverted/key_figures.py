@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cnnjax.plots import Axes, Figure
+from cnnjax.plots.style import DPI, write_around
 from cnnjax.shapes import Floats
 
 Bools = npt.NDArray[np.bool_]
@@ -39,7 +40,7 @@ def masks_and_keys(
 
     Horizontal lines separate the parts that different devices drew.
     """
-    figure = Figure(figsize=(11, 10.2), dpi=150, layout="constrained")
+    figure = Figure(figsize=(8, 8.6), dpi=DPI, layout="constrained")
     grid = figure.add_gridspec(2, len(masks), height_ratios=(4.4, 5.8))
     for i, (name, mask) in enumerate(masks.items()):
         axis = figure.add_subplot(grid[0, i])
@@ -53,13 +54,12 @@ def masks_and_keys(
             axis.text(
                 COLUMNS + 1, (device + 0.5) * part, f"dev. {device}", va="center", fontsize=7, color=PATH
             )
-        axis.set_title(textwrap.fill(name, 38), fontsize=10)
+        axis.set_title(textwrap.fill(name, 26), fontsize=9)
         axis.set(xlabel=f"element (first {COLUMNS} of {mask.shape[1]:,})")
         if not i:
             axis.set(ylabel="example")
     _tree(figure.add_subplot(grid[1, :]), tree)
-    figure.suptitle(title, fontsize=12)
-    figure.supxlabel(textwrap.fill(caption, 165), fontsize=8.5, color="#444444")
+    write_around(figure, title, caption)
     return figure
 
 
@@ -70,7 +70,7 @@ def _tree(axis: Axes, tree: Sequence[Level]) -> None:
     parent: float | None = None
     for depth, level in enumerate(tree):
         xs = 0.24 + 0.76 * (np.arange(len(level.nodes)) + 0.5) / len(level.nodes)
-        axis.text(0, depth, level.derivation, va="center", fontsize=9.5)
+        axis.text(0, depth, level.derivation, va="center", fontsize=8)
         for i, (x, (name, words)) in enumerate(zip(xs, level.nodes, strict=True)):
             on = level.chosen in (i, None)
             colour = "black" if on else SIBLING
@@ -95,7 +95,7 @@ def _tree(axis: Axes, tree: Sequence[Level]) -> None:
                 ha="center",
                 va="center",
                 family="monospace",
-                fontsize=8.5,
+                fontsize=7,
                 color=colour,
                 bbox=box,
             )
