@@ -13,6 +13,7 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 
 import jax
@@ -24,12 +25,12 @@ from cnnjax import experiment
 from cnnjax.config import HParams
 from cnnjax.data import Dataset, Loaded
 from cnnjax.errors import ArgumentError, UserError
-from cnnjax.experiment import Arm, OnNan, Protocol, Splits, checks, engine
+from cnnjax.experiment import Arm, OnNan, Protocol, Splits, checks, engine, environments
 from cnnjax.experiment.identity import arm_identity
 from cnnjax.experiment.protocol import divide
 from cnnjax.experiment.results import Results
 from cnnjax.experiment.rows import CHECKSUMS, read_rows, write_rows
-from cnnjax.files import claimed, write_json
+from cnnjax.files import circumstances, claimed, write_json
 from cnnjax.keys import Masks
 from cnnjax.models import MODELS, ConvNet
 from cnnjax.runs import recipe
@@ -299,6 +300,32 @@ def test_other_settings_of_jax_are_refused(name: str, value: object, whole: Path
     finally:
         jax.config.update(name, before)
     run(whole)
+
+
+def test_rows_of_other_versions_are_said_with_every_conclusion(whole: Path, tmp_path: Path) -> None:
+    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
+    path = tmp_path / environments.FILE
+    assert json.loads(path.read_text()) == {"environments": [circumstances()]}
+    assert run(tmp_path).with_remarks("It helps.") == "It helps."
+    earlier = {"jax": "0.1", "numpy": "1"}
+    environments.write(tmp_path, [circumstances() | earlier])
+    assert run(tmp_path).with_remarks("It helps.") == "It helps.", "nothing was computed under this version"
+    results = run(tmp_path, replace(PROTOCOL, seeds=6))
+    versions = [f"{name} {was} and {metadata.version(name)}" for name, was in earlier.items()]
+    said = f"Rows were computed under {', '.join(versions)}, which may change their last digits."
+    assert said in results.with_remarks("It helps.")
+    path.write_text("{")
+    assert said not in run(tmp_path).with_remarks("It helps.")
+
+
+def test_processes_with_other_settings_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a process other than 0, where what process 0 sends has other settings."""
+    others = {"jax": "0.1", "epochs": 9, "seeds": range(9), "arm rate 0": "another", "arm rate 1": "one more"}
+    for name, value in others.items():
+        monkeypatch.setattr(engine, "from_leader", lambda here, name=name, value=value: here | {name: value})
+        with pytest.raises(UserError, match=f"^{name} is .* in this process and .* in process 0"):
+            run(tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_64_bits_are_refused(whole: Path) -> None:
