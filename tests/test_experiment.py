@@ -1,6 +1,7 @@
 """Experiments do not recompute results on disk, and resuming gives the results of an uninterrupted run."""
 
 import contextlib
+import gc
 import json
 import random
 import re
@@ -9,8 +10,10 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 
 import jax
@@ -22,12 +25,12 @@ from cnnjax import experiment
 from cnnjax.config import HParams
 from cnnjax.data import Dataset, Loaded
 from cnnjax.errors import ArgumentError, UserError
-from cnnjax.experiment import Arm, OnNan, Protocol, Splits, checks, engine
+from cnnjax.experiment import Arm, OnNan, Protocol, Splits, checks, engine, environments
 from cnnjax.experiment.identity import arm_identity
 from cnnjax.experiment.protocol import divide
 from cnnjax.experiment.results import Results
 from cnnjax.experiment.rows import CHECKSUMS, read_rows, write_rows
-from cnnjax.files import claimed, write_json
+from cnnjax.files import circumstances, claimed, write_json
 from cnnjax.keys import Masks
 from cnnjax.models import MODELS, ConvNet
 from cnnjax.runs import recipe
@@ -299,6 +302,32 @@ def test_other_settings_of_jax_are_refused(name: str, value: object, whole: Path
     run(whole)
 
 
+def test_rows_of_other_versions_are_said_with_every_conclusion(whole: Path, tmp_path: Path) -> None:
+    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
+    path = tmp_path / environments.FILE
+    assert json.loads(path.read_text()) == {"environments": [circumstances()]}
+    assert run(tmp_path).with_remarks("It helps.") == "It helps."
+    earlier = {"jax": "0.1", "numpy": "1"}
+    environments.write(tmp_path, [circumstances() | earlier])
+    assert run(tmp_path).with_remarks("It helps.") == "It helps.", "nothing was computed under this version"
+    results = run(tmp_path, replace(PROTOCOL, seeds=6))
+    versions = [f"{name} {was} and {metadata.version(name)}" for name, was in earlier.items()]
+    said = f"Rows were computed under {', '.join(versions)}, which may change their last digits."
+    assert said in results.with_remarks("It helps.")
+    path.write_text("{")
+    assert said not in run(tmp_path).with_remarks("It helps.")
+
+
+def test_processes_with_other_settings_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a process other than 0, where what process 0 sends has other settings."""
+    others = {"jax": "0.1", "epochs": 9, "seeds": range(9), "arm rate 0": "another", "arm rate 1": "one more"}
+    for name, value in others.items():
+        monkeypatch.setattr(engine, "from_leader", lambda here, name=name, value=value: here | {name: value})
+        with pytest.raises(UserError, match=f"^{name} is .* in this process and .* in process 0"):
+            run(tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_64_bits_are_refused(whole: Path) -> None:
     with jax.enable_x64(True), pytest.raises(ArgumentError, match="unset JAX_ENABLE_X64"):
         run(whole)
@@ -333,10 +362,8 @@ def test_arms_may_differ_in_momentum_if_their_optimizer_reads_it(tmp_path: Path)
     assert "momentum=0.9" in arm_identity(arms[1]) and "momentum" not in arm_identity(arms[0])
 
 
-def test_damaged_files_are_reported_or_ignored(whole: Path, tmp_path: Path) -> None:
+def test_a_damaged_table_is_reported(whole: Path, tmp_path: Path) -> None:
     run(tmp_path)
-    (tmp_path / "state.npz").write_bytes(b"PK damaged")
-    run(tmp_path, Protocol(epochs=2, seeds=6, batch_size=8))
     (tmp_path / "results.csv").write_text("arm,seed\nrate 0,x\n")
     with pytest.raises(UserError, match=r"results\.csv is damaged"):
         run(tmp_path)
@@ -391,8 +418,13 @@ def unknown_compression(path: Path) -> None:
     path.write_bytes(content)
 
 
+def cut_archive(path: Path) -> None:
+    """Cut the end of an archive, which has its directory, for `zipfile.BadZipFile`."""
+    path.write_bytes(path.read_bytes()[:-30])
+
+
 @pytest.mark.parametrize(
-    "damage", [lambda path: path.write_bytes(b""), truncated_deflate, unknown_compression]
+    "damage", [lambda path: path.write_bytes(b""), truncated_deflate, unknown_compression, cut_archive]
 )
 def test_damaged_archives_count_as_absent(
     damage: Callable[[Path], None], whole: Path, tmp_path: Path
@@ -403,7 +435,10 @@ def test_damaged_archives_count_as_absent(
     table.write_text("".join(text.splitlines(keepends=True)[:-1]))
     damage(tmp_path / "state.npz")
     damage(tmp_path / "predictions" / "rate 0, seed 1.npz")
-    results = run(tmp_path)
+    with warnings.catch_warnings(record=True, category=ResourceWarning, action="always") as left_open:
+        results = run(tmp_path)
+        gc.collect()
+    assert not [str(each.message) for each in left_open if str(tmp_path) in str(each.message)]
     assert table.read_text() == text
     assert len(results.predictions["rate 0"].labels) == 4
 

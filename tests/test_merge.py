@@ -40,7 +40,7 @@ def test_two_halves_are_the_whole(
         assert cli.main(["merge", *map(str, order), "--out", str(out)]) == 0
         printed = capsys.readouterr().out
         assert "16 rows of 2 arms, seeds 0 to 3" in printed and f"--seeds 4 --out {out}" in printed
-        for file in ("results.csv", "protocol.json"):
+        for file in ("results.csv", "protocol.json", "environments.json"):
             assert (out / file).read_bytes() == (whole / file).read_bytes()
         assert {path.name for path in (tmp_path / "new").iterdir()} <= {"out", "reversed"}
     monkeypatch.setattr(engine, "_train_block", lambda *_: pytest.fail("it trains again"))

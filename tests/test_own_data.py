@@ -335,6 +335,7 @@ def test_labels_beyond_the_classes_are_refused() -> None:
     ("name", "content", "word"),
     [
         ("a.npz", b"text", "not an npz"),
+        ("a.npz", b"PK\3\4", "not an npz"),
         ("a.csv", b"1,2,3\n", "first line"),
         ("a.csv", b"label,pixel0,pixel1\n1,2,3\n", "square"),
         ("a.csv", b"label,pixel0\n", "no rows"),

@@ -161,6 +161,19 @@ def test_a_process_that_waits_in_vain_says_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="needs sockets without files")
+def test_a_number_is_taken_once_on_a_machine(tmp_path: Path) -> None:
+    """JAX's coordinator would end the process that has the number, and with it the run."""
+    host = ["--coordinator-address", f"127.0.0.1:{free_port()}", "--num-processes", "2"]
+    with processes._alone_with_number(Processes(False, host[1], 2, 1)):
+        error = fails(1, *train(tmp_path / "run", *host, "--process-id", "1"))
+        assert f"process 1 of the run at {host[1]} is already at work" in error
+        with processes._alone_with_number(Processes(False, host[1], 2, 0)):
+            pass
+    with processes._alone_with_number(Processes(False, host[1], 2, 1)):
+        pass
+
+
 def test_without_a_cluster_there_is_nothing_to_join(tmp_path: Path) -> None:
     ended = new_process(*train(tmp_path / "run", "--distributed"))
     assert ended.code == 2 and "--distributed detects no SLURM" in ended.err and ended.err.count("\n") == 1

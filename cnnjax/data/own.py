@@ -44,7 +44,8 @@ def read(path: Path) -> Loaded:
 
 def _npz(path: Path) -> Loaded:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        # By itself, `np.load` leaves a damaged file open.
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as archive:
             names = next((names for names in (KERAS, OURS) if names[0] in archive), None)
             if names is None:
                 stored = ", ".join(archive.files) or "nothing"

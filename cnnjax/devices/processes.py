@@ -9,8 +9,10 @@ error message is still printed, each process starts a helper that prints one if 
 JAX is imported where it is used: a process that only reads and writes files does without it.
 """
 
+import hashlib
 import os
 import pickle
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -88,12 +90,13 @@ def joined(asked: Processes) -> Iterator[None]:
 
     Raises:
         ArgumentError: no cluster was detected.
-        UserError: another process is lost, if Python can detect that.
+        UserError: another process is lost, if Python can detect that; or this machine has this process of
+            the run already.
     """
     if not asked.asked_for:
         yield
         return
-    with _last_words() as say:
+    with _alone_with_number(asked), _last_words() as say:
         say(
             f"not all processes of this run connected within {START_SECONDS} s; start all of them, and check "
             "that --coordinator-address is process 0's, with a free port that the others can reach"
@@ -114,6 +117,29 @@ def joined(asked: Processes) -> Iterator[None]:
 
 
 _GO_ON = "to continue, start all processes again, `train` with --resume"
+
+
+@contextmanager
+def _alone_with_number(asked: Processes) -> Iterator[None]:
+    """Refuse a second process with the same number on this machine.
+
+    JAX's coordinator would take it for a restart of the first, and end all processes of the run. It knows a
+    process by its number alone, so a second one on another machine cannot be refused.
+    """
+    if asked.process_id is None or sys.platform != "linux":
+        yield
+        return
+    address = hashlib.sha256(str(asked.coordinator_address).encode()).hexdigest()
+    with socket.socket(socket.AF_UNIX) as number:
+        try:
+            # A name without a file, which the kernel frees when the process ends, however it ends.
+            number.bind(f"\0cnnjax-{address}-{asked.process_id}")
+        except OSError:
+            raise UserError(
+                f"process {asked.process_id} of the run at {asked.coordinator_address} is already at work on "
+                "this machine; give each process a --process-id of its own, and each run a port of its own"
+            ) from None
+        yield
 
 
 def _initialize(asked: Processes) -> None:

@@ -18,9 +18,9 @@ import numpy as np
 from cnnjax import files
 from cnnjax.data import Dataset
 from cnnjax.devices.layouts import require_backend
-from cnnjax.devices.processes import fetch
+from cnnjax.devices.processes import fetch, from_leader
 from cnnjax.errors import UserError
-from cnnjax.experiment import checks
+from cnnjax.experiment import checks, environments
 from cnnjax.experiment.identity import identity
 from cnnjax.experiment.ledger import Ledger
 from cnnjax.experiment.plans import require_plan
@@ -77,7 +77,7 @@ def run(
             itself or for the data (see `cnnjax.experiment.checks`), or the plan does not fit to them. Nothing
             is written then.
         UserError: `out` cannot be written or is in use by another process, or a network diverged and
-            `on_nan` is "stop".
+            `on_nan` is "stop"; or this is one of several processes, and process 0 was started otherwise.
     """
     require_backend()
     checks.require_arms(arms, protocol)
@@ -89,8 +89,11 @@ def run(
     tasks = [_task(group[0], protocol, len(splits.train.labels)) for group in groups]
     for group, task in zip(groups, tasks, strict=True):
         checks.require_model(group[0], task, splits.train)
+    settings = identity(arms, protocol, splits, probes)
+    here = files.circumstances() | settings | {"seeds": seeds}
+    files.require_same(from_leader(here), here)
     with files.claimed(out):
-        store = Store(out, identity(arms, protocol, splits, probes))
+        store = Store(out, settings)
         train, val, test = (to_device(part) for part in (splits.train, splits.val, splits.test))
         final_data = {"test": test} | {name: to_device(probe) for name, probe in (probes or {}).items()}
         width = jax.device_count() * (chunk or default_chunk(jax.default_backend()))
@@ -119,13 +122,16 @@ def run(
             for block in _blocks(group, seeds, protocol.epochs, width, store):
                 ledger.write()
                 store.begin()
+                environments.add(out)
                 began = perf_counter()
                 for _ in _train_block(program, block, width, protocol.epochs, final_data, store, on_nan):
                     store.time(len(block), perf_counter() - began)
                     report_progress()
                     began = perf_counter()
         ledger.write()
-        return store.results(names, seeds, protocol.epochs)._replace(evidence=ledger.look(seeds))
+        evidence = ledger.look(seeds)
+        evidence = evidence._replace(remarks=(*evidence.remarks, *environments.remarks(out)))
+        return store.results(names, seeds, protocol.epochs)._replace(evidence=evidence)
 
 
 Member = tuple[Arm, int]  # an arm and a seed

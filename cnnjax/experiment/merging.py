@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cnnjax.errors import ArgumentError
+from cnnjax.experiment import environments
 from cnnjax.experiment.plans import Look, Stated, broken, read_looks, read_plans, write_looks, write_plans
 from cnnjax.experiment.results import (
     PROTOCOL,
@@ -83,6 +84,8 @@ def merge(directories: Sequence[Path], out: Path) -> dict[Cell, Row]:
         write_looks(temporary, sorted({look for part in parts for look in part.looks}))
         if times := [each for part in parts for each in read_times(part.path)]:
             write_times(temporary, times)
+        if known := [each for part in parts for each in environments.read(part.path)]:
+            environments.write(temporary, known)
         if plans:
             write_plans(temporary, plans)
         store.write()

@@ -5,14 +5,15 @@ import io
 import json
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.lib.npyio import NpzFile
 
 from cnnjax.devices.layouts import place
 from cnnjax.devices.processes import fetch, from_leader, leads
@@ -182,7 +183,7 @@ class Store:
         members, epoch, leaves = [], 0, []
         # If it is missing or damaged, its members start again and give the same rows.
         if leads():
-            with suppress(*DAMAGED), np.load(self.out / STATE, allow_pickle=False) as file:
+            with suppress(*DAMAGED), arrays_in(self.out / STATE) as file:
                 header, *leaves = (file[name] for name in file.files)
                 record = json.loads(str(header))
                 members, epoch = [(name, seed) for name, seed in record["members"]], record["epoch"]
@@ -223,8 +224,15 @@ def read_predictions(out: Path, arm: str, seeds: Sequence[int]) -> Predictions |
 
 def read_prediction(out: Path, arm: str, seed: int) -> Predictions | None:
     """Read the predictions of one network; None if they are missing or damaged."""
-    with suppress(*DAMAGED), np.load(_predictions(out, arm, seed), allow_pickle=False) as file:
+    with suppress(*DAMAGED), arrays_in(_predictions(out, arm, seed)) as file:
         return Predictions(*(file[name] for name in Predictions._fields))
+
+
+@contextmanager
+def arrays_in(path: Path) -> Iterator[NpzFile]:
+    """Open an npz file; `np.load` by itself leaves a damaged one open."""
+    with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
+        yield file
 
 
 def _predictions(out: Path, arm: str, seed: int) -> Path:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from cnnjax.errors import UserError, one_line
-from cnnjax.experiment.results import DAMAGED, PREDICTIONS, Cell, Predictions, Row, read_rows
+from cnnjax.experiment.results import DAMAGED, PREDICTIONS, Cell, Predictions, Row, arrays_in, read_rows
 from cnnjax.files import read_json
 from cnnjax.files.problem import Problem
 
@@ -81,8 +81,7 @@ def rows_of(out: Path) -> dict[Cell, Row]:
 def _unreadable(path: Path) -> str:
     """Return why predictions cannot be read; "" if they can."""
     try:
-        # NumPy leaves a damaged file open.
-        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
+        with arrays_in(path) as file:
             shapes = {file[name].shape for name in Predictions._fields}
     except DAMAGED as error:
         return one_line(error)

@@ -9,7 +9,7 @@ from cnnjax.files.atomic import (
     write_json,
 )
 from cnnjax.files.lock import busy, claimed, watched
-from cnnjax.files.provenance import circumstances, jax_settings, made, provenance
+from cnnjax.files.provenance import circumstances, jax_settings, made, provenance, require_same
 from cnnjax.files.temporary import clear as clear_half_written
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "make_directory",
     "provenance",
     "read_json",
+    "require_same",
     "watched",
     "write_bytes",
     "write_csv",

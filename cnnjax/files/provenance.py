@@ -3,14 +3,16 @@
 import os
 import platform
 import re
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import date
 from importlib import metadata
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 from cnnjax import __version__
-from cnnjax.errors import ArgumentError
+from cnnjax.errors import ArgumentError, UserError
 
 SETTINGS = {
     "jax_threefry_partitionable": True,
@@ -51,7 +53,7 @@ def made() -> dict[str, Any]:
 
 
 def circumstances() -> dict[str, Any]:
-    """Return, by name, what must be the same in all processes of one run besides its configuration."""
+    """Return, by name, what numbers depend on besides the configuration, and the processes of a run share."""
     import jax
 
     from cnnjax.dropout import MASK_SCHEME
@@ -62,8 +64,19 @@ def circumstances() -> dict[str, Any]:
         "cnnjax": __version__,
         "mask scheme": MASK_SCHEME,
         "number of devices": jax.device_count(),
+        "kind of device": jax.local_devices()[0].device_kind,
         **jax_settings(),
     }
+
+
+def require_same(theirs: Mapping[str, Any], here: Mapping[str, Any]) -> None:
+    """Raise `UserError`, naming the first difference, unless this process has the settings of process 0."""
+    for name in sorted(here.keys() | theirs.keys()):
+        if here.get(name) != theirs.get(name):
+            ours, leading = (shorten(str(each.get(name)), 80) for each in (here, theirs))
+            raise UserError(
+                f"{name} is {ours} in this process and {leading} in process 0; make them the same"
+            )
 
 
 def jax_settings() -> dict[str, Any]:

@@ -77,13 +77,7 @@ def refuse_another_job(job: Job, given: Mapping[str, Any]) -> None:
         raise ArgumentError(
             f"process 0 was started without {', '.join(differ)}; start the same command in every process"
         )
-    here = files.circumstances()
-    for name in sorted(here.keys() | job.circumstances.keys()):
-        if here.get(name) != job.circumstances.get(name):
-            raise UserError(
-                f"{name} is {here.get(name)} in this process and {job.circumstances.get(name)} in process 0; "
-                "make them the same"
-            )
+    files.require_same(job.circumstances, files.circumstances())
 
 
 def broadcast_state(state: TrainState, layout: Layout) -> TrainState:
