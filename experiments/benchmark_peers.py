@@ -7,10 +7,21 @@ size (experiments/peers). All run on the CPU.
 Settings: the tutorials' networks, batch sizes 32, 128 and 512, dropout rates 0 and 0.5, training with and
 without validation. All peers have the same 48,000 training and 12,000 validation images in memory.
 
+Networks of one's own, a perceptron and a BatchNorm ResNet that cnnjax knows as plain Flax modules, alone and
+in a population of 8 (the peers train one; seconds are those of each network):
+
+    make bench ARGS="--models mlp resnet --members 1 8 --batch-sizes 32 128 --rates 0 --modes train
+                     --peers flax torch --out results/benchmark_foreign"
+
 Protocol: each peer is a process, started once per setting. Peers train one epoch each in turn, A B C A B C,
 while the others wait. The first epoch, which compiles, does not count.
 
-Statistics: median seconds per epoch; the ratio to cnnjax in the same round (median, minimum, maximum); peak
+Quiet or slow: before every round a fixed piece of work, a matrix product and a pass over memory, measures the
+machine. A round is quiet if both rates are at least 0.9 of the best of the run. Quiet rounds count; the
+median of slow ones stands beside them.
+
+Statistics: median seconds per epoch; the ratio to cnnjax in the same round (median, minimum, maximum); the
+fraction of the ceiling, which is the least time of an epoch at the best rates (costs.py); peak
 memory; seconds from process start to the end of the first epoch; validation accuracy after 3 epochs, which
 shows that all peers train the same network.
 
@@ -18,143 +29,34 @@ Run `make bench`; it writes results.csv, summary.json and ratios.png to --out, a
 run.
 """
 
-import os
-import platform
 import sys
 import tempfile
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
 from pathlib import Path
 from statistics import median
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
-from common import start
-from peers.comparison import (
-    BASE,
-    chart,
-    compare,
-    describe,
-    finished,
-    grouped,
-    peer_of,
-    print_table,
-    read_rows,
-    write_rows,
-)
+from common import require_positive, start
+from peers.calibration import best_rates, calibrator, least_seconds_of_epoch
+from peers.comparison import chart, compare, describe, print_table
+from peers.entries import Entry, entries, expected, launches, machine
 from peers.protocol import PARAMETERS, Arrays, Settings
+from peers.results import grouped, kept_rows, refuse_other_versions, write_rows
 from peers.worker import ACCURACY_EPOCH, Launch, Row, measure
 
 from cnnjax import files, report
 from cnnjax.data import load, split
-from cnnjax.errors import ArgumentError, UserError, choose
+from cnnjax.errors import ArgumentError, choose
+from cnnjax.models import MODELS
 
-PEERS = Path(__file__).resolve().parent / "peers"
-IMAGES = 48_000
-"""Training images, to estimate the total time."""
 MAX_LOAD = 0.1
 """Most cores that other processes may keep busy, on average, for timings to count as evidence."""
-
-# Peers ------------------------------------------------------------------------------------------------------
-
-
-class Entry(NamedTuple):
-    """How to run a peer, and roughly what it takes on two cores (only to estimate the total time)."""
-
-    script: str
-    environment: str  # directory of its environment; "" for the running one
-    variables: dict[str, str]
-    start: float  # seconds to start and compile
-    step: float  # milliseconds a step, for any batch size
-    images: float  # seconds an epoch, for any batch size
-
-
-def entries(peers: Collection[str]) -> dict[str, Entry]:
-    """Return the entries of these peers and of cnnjax, by name."""
-    every = {
-        BASE: Entry("cnnjax_peer.py", "", {"PYTHONPATH": str(PEERS.parents[1])}, 7, 0.7, 0.9),
-        "flax": Entry("flax_peer.py", "flax", {}, 6, 1.3, 3.0),
-        "keras-tensorflow": Entry("keras_peer.py", "tf", {"KERAS_BACKEND": "tensorflow"}, 9, 2.3, 1.8),
-        "keras-jax": Entry("keras_peer.py", "keras-jax", {"KERAS_BACKEND": "jax"}, 7, 1.7, 3.0),
-    }
-    for threads in sorted({1, cores()}):
-        variables = {"OMP_NUM_THREADS": str(threads)}
-        every[f"torch-{threads}"] = Entry("torch_peer.py", "torch", variables, 5, 2.0, 2.0)
-    return {name: entry for name, entry in every.items() if peer_of(name) in {BASE, *peers}}
-
-
-def launches(chosen: Mapping[str, Entry], environments: Path) -> dict[str, Launch]:
-    """Return the commands of these entries.
-
-    Raises:
-        UserError: an environment is missing.
-    """
-    commands = {}
-    for name, entry in chosen.items():
-        python = Path(sys.executable)
-        if entry.environment:
-            # Not resolved, because Python finds its environment by the path of the link.
-            python = environments.absolute() / entry.environment / "bin/python"
-        if not python.exists():
-            raise UserError(
-                f"{environments / entry.environment} is missing; create it with `make bench`, point "
-                "--environments to it, or omit the peer from --peers"
-            )
-        commands[name] = Launch([str(python), str(PEERS / entry.script)], entry.variables)
-    return commands
-
-
-def cores() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0))
-
-
-def machine() -> dict[str, Any]:
-    """Describe the machine."""
-    name = Path("/proc/cpuinfo").read_text().partition("model name")[2].partition("\n")[0]
-    cpu = name.strip(" \t:") or platform.machine()
-    return {"cpu": cpu, "cores": cores(), "system": platform.platform()}
-
-
-# Protocol ---------------------------------------------------------------------------------------------------
-
-
-def kept_rows(path: Path, wanted: Collection[Settings], names: Collection[str], rounds: int) -> list[Row]:
-    """Read the rows of complete settings, without wanted ones that lack entries or rounds.
-
-    Timings are compared only within one run of the processes, so a setting is kept whole or not at all.
-    """
-    kept: list[Row] = []
-    for setting, rows in grouped(read_rows(path)).items():
-        present = {row.entry for row in rows}
-        whole = finished(rows, present | {BASE}, max(ACCURACY_EPOCH - 1, *(row.round for row in rows)))
-        if whole and (setting not in wanted or finished(rows, names, rounds)):
-            kept += rows
-    return kept
-
-
-def refuse_other_versions(known: Sequence[Row], new: Sequence[Row], out: Path) -> None:
-    """Raise `ArgumentError` if new rows come from other code or versions than those in `out`."""
-    versions = {row.entry: row.version for row in known}
-    for row in new:
-        if (before := versions.get(row.entry, row.version)) != row.version:
-            raise ArgumentError(
-                f"{out} has results of another {row.entry} version ({before}; now {row.version}); "
-                "choose another --out"
-            )
-
-
-def expected(setting: Settings, chosen: Mapping[str, Entry], rounds: int) -> float:
-    """Estimate the seconds that a setting takes."""
-    epochs, steps = rounds + 1, IMAGES / setting.batch_size
-    return sum(e.start + epochs * (e.images + steps * e.step / 1000) for e in chosen.values())
-
-
-# The command ------------------------------------------------------------------------------------------------
 
 
 QUICK = {"models": ("keras-cnn",), "batch_sizes": (32,), "rates": (0.5,), "modes": ("train",), "rounds": 2}
@@ -180,6 +82,8 @@ class BenchmarkPeers:
         "torch",
     )
     """Libraries to compare; cnnjax is always included."""
+    members: tuple[int, ...] = (1,)
+    """Networks in one program of cnnjax; of several, the seconds are those of each."""
     rounds: int = 5
     """Timed epochs of each peer in each setting."""
     dataset: str = "mnist"
@@ -201,7 +105,12 @@ class BenchmarkPeers:
         starts = launches(chosen, self.environments)
         loaded = load(self.dataset, self.data_dir, announce=print)
         train, val = split(loaded.train)
-        protocol = {"machine": machine(), "dataset": self.dataset, "sha256": loaded.sha256}
+        protocol = {
+            "machine": machine(),
+            "dataset": self.dataset,
+            "sha256": loaded.sha256,
+            "images": len(train.labels),
+        }
         with files.claimed(out), tempfile.TemporaryDirectory() as temporary:
             self._claim(out, protocol)
             arrays = Path(temporary, "arrays.npz")
@@ -211,13 +120,16 @@ class BenchmarkPeers:
             self._report(out, rows, protocol)
 
     def _check(self) -> None:
-        if not (self.models and self.batch_sizes and self.rates and self.modes):
+        if not (self.models and self.batch_sizes and self.rates and self.modes and self.members):
             raise ArgumentError("--models, --batch-sizes, --rates and --modes each need at least one value")
         for model in self.models:
             if model not in PARAMETERS:
                 raise ArgumentError(f"--models {model!r} is unknown{choose(model, PARAMETERS)}")
-        if min(self.batch_sizes) < 1:
-            raise ArgumentError(f"--batch-sizes {self.batch_sizes} must be at least 1")
+        foreign = sorted(set(self.models) - set(MODELS))
+        keras = [peer for peer in self.peers if peer.startswith("keras")]
+        if foreign and keras:
+            raise ArgumentError(f"--models {foreign[0]} is not written for {keras[0]}; omit it from --peers")
+        require_positive(batch_sizes=self.batch_sizes, members=self.members)
         if not all(0 <= rate < 1 for rate in self.rates):
             raise ArgumentError(f"--rates {self.rates} must be at least 0 and less than 1")
         if self.rounds < ACCURACY_EPOCH - 1:
@@ -239,8 +151,10 @@ class BenchmarkPeers:
     ) -> list[Row]:
         """Measure the missing settings, and save each round as it ends."""
         wanted = [
-            Settings(model, size, rate, mode == "validate", 0)
-            for model, mode, size, rate in product(self.models, self.modes, self.batch_sizes, self.rates)
+            Settings(model, size, rate, mode == "validate", 0, members)
+            for model, mode, members, size, rate in product(
+                self.models, self.modes, self.members, self.batch_sizes, self.rates
+            )
         ]
         path = out / "results.csv"
         rows = kept_rows(path, wanted, starts, self.rounds)
@@ -252,13 +166,13 @@ class BenchmarkPeers:
             f"1 + {self.rounds} epochs: about {sum(estimates) / 60:.0f} minutes on two idle cores",
             flush=True,
         )
-        began = time.perf_counter()
+        calibrate, began = calibrator(), time.perf_counter()
         for i, setting in enumerate(missing):
             print(f"{i + 1}/{len(missing)}  {describe(setting)}", flush=True)
             logs = out / "logs" / describe(setting).replace(",", "").replace(" + ", "-").replace(" ", "-")
             with files.explained(logs):
                 logs.mkdir(parents=True, exist_ok=True)
-            with closing(measure(setting, starts, arrays, self.rounds, logs)) as turns:
+            with closing(measure(setting, starts, arrays, self.rounds, logs, calibrate)) as turns:
                 for new in turns:
                     refuse_other_versions(rows, new, out)
                     rows += new
@@ -273,7 +187,11 @@ class BenchmarkPeers:
         return rows
 
     def _report(self, out: Path, rows: Sequence[Row], protocol: Mapping[str, Any]) -> None:
-        comparisons = {setting: compare(group) for setting, group in sorted(grouped(rows).items())}
+        best, images = best_rates(rows), protocol["images"]
+        comparisons = {
+            setting: compare(group, best, least_seconds_of_epoch(setting, images, best))
+            for setting, group in sorted(grouped(rows).items())
+        }
         print_table(comparisons)
         busy = [row.elsewhere for row in rows if row.round]
         background = f"other processes kept {median(busy):.2f} cores busy (maximum {max(busy):.2f})"
@@ -287,6 +205,7 @@ class BenchmarkPeers:
                 "date": date,
                 **protocol,
                 "versions": {row.entry: row.version for row in rows},
+                "ceilings": best._asdict(),
                 "busy_cores_elsewhere": {"median": median(busy), "greatest": max(busy)},
                 "settings": [
                     {**setting._asdict(), "peers": [line._asdict() for line in lines]}

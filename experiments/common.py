@@ -34,7 +34,7 @@ def require_positive(**flags: int | tuple[int, ...]) -> None:
     """Raise `ArgumentError` if a flag has a value below 1."""
     for name, value in flags.items():
         if np.min(value, initial=1) < 1:
-            raise ArgumentError(f"--{name} {value} must be at least 1")
+            raise ArgumentError(f"--{name.replace('_', '-')} {value} must be at least 1")
 
 
 def hypothesis(docstring: str | None) -> str:

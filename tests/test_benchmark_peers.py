@@ -3,20 +3,25 @@
 import importlib
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import benchmark_peers as benchmark
 import numpy as np
 import pytest
+from ceilings.measurements import Ceilings
+from costs import step_cost
 from hypothesis import given
 from hypothesis import strategies as st
-from peers import comparison, protocol, worker
+from peers import calibration, comparison, entries, protocol, results, worker
 from peers.protocol import Settings
 from peers.worker import Row
 
 from cnnjax.data import Dataset
 from cnnjax.errors import ArgumentError, UserError
+from cnnjax.models import MODELS
 from cnnjax.runs import programs
 from cnnjax.runs.config import TrainConfig
 
@@ -56,6 +61,7 @@ def build(settings, arrays):
 serve(build)
 """
 NAMES = ("cnnjax", "b", "c")
+BEST = Ceilings(1e9, 1e8)
 
 
 TRAINING = Settings("keras-cnn", 32, 0.5, False, 0)
@@ -86,7 +92,9 @@ def fakes(directory: Path, names: tuple[str, ...] = NAMES, **variables: str) -> 
     }
 
 
-def rows_of(setting: Any, seconds: dict[str, list[float]]) -> list[Any]:
+def rows_of(
+    setting: Any, seconds: dict[str, list[float]], slowness: Mapping[int, float] = MappingProxyType({})
+) -> list[Any]:
     """Rows whose round 0 is slower and larger than all others, and whose accuracy is that of the epoch."""
     return [
         Row(
@@ -100,6 +108,8 @@ def rows_of(setting: Any, seconds: dict[str, list[float]]) -> list[Any]:
             peak_rss_mb=100.0 + number,
             startup_seconds=9.0 if number == 0 else np.nan,
             elsewhere=0.0,
+            flops=slowness.get(number, 1.0) * BEST.flops,
+            bandwidth=BEST.bandwidth,
             version="1",
         )
         for entry, each in seconds.items()
@@ -112,7 +122,7 @@ def rows_of(setting: Any, seconds: dict[str, list[float]]) -> list[Any]:
 
 @pytest.mark.parametrize("setting", [TRAINING, VALIDATING])
 def test_rounds_alternate_and_one_trains_at_a_time(tmp_path: Path, stored: Path, setting: Any) -> None:
-    rounds = list(worker.measure(setting, fakes(tmp_path), stored, 3, tmp_path))
+    rounds = list(worker.measure(setting, fakes(tmp_path), stored, 3, tmp_path, lambda: BEST))
     assert [[(row.entry, row.round) for row in rows] for rows in rounds] == [
         [(name, number) for name in NAMES] for number in range(4)
     ]
@@ -125,7 +135,7 @@ def test_rounds_alternate_and_one_trains_at_a_time(tmp_path: Path, stored: Path,
 
 @pytest.mark.parametrize("setting", [TRAINING, VALIDATING])
 def test_what_a_peer_says_is_in_its_row(tmp_path: Path, stored: Path, setting: Any) -> None:
-    rounds = list(worker.measure(setting, fakes(tmp_path, ("cnnjax",)), stored, 2, tmp_path))
+    rounds = list(worker.measure(setting, fakes(tmp_path, ("cnnjax",)), stored, 2, tmp_path, lambda: BEST))
     for number, (row,) in enumerate(rounds):
         assert row.setting == setting
         assert row.accuracy == (number + 1) / 100
@@ -141,11 +151,11 @@ def test_what_a_peer_says_is_in_its_row(tmp_path: Path, stored: Path, setting: A
 def test_a_peer_with_another_network_is_refused(tmp_path: Path, stored: Path) -> None:
     launches = fakes(tmp_path, ("cnnjax",), EXTRA="1")
     with pytest.raises(UserError, match=r"cnnjax failed.*197211 parameters"):
-        list(worker.measure(TRAINING, launches, stored, 2, tmp_path))
+        list(worker.measure(TRAINING, launches, stored, 2, tmp_path, lambda: BEST))
 
 
 def test_a_peer_that_fails_ends_all_of_them(tmp_path: Path, stored: Path) -> None:
-    rounds = worker.measure(TRAINING, fakes(tmp_path, FAILS="b 2"), stored, 2, tmp_path)
+    rounds = worker.measure(TRAINING, fakes(tmp_path, FAILS="b 2"), stored, 2, tmp_path, lambda: BEST)
     assert len(next(rounds)) == 3
     with pytest.raises(UserError, match="the peer b failed: RuntimeError: out of chalk"):
         next(rounds)
@@ -171,44 +181,48 @@ def test_peers_inherit_no_setting_of_a_library(
 
 
 def test_rows_survive_the_file(tmp_path: Path, stored: Path) -> None:
-    rows = [row for each in worker.measure(TRAINING, fakes(tmp_path), stored, 2, tmp_path) for row in each]
+    rows = [
+        row
+        for each in worker.measure(TRAINING, fakes(tmp_path), stored, 2, tmp_path, lambda: BEST)
+        for row in each
+    ]
     rows += rows_of(VALIDATING, {"cnnjax": [1 / 3, 2.0]})
-    comparison.write_rows(tmp_path / "results.csv", rows)
-    again = comparison.read_rows(tmp_path / "results.csv")
+    results.write_rows(tmp_path / "results.csv", rows)
+    again = results.read_rows(tmp_path / "results.csv")
     assert list(map(repr, again)) == list(map(repr, rows))  # NaN equals nothing, its text does
-    assert list(comparison.grouped(again)) == [TRAINING, VALIDATING]
+    assert list(results.grouped(again)) == [TRAINING, VALIDATING]
 
 
 def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "results.csv").write_text("model,batch_size\nkeras-cnn,many\n")
     with pytest.raises(UserError, match="damaged"):
-        comparison.read_rows(tmp_path / "results.csv")
-    assert comparison.read_rows(tmp_path / "none.csv") == []
+        results.read_rows(tmp_path / "results.csv")
+    assert results.read_rows(tmp_path / "none.csv") == []
 
 
 def test_a_setting_is_kept_whole_or_not_at_all(tmp_path: Path) -> None:
     path, whole = tmp_path / "results.csv", rows_of(TRAINING, {"cnnjax": [1, 1, 1], "flax": [2, 2, 2]})
     other = rows_of(VALIDATING, {"cnnjax": [1, 1], "flax": [2, 2]})
-    comparison.write_rows(path, [*whole, *other])
+    results.write_rows(path, [*whole, *other])
     both = {"cnnjax", "flax"}
 
     def kept(wanted: list[Any], names: set[str], rounds: int) -> list[Any]:
-        return list(comparison.grouped(benchmark.kept_rows(path, wanted, names, rounds)))
+        return list(results.grouped(results.kept_rows(path, wanted, names, rounds)))
 
     assert kept([TRAINING], both, 3) == kept([TRAINING], {"cnnjax"}, 2) == [TRAINING, VALIDATING]
     assert kept([TRAINING], both, 4) == kept([TRAINING], both | {"torch-1"}, 3) == [VALIDATING]
     assert kept([TRAINING, VALIDATING], both, 3) == [TRAINING]
-    comparison.write_rows(path, [*whole[:-1], *other])  # interrupted within its last round
+    results.write_rows(path, [*whole[:-1], *other])  # interrupted within its last round
     assert kept([], both, 2) == [VALIDATING]
-    comparison.write_rows(path, [row for row in whole if row.entry == "flax"])
+    results.write_rows(path, [row for row in whole if row.entry == "flax"])
     assert kept([], both, 2) == []
 
 
 def test_other_versions_are_refused(tmp_path: Path) -> None:
     rows = rows_of(TRAINING, {"cnnjax": [1.0, 1.0]})
-    benchmark.refuse_other_versions(rows, rows, tmp_path)
+    results.refuse_other_versions(rows, rows, tmp_path)
     with pytest.raises(ArgumentError, match="another cnnjax"):
-        benchmark.refuse_other_versions(rows, [rows[0]._replace(version="2")], tmp_path)
+        results.refuse_other_versions(rows, [rows[0]._replace(version="2")], tmp_path)
 
 
 SECONDS = st.lists(st.floats(0.01, 100), min_size=5, max_size=5)
@@ -219,19 +233,47 @@ def test_ratios_are_taken_within_a_round(ours: list[float], load: list[float], f
     """A load that slows a whole round slows both, and leaves the ratio as it is."""
     loaded = [a * b for a, b in zip(ours, load, strict=True)]
     rows = rows_of(TRAINING, {"cnnjax": loaded, "flax": [factor * value for value in loaded]})
-    lines = {line.peer: line for line in comparison.compare(rows)}
-    np.testing.assert_allclose(lines["flax"][4:7], factor, rtol=1e-12)
-    assert lines["cnnjax"][4:7] == (1, 1, 1)
+    lines = {line.peer: line for line in comparison.compare(rows, BEST)}
+    np.testing.assert_allclose(lines["flax"][5:8], factor, rtol=1e-12)
+    assert lines["cnnjax"][5:8] == (1, 1, 1)
     assert lines["cnnjax"].seconds == np.median(loaded)  # without round 0, of 1000 seconds
     for line in lines.values():
         assert (line.rounds, line.peak_rss_mb, line.startup_seconds) == (5, 105, 9)
         assert line.val_accuracy == (worker.ACCURACY_EPOCH - 1) / 10
 
 
+@given(SECONDS, st.sets(st.integers(1, 5)), st.floats(1.2, 5))
+def test_quiet_rounds_count_and_slow_ones_stand_beside(
+    quiet: list[float], slow: set[int], factor: float
+) -> None:
+    measured = [value * factor ** (number in slow) for number, value in enumerate(quiet, 1)]
+    rows = rows_of(TRAINING, {"cnnjax": measured}, {number: 1 / factor for number in slow})
+    (line,) = comparison.compare(rows, BEST, least_seconds=0.01)
+    counted = set(range(1, 6)) - slow or slow
+    assert (line.rounds, line.quiet) == (len(counted), len(slow) < 5)
+    assert line.seconds == np.median([measured[number - 1] for number in counted])
+    assert line.of_ceiling == 0.01 / line.seconds
+    others = [measured[number - 1] for number in slow - counted]
+    assert line.slow_seconds == (np.median(others) if others else None)
+
+
+def test_the_machine_is_measured_before_every_round(tmp_path: Path, stored: Path) -> None:
+    rates = iter([Ceilings(number, 2 * number) for number in (1.0, 2.0, 3.0)])
+    rounds = list(worker.measure(TRAINING, fakes(tmp_path), stored, 2, tmp_path, lambda: next(rates)))
+    assert [{(row.flops, row.bandwidth) for row in rows} for rows in rounds] == [{(1, 2)}, {(2, 4)}, {(3, 6)}]
+    assert calibration.best_rates([row for rows in rounds for row in rows]) == (3, 6)
+
+
+def test_the_least_time_of_an_epoch_needs_counted_operations() -> None:
+    least = calibration.least_seconds_of_epoch(TRAINING, 48_000, BEST)
+    assert least == pytest.approx(1500 * max(step_cost(MODELS["keras-cnn"], 32)[i] / BEST[i] for i in (0, 1)))
+    assert calibration.least_seconds_of_epoch(VALIDATING, 48_000, BEST) is None
+
+
 @given(SECONDS, SECONDS)
 def test_the_faster_torch_counts(one: list[float], two: list[float]) -> None:
     rows = rows_of(TRAINING, {"cnnjax": [1.0] * 5, "torch-1": one, "torch-2": two})
-    lines = comparison.compare(rows)
+    lines = comparison.compare(rows, BEST)
     (torch,) = (line for line in lines if line.peer == "torch")
     assert torch.seconds == min(np.median(one), np.median(two))
     assert [line.seconds for line in lines] == sorted(line.seconds for line in lines)
@@ -248,6 +290,7 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     def run(variables: dict[str, str] | None = None, **flags: Any) -> int:
         chosen = fakes(tmp_path, ("cnnjax", "flax"), **(variables or {}))
         monkeypatch.setattr(benchmark, "launches", lambda entries, environments: chosen)
+        monkeypatch.setattr(benchmark, "calibrator", lambda: lambda: BEST)
         diary.write_text("")
         values = {"models": ("keras-cnn",), "modes": ("train",), "rounds": 2, "out": tmp_path / "out"}
         data = {"dataset": "fashion_mnist", "data_dir": Path(__file__).parent / "data"}
@@ -262,11 +305,11 @@ def test_an_interrupted_benchmark_goes_on(command: Any, tmp_path: Path) -> None:
     sizes: dict[str, Any] = {"batch_sizes": (32, 128), "rates": (0.0,)}
     with pytest.raises(UserError, match="out of chalk"):
         command({"FAILS": "flax 3"}, batch_sizes=(128,), rates=(0.0,))
-    assert len(comparison.read_rows(out / "results.csv")) == 2 * 2, "a row for each peer and finished round"
+    assert len(results.read_rows(out / "results.csv")) == 2 * 2, "a row for each peer and finished round"
     assert command(batch_sizes=(32,), rates=(0.0,)) == 2 * 3
     assert command(**sizes) == 2 * 3, "batch 32 is there"
     assert command(**sizes) == 0
-    assert len(comparison.read_rows(out / "results.csv")) == 2 * 2 * 3
+    assert len(results.read_rows(out / "results.csv")) == 2 * 2 * 3
     summary = json.loads((out / "summary.json").read_text())
     assert [setting["batch_size"] for setting in summary["settings"]] == [32, 128]
     assert {line["peer"] for line in summary["settings"][0]["peers"]} == {"cnnjax", "flax"}
@@ -277,8 +320,8 @@ def test_an_interrupted_benchmark_goes_on(command: Any, tmp_path: Path) -> None:
 
 def test_a_missing_environment_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="flax is missing"):
-        benchmark.launches(benchmark.entries({"flax"}), tmp_path)
-    assert list(benchmark.launches(benchmark.entries(()), tmp_path)) == ["cnnjax"]
+        entries.launches(entries.entries({"flax"}), tmp_path)
+    assert list(entries.launches(entries.entries(()), tmp_path)) == ["cnnjax"]
 
 
 @pytest.mark.parametrize(

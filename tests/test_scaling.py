@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scaling
-from ceilings import figures
+from ceilings import conclusions, figures
 from ceilings.measurements import Ceilings, fit, least_seconds
 from costs import StepCost, cost, products, step_cost
 from hypothesis import given
@@ -45,19 +45,19 @@ def test_the_ceiling_is_the_slower_of_the_two() -> None:
     assert least_seconds(StepCost(1, 3_000_000), ceilings) == 3
 
 
-def timings(image: float = 1e-5, bend: float = 1.0) -> scaling.Timings:
+def timings(image: float = 1e-5, bend: float = 1.0) -> conclusions.Timings:
     """Times as if a step took 1 ms and 10 µs an image, and `bend` times that in the largest batch."""
     rounds = np.array([1.0, 1.0, 5.0])
     seconds = {f"batch {batch}": rounds * (1e-3 + image * batch) for batch in BATCHES}
     seconds["batch 2048"] = seconds["batch 2048"] * bend
     for batch in (32, 256):
         whole = float(np.median(seconds[f"batch {batch}"]))
-        for part, share in zip(scaling.PARTS, (0.25, 0.5, 0.75), strict=False):
+        for part, share in zip(conclusions.PARTS, (0.25, 0.5, 0.75), strict=False):
             seconds[f"batch {batch}, {part}"] = rounds * whole * share
     for batch in (256, 2048):
         seconds[f"batch {batch}, 2 devices"] = seconds[f"batch {batch}"] / 1.6
     seconds["2 networks"] = 2 * 0.5 * seconds["batch 32"]
-    return scaling.Timings(MODEL, BATCHES, [2], [2], seconds, Ceilings(1e11, 1e10))
+    return conclusions.Timings(MODEL, BATCHES, [2], [2], seconds, Ceilings(1e11, 1e10))
 
 
 def test_the_report_has_the_measured_numbers(
@@ -67,8 +67,8 @@ def test_the_report_has_the_measured_numbers(
         ours = step_cost(MODEL, batch)
         return StepCost(2 * ours.flops, 3 * ours.bytes)
 
-    monkeypatch.setattr(scaling, "counted_by_xla", twice)
-    record = scaling._report(timings(), "caption")
+    monkeypatch.setattr(conclusions, "counted_by_xla", twice)
+    record = conclusions.describe(timings(), "caption")
     printed = capsys.readouterr().out
     np.testing.assert_allclose(list(record["fit"].values()), [1e-3, 1e-5])
     assert "1.000 ms plus 10.00 µs per image; the two are equal at batch 100" in printed
@@ -91,7 +91,7 @@ def test_the_report_has_the_measured_numbers(
 
 def test_a_bend_is_reported() -> None:
     bent = timings(bend=1.5)
-    *sentences, last = scaling._conclusions(bent, fit(BATCHES, bent.over_batches), [0.1, 1.2, 0.3])
+    *sentences, last = conclusions.conclusions(bent, fit(BATCHES, bent.over_batches), [0.1, 1.2, 0.3])
     assert any("An image is cheapest at batch 256" in sentence for sentence in sentences)
     assert any("it takes 13% longer" in sentence for sentence in sentences)
     assert "Above 100%" in last

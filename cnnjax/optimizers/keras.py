@@ -23,14 +23,14 @@ class AdamState(NamedTuple):
     square: Any
 
 
-def keras_adam(hparams: HParams) -> optax.GradientTransformation:
-    """Adam (Kingma & Ba 2015) as Keras computes it: b1 0.9, b2 0.999, epsilon 1e-7.
+def keras_adam(hparams: HParams, b1: float = 0.9, b2: float = 0.999) -> optax.GradientTransformation:
+    """Adam (Kingma & Ba 2015) as Keras computes it, with its defaults: b1 0.9, b2 0.999, epsilon 1e-7.
 
     Keras adds epsilon to sqrt(v), which the paper calls epsilon-hat, and optax to the bias-corrected root:
     for gradients near 1e-6 the two differ by 3e-3 of the step. With the bias corrections in one scalar
     there is also one division an element instead of three.
     """
-    b1, b2, epsilon = 0.9, 0.999, 1e-7
+    epsilon = 1e-7
 
     def init(params: Any) -> AdamState:
         # Arrays of their own: a state whose members share buffers cannot be donated.

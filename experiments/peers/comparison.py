@@ -1,76 +1,23 @@
-"""Results of the benchmark: rows on disk, ratios, the table and the chart."""
+"""Comparisons of the benchmark: ratios within rounds, the table and the chart."""
 
-import csv
-import math
 import textwrap
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from itertools import product
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from ceilings.measurements import Ceilings
 from rich.table import Table
 
-from cnnjax import files
-from cnnjax.errors import UserError
 from cnnjax.plots import Axes, Figure, style
 from cnnjax.report import console
 
+from .calibration import is_quiet
+from .entries import peer_of
 from .protocol import Settings
+from .results import BASE
 from .worker import ACCURACY_EPOCH, Row
 
-BASE = "cnnjax"
 HATCHES = ("", "//", "..", "xx")
-
-# results.csv ------------------------------------------------------------------------------------------------
-
-
-def write_rows(path: Path, rows: Iterable[Row]) -> None:
-    """Write results.csv with all digits."""
-    cells = (["" if cell != cell else cell for cell in row] for row in rows)
-    files.write_csv(path, Row._fields, cells)
-
-
-def read_rows(path: Path) -> list[Row]:
-    """Read results.csv; a missing file has no rows.
-
-    Raises:
-        UserError: the file is damaged.
-    """
-    try:
-        with path.open(newline="") as file:
-            return [
-                Row(*(_READERS[kind](cells[name]) for name, kind in Row.__annotations__.items()))
-                for cells in csv.DictReader(file)
-            ]
-    except FileNotFoundError:
-        return []
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path} is damaged ({error!r}); delete it, or choose another --out") from None
-
-
-_READERS: dict[type, Any] = {
-    str: str,
-    int: int,
-    float: lambda cell: float(cell or math.nan),
-    bool: {"True": True, "False": False}.__getitem__,
-}
-
-
-def grouped(rows: Iterable[Row]) -> dict[Settings, list[Row]]:
-    """Group rows by setting."""
-    groups: dict[Settings, list[Row]] = {}
-    for row in rows:
-        groups.setdefault(row.setting, []).append(row)
-    return groups
-
-
-def finished(rows: Iterable[Row], entries: Collection[str], rounds: int) -> bool:
-    """Return whether the rows of a setting have all entries, with round 0 and at least `rounds` more."""
-    return {(row.entry, row.round) for row in rows} >= set(product(entries, range(rounds + 1)))
-
-
-# Statistics -------------------------------------------------------------------------------------------------
 
 
 class Line(NamedTuple):
@@ -78,38 +25,49 @@ class Line(NamedTuple):
 
     peer: str
     entry: str
-    rounds: int
-    seconds: float  # median over rounds
+    rounds: int  # that count: the quiet ones, or all if none was quiet
+    quiet: bool
+    seconds: float  # median of these rounds, as are the following three
     ratio: float  # median
     least: float
     greatest: float
+    slow_seconds: float | None  # median of the other rounds, if not all count
+    of_ceiling: float | None  # least seconds of an epoch / seconds, if its operations are counted
     peak_rss_mb: float
     startup_seconds: float
     val_accuracy: float  # after ACCURACY_EPOCH epochs
 
 
-def peer_of(entry: str) -> str:
-    """Return the peer of an entry; PyTorch has one entry per number of threads."""
-    return "torch" if entry.startswith("torch-") else entry
+def compare(rows: Iterable[Row], best: Ceilings, least_seconds: float | None = None) -> list[Line]:
+    """Compare the peers in one setting, each by its fastest entry; the fastest peer comes first.
 
-
-def compare(rows: Iterable[Row]) -> list[Line]:
-    """Compare the peers in one setting, each by its fastest entry; the fastest peer comes first."""
+    Args:
+        rows: of the setting.
+        best: the machine's best rates, which tell quiet rounds from slow ones.
+        least_seconds: of an epoch, at these rates.
+    """
     entries: dict[str, dict[int, Row]] = {}
     for row in rows:
         entries.setdefault(row.entry, {})[row.round] = row
+    timed = {number: row for number, row in entries[BASE].items() if number > 0}
+    quiet = {number for number, row in timed.items() if is_quiet(row, best)}
+    counted = quiet or set(timed)
     lines: dict[str, Line] = {}
     for name, epochs in entries.items():
-        counted = [number for number in epochs if number > 0]
-        ratios = [epochs[number].seconds / entries[BASE][number].seconds for number in counted]
+        ratios = [epochs[number].seconds / timed[number].seconds for number in counted]
+        seconds = median(epochs[number].seconds for number in counted)
+        slow = [epochs[number].seconds for number in set(timed) - counted]
         line = Line(
             peer=peer_of(name),
             entry=name,
             rounds=len(counted),
-            seconds=median(epochs[number].seconds for number in counted),
+            quiet=bool(quiet),
+            seconds=seconds,
             ratio=median(ratios),
             least=min(ratios),
             greatest=max(ratios),
+            slow_seconds=median(slow) if slow else None,
+            of_ceiling=None if least_seconds is None else least_seconds / seconds,
             peak_rss_mb=max(row.peak_rss_mb for row in epochs.values()),
             startup_seconds=epochs[0].startup_seconds,
             val_accuracy=epochs[ACCURACY_EPOCH - 1].val_accuracy,
@@ -119,18 +77,27 @@ def compare(rows: Iterable[Row]) -> list[Line]:
     return sorted(lines.values(), key=lambda line: line.seconds)
 
 
-# Table and chart --------------------------------------------------------------------------------------------
+def _mode(validate: bool) -> str:
+    return "training + validation" if validate else "training"
+
+
+def _tick(setting: Settings) -> str:
+    each = f"\n{setting.members} networks" if setting.members > 1 else ""
+    return f"batch {setting.batch_size}\nrate {setting.rate:g}{each}"
 
 
 def describe(setting: Settings) -> str:
     """Describe a setting in words."""
-    mode = "training + validation" if setting.validate else "training"
-    return f"{setting.model}, batch {setting.batch_size}, rate {setting.rate:g}, {mode}"
+    each = f", each of {setting.members} networks" if setting.members > 1 else ""
+    return (
+        f"{setting.model}, batch {setting.batch_size}, rate {setting.rate:g}, {_mode(setting.validate)}{each}"
+    )
 
 
 def print_table(comparisons: Mapping[Settings, Sequence[Line]]) -> None:
-    """Print the peers of every setting, the fastest first."""
-    heads = ("s per epoch", "ratio to cnnjax", "min to max", "peak MB", "start + epoch 1, s")
+    """Print the peers of every setting, the fastest first; an asterisk marks times of no quiet round."""
+    heads = ("s per epoch", "slow rounds", "ratio to cnnjax", "min to max", "of the ceiling")
+    heads += ("peak MB", "start + epoch 1, s")
     table = Table("setting", "peer", *heads, f"val accuracy % after {ACCURACY_EPOCH}")
     for column in table.columns[2:]:
         column.justify = "right"
@@ -141,9 +108,11 @@ def print_table(comparisons: Mapping[Settings, Sequence[Line]]) -> None:
             table.add_row(
                 words[i] if i < len(words) else "",
                 line.entry.replace("torch-", "torch, threads: "),
-                f"{line.seconds:.2f}",
+                f"{line.seconds:.2f}" + "*" * (not line.quiet),
+                "" if line.slow_seconds is None else f"{line.slow_seconds:.2f}",
                 f"{line.ratio:.2f}",
                 f"{line.least:.2f} to {line.greatest:.2f}",
+                "" if line.of_ceiling is None else f"{line.of_ceiling:.0%}",
                 f"{line.peak_rss_mb:,.0f}",
                 f"{line.startup_seconds:.1f}",
                 f"{100 * line.val_accuracy:.2f}",
@@ -164,9 +133,9 @@ def chart(comparisons: Mapping[Settings, Sequence[Line]], caption: str) -> Figur
     for axis, (model, validate) in zip(axes, panels, strict=False):
         settings = sorted(s for s in comparisons if (s.model, s.validate) == (model, validate))
         _bars(axis, [comparisons[setting] for setting in settings], peers)
-        ticks = [f"batch {setting.batch_size}\nrate {setting.rate:g}" for setting in settings]
+        ticks = [_tick(setting) for setting in settings]
         axis.set_xticks(range(len(settings)), ticks, fontsize=8)
-        axis.set_title(describe(settings[0]).replace(ticks[0].replace("\n", ", ") + ", ", ""), fontsize=10)
+        axis.set_title(f"{model}, {_mode(validate)}", fontsize=10)
     for axis in axes[len(panels) :]:
         axis.set_visible(False)
     handles, labels = axes[0].get_legend_handles_labels()

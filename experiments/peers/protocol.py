@@ -25,24 +25,25 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-PARAMETERS = {"keras-cnn": 197_210, "lenet-swish": 9_532}
+PARAMETERS = {"keras-cnn": 197_210, "lenet-swish": 9_532, "mlp": 269_322, "resnet": 9_690}
 EVALUATION_BATCH = 1_000
 
 
 class Settings(NamedTuple):
-    """The network (a key of PARAMETERS), its training, and the dropout rate after Flatten."""
+    """The network (a key of PARAMETERS), its training, and the rate of its one dropout layer."""
 
     model: str
     batch_size: int
     rate: float
     validate: bool
     seed: int
+    members: int = 1  # networks that cnnjax trains in one program; the other peers train one
 
 
 class Arrays(NamedTuple):
@@ -69,6 +70,7 @@ class Peer(NamedTuple):
     parameters: int
     train_epoch: Callable[[], EpochResult]
     evaluate: Callable[[], float]
+    networks: int = 1  # trained by each `train_epoch`, whose time is divided among them
 
 
 def unit_floats(images: np.ndarray) -> np.ndarray:
@@ -76,15 +78,18 @@ def unit_floats(images: np.ndarray) -> np.ndarray:
     return images.astype(np.float32) / np.float32(255)
 
 
-def serve(build: Callable[[Settings, Arrays], Peer]) -> None:
-    """Read the arguments, build the peer, and answer standard input until it ends."""
-    settings, arrays = _arguments()
+def serve(build: Callable[[Settings, Arrays], Peer], parameters: Mapping[str, int] = PARAMETERS) -> None:
+    """Read the arguments, build the peer, and answer standard input until it ends.
+
+    `parameters` are the networks that the peer has, and the number that each must have.
+    """
+    settings, arrays = _arguments(parameters)
     # Anything that a library prints goes to stderr, so that it does not break the JSON lines.
     answers, sys.stdout = sys.stdout, sys.stderr
     peer = build(settings, arrays)
-    if peer.parameters != PARAMETERS[settings.model]:
+    if peer.parameters != parameters[settings.model]:
         raise ValueError(
-            f"{settings.model} has {peer.parameters} parameters, not {PARAMETERS[settings.model]}"
+            f"{settings.model} has {peer.parameters} parameters, not {parameters[settings.model]}"
         )
 
     def answer(**values: object) -> None:
@@ -101,7 +106,7 @@ def serve(build: Callable[[Settings, Arrays], Peer]) -> None:
             case "epoch":
                 start = time.perf_counter()
                 result = peer.train_epoch()
-                seconds = time.perf_counter() - start
+                seconds = (time.perf_counter() - start) / peer.networks
                 answer(seconds=seconds, **result._asdict(), peak_rss_mb=_peak_rss_mb())
             case "evaluate":
                 answer(val_accuracy=peer.evaluate())
@@ -111,16 +116,17 @@ def serve(build: Callable[[Settings, Arrays], Peer]) -> None:
                 raise ValueError(f"expected epoch, evaluate or quit, got {unknown!r}")
 
 
-def _arguments() -> tuple[Settings, Arrays]:
+def _arguments(parameters: Mapping[str, int]) -> tuple[Settings, Arrays]:
     parser = argparse.ArgumentParser(description="One peer of experiments/benchmark_peers.py.")
     parser.add_argument("--arrays", type=Path, required=True)
-    parser.add_argument("--model", choices=sorted(PARAMETERS), required=True)
+    parser.add_argument("--model", choices=sorted(parameters), required=True)
     parser.add_argument("--batch-size", type=int, required=True)
     parser.add_argument("--rate", type=float, required=True)
     parser.add_argument("--validate", action="store_true")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--members", type=int, default=1)
     given = parser.parse_args()
-    settings = Settings(given.model, given.batch_size, given.rate, given.validate, given.seed)
+    settings = Settings(given.model, given.batch_size, given.rate, given.validate, given.seed, given.members)
     with np.load(given.arrays) as stored:
         return settings, Arrays(*(stored[name] for name in Arrays._fields))
 

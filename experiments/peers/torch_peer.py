@@ -1,4 +1,4 @@
-"""Eager PyTorch as a peer: channels_last, fused Adam, data in tensors.
+"""Eager PyTorch as a peer: channels_last, fused Adam, data in tensors, on a GPU if one is visible.
 
 Batches index the tensors with a permutation, because a DataLoader would collate 48,000 single examples per
 epoch, which is far slower. Losses stay tensors until the epoch ends. OMP_NUM_THREADS sets the number of
@@ -10,6 +10,9 @@ from protocol import EVALUATION_BATCH, Arrays, EpochResult, Peer, Settings, serv
 from torch import nn
 from torch.nn import functional as F
 
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+"""The benchmark hides GPUs from its peers; `accelerator.py` does not."""
+
 
 class ChannelsLastFlatten(nn.Module):
     """Flatten NCHW in channels_last memory to [B, H*W*C] without a copy, in Keras's feature order."""
@@ -19,8 +22,25 @@ class ChannelsLastFlatten(nn.Module):
         return x.permute(0, 2, 3, 1).flatten(1)
 
 
+class Residual(nn.Module):
+    """Relu of x plus what a network makes of it."""
+
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Keep the shape."""
+        return F.relu(x + self.layers(x))
+
+
+def normalised(channels: int) -> list[nn.Module]:
+    """Build a convolution to 16 channels and its BatchNorm."""
+    return [nn.Conv2d(channels, 16, 3, padding="same", bias=False), nn.BatchNorm2d(16)]
+
+
 def make_model(name: str, rate: float) -> nn.Sequential:
-    """Build one of the tutorials' networks with Keras's initialisation; no dropout layer at rate 0."""
+    """Build a network with Keras's initialisation; no dropout layer at rate 0."""
     dropout = [nn.Dropout(rate)] if rate else []
     if name == "keras-cnn":
         model = nn.Sequential(
@@ -29,7 +49,7 @@ def make_model(name: str, rate: float) -> nn.Sequential:
             nn.Linear(14 * 14 * 10, 100), nn.ReLU(inplace=True),
             nn.Linear(100, 10),
         )  # fmt: skip
-    else:
+    elif name == "lenet-swish":
         model = nn.Sequential(
             nn.Conv2d(1, 3, 5), nn.SiLU(), nn.MaxPool2d(2),
             nn.Conv2d(3, 6, 5), nn.SiLU(), nn.MaxPool2d(2),
@@ -37,16 +57,30 @@ def make_model(name: str, rate: float) -> nn.Sequential:
             nn.Linear(4 * 4 * 6, 84), nn.SiLU(),
             nn.Linear(84, 10),
         )  # fmt: skip
-    for layer in model:
+    elif name == "mlp":
+        model = nn.Sequential(
+            ChannelsLastFlatten(), nn.Linear(784, 256), nn.ReLU(inplace=True),
+            nn.Linear(256, 256), nn.ReLU(inplace=True), *dropout,
+            nn.Linear(256, 10),
+        )  # fmt: skip
+    else:
+        model = nn.Sequential(
+            *normalised(1), nn.ReLU(inplace=True),
+            *(Residual(*normalised(16), nn.ReLU(inplace=True), *normalised(16)) for _ in range(2)),
+            nn.AdaptiveAvgPool2d(1), ChannelsLastFlatten(), *dropout,
+            nn.Linear(16, 10),
+        )  # fmt: skip
+    for layer in model.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
             nn.init.xavier_uniform_(layer.weight)
-            nn.init.zeros_(layer.bias)
-    return model.to(memory_format=torch.channels_last)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+    return model.to(DEVICE, memory_format=torch.channels_last)
 
 
 def make_optimizer(name: str, model: nn.Module) -> torch.optim.Optimizer:
     """Build the tutorial's optimizer; only Adam has a fused form on the CPU."""
-    if name == "keras-cnn":
+    if name != "lenet-swish":
         return torch.optim.Adam(model.parameters(), lr=1e-3, eps=1e-7, fused=True)
     # Keras adds 1e-7 under the square root, PyTorch adds epsilon after it.
     return torch.optim.RMSprop(model.parameters(), lr=1e-3, alpha=0.9, eps=1e-7**0.5)
@@ -62,8 +96,9 @@ def build(settings: Settings, arrays: Arrays) -> Peer:
 
     def train_epoch() -> EpochResult:
         model.train()
-        loss_sum, correct = torch.zeros(()), torch.zeros((), dtype=torch.int64)
-        for indices in torch.randperm(len(labels)).split(settings.batch_size):
+        loss_sum = torch.zeros((), device=DEVICE)
+        correct = torch.zeros((), dtype=torch.int64, device=DEVICE)
+        for indices in torch.randperm(len(labels), device=DEVICE).split(settings.batch_size):
             batch, targets = images[indices], labels[indices]
             optimizer.zero_grad(set_to_none=True)
             logits = model(batch)
@@ -94,8 +129,8 @@ def tensors(images, labels) -> tuple[torch.Tensor, torch.Tensor]:
     """Convert to images float32[N,1,28,28] in channels_last memory and labels int64[N]."""
     channels_first = torch.from_numpy(unit_floats(images)).permute(0, 3, 1, 2)
     return (
-        channels_first.contiguous(memory_format=torch.channels_last),
-        torch.from_numpy(labels).long(),
+        channels_first.to(DEVICE).contiguous(memory_format=torch.channels_last),
+        torch.from_numpy(labels).to(DEVICE).long(),
     )
 
 

@@ -5,11 +5,13 @@ import math
 import os
 import subprocess
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
+
+from ceilings.measurements import Ceilings
 
 from cnnjax.errors import UserError
 
@@ -44,12 +46,15 @@ class Row(NamedTuple):
     peak_rss_mb: float
     startup_seconds: float  # of round 0, from process start to the end of the first epoch
     elsewhere: float  # cores that other processes kept busy, on average
+    flops: float  # rates of the calibration before the round, see calibration.py
+    bandwidth: float
     version: str
+    members: int = 1
 
     @property
     def setting(self) -> Settings:
         """The setting of this row."""
-        return Settings(self.model, self.batch_size, self.rate, self.validate, 0)
+        return Settings(self.model, self.batch_size, self.rate, self.validate, 0, self.members)
 
 
 class Worker:
@@ -63,6 +68,7 @@ class Worker:
             "--batch-size": setting.batch_size,
             "--rate": setting.rate,
             "--seed": setting.seed,
+            "--members": setting.members,
         }
         words = [str(word) for option in options.items() for word in option]
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(UNSET)}
@@ -117,11 +123,12 @@ class Worker:
         return self.answer()
 
     def epoch(self) -> dict[str, Any]:
-        """Train one epoch; return the answer and the load of other processes (`Row.elsewhere`)."""
-        began, busy, own = time.perf_counter(), _busy_seconds(), self._own_seconds()
+        """Train one epoch; return the answer, its processor time, and `Row.elsewhere`."""
+        began, busy, own = time.perf_counter(), busy_seconds(), self._own_seconds()
         answer = self.ask("epoch")
-        others = (_busy_seconds() - busy) - (self._own_seconds() - own)
-        return answer | {"elsewhere": max(others, 0.0) / (time.perf_counter() - began)}
+        own = self._own_seconds() - own
+        elsewhere = max(busy_seconds() - busy - own, 0.0) / (time.perf_counter() - began)
+        return answer | {"processor_seconds": own, "elsewhere": elsewhere}
 
     def _own_seconds(self) -> float:
         """Return its processor time so far."""
@@ -130,7 +137,7 @@ class Worker:
         return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
 
 
-def _busy_seconds() -> float:
+def busy_seconds() -> float:
     """Return the processor time of the whole machine so far, without idle and I/O wait."""
     with open("/proc/stat") as file:
         user, nice, system, _, _, *interrupts = map(int, file.readline().split()[1:9])
@@ -138,9 +145,16 @@ def _busy_seconds() -> float:
 
 
 def measure(
-    setting: Settings, launches: Mapping[str, Launch], arrays: Path, rounds: int, logs: Path
+    setting: Settings,
+    launches: Mapping[str, Launch],
+    arrays: Path,
+    rounds: int,
+    logs: Path,
+    calibrate: Callable[[], Ceilings],
 ) -> Generator[list[Row], None, None]:
     """Let all processes train an epoch in turn, for round 0 and `rounds` more; yield the rows of each round.
+
+    Before each round, when all of them wait, `calibrate` measures the machine.
 
     Raises:
         UserError: a process failed.
@@ -150,6 +164,7 @@ def measure(
         versions: dict[str, str] = {}
         for number in range(rounds + 1):
             rows = []
+            rates = calibrate()._asdict()
             for name, launch in launches.items():
                 began = time.perf_counter()
                 if number == 0:
@@ -162,6 +177,6 @@ def measure(
                 if number + 1 == ACCURACY_EPOCH and not setting.validate:
                     answer |= workers[name].ask("evaluate")
                 answer |= {"entry": name, "round": number, "version": versions[name]}
-                answer |= setting._asdict() | {"startup_seconds": startup}
+                answer |= rates | setting._asdict() | {"startup_seconds": startup}
                 rows.append(Row(*(math.nan if answer[key] is None else answer[key] for key in Row._fields)))
             yield rows

@@ -1,0 +1,87 @@
+"""The speedrun: the recipe is a function of its seed, and times are compared within a seed."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+import recipe
+import speedrun
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cnnjax.data import load
+from cnnjax.files import read_json
+from cnnjax.train import to_device
+
+TINY = load("fashion_mnist", Path(__file__).parent / "data")
+STEPS = 3
+
+
+@pytest.fixture(scope="module")
+def program() -> Any:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(recipe, "STEPS", STEPS)
+        return recipe.compile_run(to_device(TINY.train), to_device(TINY.test))
+
+
+def test_a_run_is_a_function_of_its_seed(program: Any) -> None:
+    one, again, other = (program.train(seed) for seed in (1, 1, 2))
+    assert int(one.step) == STEPS
+    jax.tree.map(np.testing.assert_array_equal, one.params, again.params)
+    assert not np.array_equal(*(state.params["Dense_0"]["kernel"] for state in (one, other)))
+
+
+def test_all_test_images_are_counted(program: Any) -> None:
+    assert program.evaluate(program.train(0)).examples == len(TINY.test.labels)
+
+
+def test_the_learning_rate_ends_near_zero() -> None:
+    """A schedule that were cut before its end would leave the network in the middle of large steps."""
+    gradient, settings = {"w": np.ones(1, np.float32)}, jax.tree.map(np.float32, recipe.HPARAMS)
+    optimizer = recipe.adam_in_one_cycle(settings)
+    state, steps = optimizer.init(gradient), []
+    update = jax.jit(optimizer.update)
+    for _ in range(recipe.STEPS):
+        updates, state = update(gradient, state)
+        steps.append(-float(updates["w"][0]))
+    assert max(steps) == pytest.approx(settings.learning_rate, rel=1e-2)
+    assert 0 < steps[-1] < 1e-2 * max(steps)
+
+
+TIMES = st.lists(st.floats(0.1, 10), min_size=4, max_size=4)
+
+
+@given(TIMES, TIMES, st.floats(1, 5))
+def test_ratios_are_taken_within_a_seed(ours: list[float], load: list[float], factor: float) -> None:
+    """A load that slows a whole seed slows both sides, and leaves the ratio as it is."""
+    rows = [
+        speedrun.Row(entry, seed, times * load[seed] * scale, times * scale, 0.99, 0.0)
+        for entry, scale in ((speedrun.OURS, 1.0), (speedrun.PEER, factor))
+        for seed, times in enumerate(ours)
+    ]
+    summary = speedrun.summarise(rows)
+    for name in ("times as fast", "times as fast, processor time"):
+        np.testing.assert_allclose(list(summary[name].values()), factor)
+
+
+def test_the_command_writes_what_it_measures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def side(name: str, seconds: float) -> Any:
+        return lambda *_: lambda seed: speedrun.Row(name, seed, seconds, seconds, 0.99, 0.5)
+
+    monkeypatch.setattr(speedrun, "load", lambda *_, **__: TINY)
+    monkeypatch.setattr(speedrun, "compiled", side(speedrun.OURS, 1.0))
+    monkeypatch.setattr(speedrun, "peer", side(speedrun.PEER, 3.0))
+    speedrun.Speedrun(seeds=2, first_seed=5, out=tmp_path / "out")()
+    summary = read_json(tmp_path / "out/summary.json")
+    assert summary is not None and summary["times as fast"]["median"] == 3
+    lines = (tmp_path / "out/results.csv").read_text().splitlines()[1:]
+    assert [line.split(",")[:2] for line in lines] == [
+        [name, seed]
+        for seed, names in (("5", ("cnnjax", speedrun.PEER)), ("6", (speedrun.PEER, "cnnjax")))
+        for name in names
+    ]
+    assert "times as fast: 3.00" in capsys.readouterr().out
