@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rich.console
-from helpers import FILES, TINY, contents, fails, history, main, saved_tree, succeeds, train
+from helpers import FILES, TINY, contents, fails, history, main, saved_tree, succeeds, terminal, train
 from hypothesis import given
 from hypothesis import strategies as st
 
