@@ -81,7 +81,9 @@ def test_tab_completes_run_directories(command: str, shell: Shell) -> None:
     assert shell.offers(command, "ru") == ["runs/a", "runs/b"]
     assert shell.offers(command, "my run", "sc") == ["script"]
     if command in ("report", "verify", "compare"):
-        assert shell.offers(command, "my run", "--debug", "runs/") == ["runs/a", "runs/b"]
+        assert shell.offers(command, "my run", "--debug", "ru") == ["runs/a", "runs/b"]
+    else:  # one run, and then files
+        assert shell.offers(command, "my run", "ru") == ["runs"]
 
 
 @pytest.mark.parametrize("shell", SHELLS)

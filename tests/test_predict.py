@@ -14,11 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import TINY, Ended, new_process, rename, succeeds, train
+from helpers import TINY, Ended, new_process, rename, succeeds, terminal, train
 from PIL import Image
-from rich.console import Console
 
-from cnnjax import report
+from cnnjax import cli
 from cnnjax.cli import runner
 from cnnjax.cli.predict import Predict
 from cnnjax.data import Dataset, load
@@ -65,10 +64,10 @@ def test_the_table_has_the_first_test_images(run: Path) -> None:
 def test_a_narrow_terminal_has_the_two_likeliest(
     more: tuple[str, ...], run: Path, drawn: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(report, "console", lambda: Console(width=80))
-    out = main(str(run), *more).out
-    table = re.findall(r"^(?:[│┃┏┡└].*|lenet.*|mean .*)$", out, re.M)
-    assert max(map(len, table)) <= 80
+    with terminal(monkeypatch) as lines:
+        assert cli.main(["predict", str(run), *more]) == 0
+    out = "\n".join(lines)
+    assert max(len(line) for line in lines if line[:1] in "│┃┏┡└") <= 80
     assert "│ image │" in out.replace("┃", "│") and "predicted" in out
     number = r"[01]\.\d\d" + (r" ±0\.\d\d" if more else "")
     for row in rows(out, width=5 - bool(more[1:2] and more[0] != "--mc")):

@@ -1,6 +1,7 @@
 """The `train` command."""
 
-from dataclasses import dataclass, fields, replace
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -83,10 +84,13 @@ class Train:
     """Epochs between checkpoints."""
     tensorboard: bool = False
     """Also write TensorBoard event files, named as Keras names them. Needs cnnjax[tensorboard]."""
+    mlflow: bool = False
+    """Also send settings, metrics and files to MLflow (MLFLOW_TRACKING_URI). Needs cnnjax[mlflow]."""
     processes: Annotated[Processes, tyro.conf.arg(name="")] = ALONE
 
     def __call__(self) -> None:
         """Train, or follow process 0 as one of several processes."""
+        from cnnjax.cli import tracking
         from cnnjax.data import identity
         from cnnjax.devices.layouts import layout
         from cnnjax.report import say
@@ -115,14 +119,19 @@ class Train:
             raise ArgumentError(
                 f"{out} holds no run{near}; give the --out of a run, or --resume auto to start one"
             )
-        training.train(
-            config,
-            out,
-            data_dir=data_dir,
-            overwrite=self.overwrite,
-            resume=resume,
-            checkpoint_every=self.checkpoint_every,
-            layout=over,
-            tensorboard=self.tensorboard,
-            announce=say,
-        )
+        tracker = tracking.Tracker(out, asdict(config), resume, say) if self.mlflow else None
+        with tracker or nullcontext():
+            record = training.train(
+                config,
+                out,
+                data_dir=data_dir,
+                overwrite=self.overwrite,
+                resume=resume,
+                checkpoint_every=self.checkpoint_every,
+                layout=over,
+                tensorboard=self.tensorboard,
+                on_epoch=tracker and tracker.epoch,
+                announce=say,
+            )
+            if tracker is not None:
+                tracker.finish(record)
