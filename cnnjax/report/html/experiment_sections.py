@@ -138,8 +138,9 @@ def _comparison(keys: tuple[str, ...], record: Mapping[str, Any], nats: bool) ->
     if contrasts:
         difference, low, high, test_low, test_high = bounds.T
         lines = max(label.count("\n") + 1 for label in plots.row_labels(list(tests)))
+        unit = section["unit"] or ", in nats" * (nats and "loss" in metric)
         drawn = chart(
-            f"{words.title(metric)}: difference to “{reference}”{section['unit']}",
+            f"{words.title(metric)}: difference to “{reference}”{unit}",
             lambda axis: plots.draw_differences(
                 axis, list(tests), difference, (low, high), (test_low, test_high)
             ),
