@@ -1,7 +1,9 @@
 """The report in a real Chromium: its network is JAX's, it answers strokes and keys, and it looks right."""
 
 import json
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import pytest
 from browser import Browser
 from helpers import TINY, succeeds, train
 from PIL import Image
-from reports import made_run, make_experiment, own_test, tiny_test
+from reports import LONG, made_run, make_demonstration, make_experiment, make_pooling, own_test, tiny_test
 
 from cnnjax.deploy.predict import probabilities, trained
 from cnnjax.models import MODELS, ConvNet
@@ -273,11 +275,94 @@ def test_own_images_and_a_pad_share_a_page(chromium: Browser, tmp_path: Path, wi
     assert chromium.errors == []
 
 
-def test_an_experiment_fits_a_phone_and_logs_no_error(chromium: Browser, tmp_path: Path) -> None:
-    make_experiment(tmp_path / "x", ("no dropout", "dropout 0.25"))
-    succeeds("report", str(tmp_path / "x"), "--data-dir", str(TINY))
-    chromium.screen(360)
-    chromium.open(tmp_path / "x/report.html")
-    assert chromium.run("document.documentElement.scrollWidth") == 360
-    assert chromium.run("document.querySelectorAll('svg').length") >= 3
+EXPERIMENTS: dict[str, Callable[[Path], object]] = {
+    "dropout ablation": lambda out: make_experiment(
+        out, ("no dropout", "dropout 0.25", "dropout 0.5"), seeds=7
+    ),
+    "own experiment": lambda out: make_experiment(out, (LONG, f"not {LONG}", "none"), seeds=7),
+    "pooling ablation": make_pooling,
+    "inverted dropout": make_demonstration,
+}
+OVERFLOWING = """[...document.querySelectorAll('body *')].filter(
+  (e) => !e.closest('.scroll, .unseen, svg') && e.getBoundingClientRect().right > innerWidth + 1
+).map((e) => e.outerHTML.slice(0, 200))"""
+
+
+@pytest.fixture(scope="module")
+def pages(run: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A page of every subject."""
+    out = tmp_path_factory.mktemp("pages")
+    made = {name: out / name.replace(" ", "_") for name in EXPERIMENTS}
+    for name, make in EXPERIMENTS.items():
+        make(made[name])
+        Image.new("RGB", (1600, 800), "white").save(made[name] / "cost.png")
+        succeeds("report", str(made[name]), "--data-dir", str(TINY))
+    several = out / "runs.html"
+    both = [shutil.copytree(run, out / name) for name in ("first", LONG)]
+    succeeds("report", *map(str, both), "--out", str(several))
+    reports = {name: path / "report.html" for name, path in made.items()}
+    return {"run": run / "report.html", "runs": several, **reports}
+
+
+@pytest.mark.parametrize("width", [390, 720, 1200])
+@pytest.mark.parametrize("name", ["run", "runs", *EXPERIMENTS])
+def test_every_subject_fits_the_screen(
+    chromium: Browser, pages: dict[str, Path], name: str, width: int
+) -> None:
+    chromium.screen(width)
+    chromium.open(pages[name])
+    chromium.settle()
+    assert chromium.run(OVERFLOWING) == []
+    assert chromium.run("document.documentElement.scrollWidth <= innerWidth")
     assert chromium.errors == []
+
+
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("name", ["run", "runs", *EXPERIMENTS])
+def test_axe_finds_nothing(chromium: Browser, pages: dict[str, Path], name: str, dark: bool) -> None:
+    """Contrast, names, roles, order of headings and the like, by axe-core's rules."""
+    chromium.screen(1200, dark=dark)
+    chromium.open(pages[name])
+    chromium.run((resources.files("axe_core_python") / "axe.min.js").read_text())
+    found = "axe.run().then(({ violations }) => violations.map(({ id, nodes }) => [id, nodes[0].html]))"
+    assert chromium.run(found) == []
+
+
+@pytest.mark.parametrize(("name", "image"), [("run", ".strip a"), ("pooling ablation", ".figures a")])
+def test_images_open_large_and_close(
+    chromium: Browser, pages: dict[str, Path], name: str, image: str
+) -> None:
+    chromium.screen(390)
+    chromium.open(pages[name])
+    width = f"document.querySelector('{image} img').getBoundingClientRect().width"
+    before = chromium.run(width)
+    chromium.run(f"document.querySelector('{image}').click()")
+    chromium.settle()
+    assert chromium.run(width) > 2 * before
+    close = "[...document.querySelectorAll('.close')].filter((e) => e.checkVisibility())"
+    assert chromium.run(f"{close}.length") == 1
+    chromium.run(f"{close}[0].click()")
+    chromium.settle()
+    assert chromium.run(width) == before and chromium.run(f"{close}.length") == 0
+    assert chromium.run("document.documentElement.scrollWidth") == 390
+
+
+def test_points_of_charts_say_what_they_are(chromium: Browser, pages: dict[str, Path]) -> None:
+    chromium.screen(1200)
+    chromium.open(pages["dropout ablation"])
+    said = chromium.run("[...document.querySelectorAll('circle.tip > title')].map((e) => e.textContent)")
+    assert any(text.startswith("dropout 0.5 (n=7), epoch 3: 9") and text.endswith("%") for text in said)
+    assert any(text.startswith("dropout 0.25: ") for text in said)
+    point = "document.querySelector('circle.tip')"
+    box = f"(r => [r.x + r.width / 2, r.y + r.height / 2])({point}.getBoundingClientRect())"
+    chromium.run(f"{point}.scrollIntoView({{block: 'center', behavior: 'instant'}})")
+    assert chromium.run(f"document.elementFromPoint(...{box}) === {point}")
+
+
+def test_paper_is_white_and_has_no_controls(chromium: Browser, pages: dict[str, Path]) -> None:
+    chromium.screen(800, dark=True, media="print")
+    chromium.open(pages["run"])
+    shown = "[...document.querySelectorAll('nav, canvas, button, a.skip')].filter((e) => e.checkVisibility())"
+    assert chromium.run(f"{shown}.length") == 0
+    assert chromium.run("getComputedStyle(document.documentElement).backgroundColor") == "rgb(255, 255, 255)"
+    assert chromium.run("document.querySelectorAll('table').length") > 0

@@ -46,7 +46,7 @@ def generalisation_gap(
     train: Curves,
     validation: Curves,
     names: Sequence[str],
-    ylabel: str = "validation loss - training loss",
+    ylabel: str = "validation - training loss",
     *,
     title: str = "",
     caption: str = "",
@@ -154,7 +154,8 @@ def _bands(
     title: str,
     caption: str,
 ) -> Figure:
-    figure, (axis,) = frame(5, 4, title, caption)
+    height = 3.2 + 0.2 * sum(-(-len(name) // 30) for name in names)  # a legend has one line or more an arm
+    figure, (axis,) = frame(5, height, title, caption)
     draw_bands(axis, epochs, values, names, mark_lowest=losses)
     metric_axis(axis.yaxis, ylabel)
     ring = f"; ring: {mark_name}" if losses is not None else ""

@@ -120,19 +120,14 @@ def legend_below(figure: Figure, heading: str = "") -> None:
     for axis in figure.axes:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
             named.setdefault(label, handle)
-    room = int(16 * figure.get_figwidth())  # characters in a line
-    labels = [textwrap.fill(label, room - HANDLE) for label in named]
-    longest = max((len(line) for label in labels for line in label.split("\n")), default=1)
-    body.legend(
-        named.values(),
-        labels,
-        loc="outside lower center",
-        ncols=max(1, min(len(labels), room // (longest + HANDLE))),
-        title=heading,
-        title_fontsize=9,
-        fontsize=9,
-        frameon=False,
-    )
+    labels = [textwrap.fill(label, int(13 * figure.get_figwidth()) - HANDLE) for label in named]
+    look: dict[str, Any] = {"title": heading, "title_fontsize": 9, "fontsize": 9, "frameon": False}
+    for columns in range(len(labels), 0, -1):
+        legend = body.legend(named.values(), labels, loc="outside lower center", ncols=columns, **look)
+        if legend.get_window_extent().width < figure.bbox.width:
+            break
+        if columns > 1:
+            legend.remove()
 
 
 def line_style(i: int, linestyle: str = "") -> dict[str, Any]:

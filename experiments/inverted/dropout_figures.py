@@ -1,6 +1,5 @@
 """Figures of `inverted_dropout.py`: pure functions from numbers to a matplotlib Figure."""
 
-import textwrap
 from collections.abc import Mapping
 from typing import Any
 
@@ -58,9 +57,9 @@ def activations(
         ratios.errorbar(x, mean, yerr=half, color=COLOURS[2], marker="D", markersize=7, capsize=6, zorder=3)
         look = {"ha": "center", "fontsize": 8, "path_effects": HALO}
         ratios.annotate(f"{mean:.3f}", (x, float(mean)), (0, 12), textcoords="offset points", **look)
-    for axis, label in ((levels, "mean activation that Dense_0 receives"), (ratios, "test / training")):
+    for axis, label in ((levels, "mean input of Dense_0"), (ratios, "test / training")):
         axis.set_xticks(range(len(training)), list(training))
-        axis.set(ylabel=label, xlim=(-0.55, len(training) - 0.45))
+        axis.set(ylabel=label, xlim=(-0.75, len(training) - 0.25))
         axis.set_ylim(0, axis.get_ylim()[1] * 1.12)
     ratios.axhline(1, color="black", linewidth=0.8, zorder=1)
     legend_below(figure)
@@ -90,7 +89,7 @@ def same_function(
             axis.plot((low, high), (low, high), color="black", linewidth=0.8)
             axis.plot(x, y, ".", color=COLOURS[i], markersize=2.5, alpha=0.5, rasterized=True)
             axis.set_aspect("equal")
-            axis.set_title(textwrap.fill(f"{row}: {column}", 30), fontsize=9)
+            axis.set_title(f"{row}: {column}", fontsize=8)
             note = {"xycoords": "axes fraction", "va": "top", "fontsize": 7.5, "path_effects": HALO}
             axis.annotate(notes[row][column], (0.04, 0.96), **note)
             axis.set(xlabel="logit, inverted network", ylabel="" if j else "logit, classic network")

@@ -9,25 +9,29 @@ from matplotlib.axes import Axes
 
 from cnnjax import plots
 from cnnjax.experiment.rows import values_of
+from cnnjax.report.html import words
 from cnnjax.report.html.charts import Chart, chart
 from cnnjax.report.html.encoding import png_uri
 from cnnjax.report.html.run_sections import IMAGES
 from cnnjax.report.html.subjects import Experiment, Record
-from cnnjax.report.html.words import DASH, digits_for, interval, number, title
+from cnnjax.report.html.words import DASH, digits_for, interval, is_share, measured, number
 from cnnjax.report.tables import confusion_table, spread, worst_pairs
 from cnnjax.shapes import Float
 from cnnjax.stats import summarise
+from cnnjax.stats.crossed import Crossed
 
-FINAL = {"val_accuracy": 100.0, "val_loss": 1.0, "test_accuracy": 100.0, "test_loss": 1.0}
+FINAL = ("val_accuracy", "val_loss", "test_accuracy", "test_loss")
 CURVES = ("val_loss", "val_accuracy")
 
 
 def lead(experiment: Experiment) -> dict[str, Any]:
-    """The conclusion and the protocol."""
+    """The conclusion, the hypothesis and the protocol."""
+    sentences = experiment.sentences.items()
     return {
         "finished": experiment.finished,
         "conclusion": experiment.sentences.get(("conclusion",), ""),
-        "protocols": [text for keys, text in experiment.sentences.items() if keys[-1] == "protocol"],
+        "hypotheses": [text for keys, text in sentences if keys[-1] == "hypothesis" and text],
+        "protocols": [text for keys, text in sentences if keys[-1] == "protocol"],
     }
 
 
@@ -35,9 +39,13 @@ def results(experiment: Experiment) -> dict[str, Any]:
     """Every comparison of summary.json, or of the finished seeds, with tables and intervals."""
     comparisons = experiment.comparisons if experiment.finished else _so_far(experiment)
     reproductions = groupby(experiment.reproductions, key=lambda record: record[0][:-1])
+    nats = experiment.nats
     return {
-        "comparisons": [_comparison(*record) for record in comparisons],
-        "reproductions": [(keys, [_reproduction(*one) for one in group]) for keys, group in reproductions],
+        "comparisons": [_comparison(*record, nats) for record in comparisons],
+        "reproductions": [
+            (keys, [_reproduction(*one, nats) for one in group]) for keys, group in reproductions
+        ],
+        "crossed": [_crossed(*record) for record in experiment.crossed],
         "answers": [(keys, text) for keys, text in experiment.sentences.items() if "answers" in keys],
     }
 
@@ -47,8 +55,8 @@ def curves(experiment: Experiment) -> list[dict[str, Any]]:
     groups = []
     for group in _groups(experiment):
         if group.curves:
-            charts = [_curve(group, metric) for metric in group.curves]
-            heads, rows = _final(group)
+            charts = [_curve(group, metric, experiment.nats) for metric in group.curves]
+            heads, rows = _final(group, experiment.nats)
             groups.append({"name": group.name, "charts": charts, "heads": heads, "rows": rows})
     return groups
 
@@ -73,49 +81,72 @@ def figures(experiment: Experiment) -> list[tuple[str, str, str]]:
     """Title, data URI and file name of each figure in the directory that the page does not show already."""
     shown = {f"{metric}.png" for metric in CURVES} if experiment.rows else set()
     return [
-        (title(name.removesuffix(".png")), png_uri(content), name)
+        (words.title(name.removesuffix(".png")), png_uri(content), name)
         for name, content in experiment.figures.items()
         if name not in shown and not (experiment.test is not None and name.endswith("confused.png"))
     ]
 
 
-def _comparison(keys: tuple[str, ...], record: Mapping[str, Any]) -> dict[str, Any]:
+def record(experiment: Experiment) -> list[dict[str, Any]]:
+    """The protocol, and where and when the summary was made."""
+    given = (
+        {k: v for k, v in of.items() if v not in ({}, [], None)}
+        for of in (experiment.protocol, experiment.origin)
+    )
+    return [pairs for pairs in given if pairs]
+
+
+def _crossed(keys: tuple[str, ...], record: Mapping[str, Any]) -> dict[str, Any]:
+    rows = []
+    for arm, c in record.items():
+        mean, low, high, seeds, images = (None if c[k] is None else 100 * c[k] for k in Crossed._fields)
+        difference = f"{number(mean, 2, sign=True)} [{interval(low, high, 2, sign=True)}]"
+        rows.append([arm, difference, number(seeds, 2), number(images, 2)])
+    return {"keys": keys[:-1], "rows": rows}
+
+
+def _comparison(keys: tuple[str, ...], record: Mapping[str, Any], nats: bool) -> dict[str, Any]:
     name, arms, contrasts = keys[-1] if keys else "", record["arms"], record["contrasts"]
-    points = "accuracy" in name or name.startswith("lost_at")
-    scale, sign = (100.0, "%") if points else (1.0, "")
+    metric = record.get("metric") or name
+    share = is_share(metric)
     fields = ("difference", "low", "high", "test_low", "test_high")
     bounds = np.array([[c.get(k) for k in fields] for c in contrasts], float)
-    digits = 2 if points else max(digits_for(bounds.ravel()), digits_for(arm["sd"] for arm in arms))
-    bounds = scale * bounds.reshape(-1, len(fields))
+    bounds = (100.0 if share else 1.0) * bounds.reshape(-1, len(fields))
+    digits = 2 if share else digits_for(bounds[:, 2] - bounds[:, 1])
     reference = arms[0]["name"] if arms else ""
-    tests, description = {}, []
+    tests, tips = {}, []
     for c, (mean, low, high, test_low, test_high) in zip(contrasts, bounds, strict=True):
         described = interval(low, high, digits, sign=True)
         tested = interval(test_low, test_high, digits, sign=True)
         difference = number(mean, digits, sign=True) + f" [{described}]" * (described != DASH)
         p = (number(c[k], 3) if c.get("can_claim", True) else "too few seeds" for k in ("p", "p_holm"))
         tests[c["arm"]] = [difference, *p, tested]
-        description.append(f"{c['arm']}: {difference}")
+        tips.append((mean, len(tips), f"{c['arm']}: {difference}"))
     rows = [
         [
             arm["name"],
             f"{arm['n']}" + (f" ({arm['diverged']} diverged)" if arm.get("diverged") else ""),
-            _mean(arm, digits, scale) + sign,
+            _mean(arm, 2 if share else digits_for(arm["sd"] for arm in arms), 100.0 if share else 1.0),
             *tests.get(arm["name"], ["reference", "", "", ""]),
         ]
         for arm in arms
     ]
-    section = {"keys": keys, "title": title(name), "reference": reference, "rows": rows, "charts": []}
-    section["interval"] = _interval(contrasts)
+    named = measured(metric, nats)
+    title = named if metric == name else f"{words.title(name)} · {named}"
+    section = {"keys": keys, "title": title, "reference": reference, "rows": rows, "charts": []}
+    section |= {"interval": _interval(contrasts), "unit": ", in points" * share}
     if contrasts:
         difference, low, high, test_low, test_high = bounds.T
+        lines = max(label.count("\n") + 1 for label in plots.row_labels(list(tests)))
+        unit = section["unit"] or ", in nats" * (nats and "loss" in metric)
         drawn = chart(
-            f"{title(name)}: difference to {reference}{', points' if points else ''}",
+            f"{words.title(metric)}: difference to “{reference}”{unit}",
             lambda axis: plots.draw_differences(
                 axis, list(tests), difference, (low, high), (test_low, test_high)
             ),
-            height=0.45 + 0.45 * len(contrasts),
-            description="; ".join(description),
+            height=0.45 + (0.25 + 0.2 * lines) * len(contrasts),
+            description="; ".join(text for *_, text in tips),
+            tips=tips,
         )
         section["charts"].append(drawn)
     return section
@@ -129,11 +160,22 @@ def _interval(contrasts: Sequence[Mapping[str, Any]]) -> str:
     return f"{100 * (1 - contrasts[0]['alpha']):g}% t{together}"
 
 
-def _reproduction(keys: tuple[str, ...], record: Mapping[str, Any]) -> list[object]:
-    digits = digits_for([record["sd"]])
-    span = interval(record["low"], record["high"], digits)
+def _reproduction(keys: tuple[str, ...], record: Mapping[str, Any], nats: bool) -> list[object]:
+    share = is_share(keys[-1])
+    digits, scale = (2, 100.0) if share else (digits_for([record["sd"]]), 1.0)
+    published, low, high = (
+        None if record[k] is None else scale * record[k] for k in ("published", "low", "high")
+    )
     within = {True: "yes", False: "no"}.get(record["within"], "")
-    return [keys[-1], number(record["published"]), _mean(record, digits), record["n"], span, within]
+    ours = _mean(record, digits, scale)
+    return [
+        measured(keys[-1], nats),
+        number(published, digits),
+        ours,
+        record["n"],
+        interval(low, high, digits),
+        within,
+    ]
 
 
 def _mean(record: Mapping[str, Any], digits: int, scale: float = 1.0) -> str:
@@ -163,8 +205,7 @@ def _groups(experiment: Experiment) -> list[Group]:
     for name in dict.fromkeys(arm.split(", ")[0] if named else "" for arm in arms):
         within = f"{name}, " if named else ""
         of = {arm.removeprefix(within): arm for arm in arms if arm.startswith(within)}
-        if named:
-            of = dict(sorted(of.items(), key=lambda pair: order.get(pair[0], len(order))))
+        of = dict(sorted(of.items(), key=lambda pair: order.get(pair[0], len(order))))
         cells = [cell for cell in experiment.rows if cell[0] in of.values()]
         seeds, epochs = sorted({seed for _, seed, _ in cells}), max(epoch for _, _, epoch in cells)
         values = {m: values_of(experiment.rows, m, list(of.values()), seeds, epochs) for m in FINAL}
@@ -183,22 +224,23 @@ def _so_far(experiment: Experiment) -> Iterator[Record]:
                 yield ((group.name, metric) if group.name else (metric,)), summary.as_dict()
 
 
-def _curve(group: Group, metric: str) -> Chart:
+def _curve(group: Group, metric: str, nats: bool) -> Chart:
     values = group.values[metric]
 
     def draw(axis: Axes) -> None:
         # The interval of a few seeds may go beyond the values that are possible.
-        limits = (0, 1 if "accuracy" in metric else np.inf)
+        limits = (0, 1 if is_share(metric) else np.inf)
         plots.draw_bands(axis, np.arange(1, values.shape[2] + 1), values, list(group.arms), limits=limits)
         if "loss" in metric:
             axis.set_ylim(bottom=0)
 
-    return chart(title(metric), draw)
+    return chart(measured(metric, nats), draw, share=is_share(metric))
 
 
-def _final(group: Group) -> tuple[list[str], list[list[str]]]:
+def _final(group: Group, nats: bool) -> tuple[list[str], list[list[str]]]:
     metrics = [metric for metric in FINAL if metric in group.values]
-    heads = ["arm", *(title(m) + (", %" if FINAL[m] > 1 else "") for m in metrics)]
-    last = [(FINAL[m] * group.values[m][:, :, -1], 2 if FINAL[m] > 1 else 4) for m in metrics]
+    heads = ["arm", *(measured(metric, nats) for metric in metrics)]
+    last = [group.values[metric][:, :, -1] for metric in metrics]
+    last = [(100 * v, 2) if is_share(m) else (v, 4) for m, v in zip(metrics, last, strict=True)]
     rows = [[arm, *(spread(v[i], digits) for v, digits in last)] for i, arm in enumerate(group.arms)]
     return heads, rows

@@ -50,7 +50,11 @@ function showMeans(values, u) {
   const band = [...RATES.map((r) => [r, whole + spread(r)]), ...RATES.map((r) => [r, whole - spread(r)]).reverse()];
   const now = kept(state.rate);
   const ring = (value, style) =>
-    element("svg:circle", { cx: x(state.rate), cy: y(value), r: 5, class: `line ${style} dot` });
+    element(
+      "svg:circle",
+      { cx: x(state.rate), cy: y(value), r: 5, class: `line ${style} dot` },
+      element("svg:title", {}, `mean ${value.toFixed(3)} at rate ${state.rate.toFixed(2)}`),
+    );
   const svg = element(
     "svg:svg",
     { viewBox: `0 0 ${width} ${height}`, role: "img" },

@@ -18,6 +18,11 @@ from cnnjax.report.html.run_sections import MANY
 from cnnjax.report.html.subjects import Experiment, Run
 
 SCRIPTS = ("network", "strokes", "dropout", "page", "pad", "inside", "masks", "start")
+ICON = (
+    "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 7 7' fill='%230067a8'%3E"
+    "%3Cpath d='M1 1h5v1H5v1H4v3H3V3h1V2H1z'/%3E%3C/svg%3E"
+)
+"""A seven of few pixels."""
 TEMPLATES = Environment(
     loader=PackageLoader("cnnjax.report.html"),
     autoescape=True,
@@ -41,6 +46,7 @@ class Section(NamedTuple):
     template: str
     data: Any = None
     about: str = ""
+    interactive: bool = False  # of no use on paper
 
 
 def page(subjects: Sequence[Run | Experiment]) -> str:
@@ -50,11 +56,11 @@ def page(subjects: Sequence[Run | Experiment]) -> str:
     alone = subjects[0] if len(subjects) == 1 else None
     sections = _sections(subjects, runs, playing)
     script = "\n\n".join(_asset(f"{name}.js") for name in SCRIPTS) if playing else ""
-    sheets = ["style", *["play"] * bool(playing), *["own"] * any(map(_own, subjects))]
-    style = "\n".join(_asset(f"{name}.css") for name in sheets)
+    style = "\n".join(_asset(f"{name}.css") for name in ["style", *["play"] * bool(playing)])
     return TEMPLATES.get_template("page.html").render(
         policy=f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}",
-        title=_title(alone) if alone else f"{len(subjects)} runs and experiments",
+        icon=Markup(ICON),  # it has nothing to escape
+        title=_title(alone) if alone else f"{len(subjects)} {_kinds(len(runs), len(subjects))}",
         kind=_kind(alone) if alone else "report",
         lead=_lead(alone) if alone else None,
         sections=sections,
@@ -80,26 +86,29 @@ def _sections(
     if len(runs) > 1:
         sections.append(Section("runs", "Side by side", "compared.html", run_sections.compared(runs)))
     if playing:
-        nouns = {words.NOUNS.get(run.config.dataset, "") for run in playing}
-        heading = f"Draw a {noun}" if len(nouns) == 1 and (noun := nouns.pop()) else "Draw something"
-        many = any(len(run.class_names) > MANY for run in playing)
-        data = {"names": [run.name for run in playing], "many": many}
-        sections.append(Section("draw", heading, "draw.html", data))
+        sections += _interactive(playing)
     for i, subject in enumerate(subjects):
         sections += of(i, _run(subject) if isinstance(subject, Run) else _experiment(subject, several))
-    if playing:
-        sections.append(Section("inside", "Inside the network", "inside.html"))
-        sections.append(Section("dropout", "Dropout by hand", "dropout.html"))
-    for i, subject in enumerate(subjects):
-        lists = run_sections.record(subject) if isinstance(subject, Run) else [subject.protocol]
-        sections += of(i, [Section("record", "Settings and provenance", "record.html", lists)])
     return sections
+
+
+def _interactive(playing: Sequence[Run]) -> list[Section]:
+    nouns = {words.NOUNS.get(run.config.dataset, "") for run in playing}
+    heading = f"Draw a {noun}" if len(nouns) == 1 and (noun := nouns.pop()) else "Draw something"
+    many = any(len(run.class_names) > MANY for run in playing)
+    data = {"names": [run.name for run in playing], "many": many}
+    return [
+        Section("draw", heading, "draw.html", data, interactive=True),
+        Section("inside", "Inside the network", "inside.html", interactive=True),
+        Section("dropout", "Dropout by hand", "dropout.html", interactive=True),
+    ]
 
 
 def _run(run: Run) -> list[Section]:
     return [
         Section("training", "Training", "training.html", run_sections.training(run)),
         Section("mistakes", "What it gets wrong", "run_mistakes.html", run_sections.confusions(run)),
+        Section("record", "Settings and provenance", "record.html", run_sections.record(run)),
     ]
 
 
@@ -114,14 +123,9 @@ def _experiment(experiment: Experiment, several: bool) -> list[Section]:
         Section("mistakes", "What the networks get wrong", "experiment_mistakes.html", mistakes),
         Section("mistakes", "What the networks get wrong", "in_memory.html", _in_memory(experiment)),
         Section("figures", "Figures", "figures.html", figures),
+        Section("record", "Settings and provenance", "record.html", experiment_sections.record(experiment)),
     ]
     return [part for part in parts if part.data]
-
-
-def _own(subject: Run | Experiment) -> bool:
-    """Whether a subject has data or a network of the user's own: names of any length, images of any kind."""
-    network = subject.config.model if isinstance(subject, Run) else ""
-    return subject.dataset not in words.DATASETS or ":" in network
 
 
 def _in_memory(experiment: Experiment) -> dict[str, Any] | None:
@@ -130,6 +134,11 @@ def _in_memory(experiment: Experiment) -> dict[str, Any] | None:
         return None
     drawn = any(name.endswith("confused.png") for name in experiment.figures)
     return {"name": experiment.dataset.removeprefix(MEMORY), "drawn": drawn}
+
+
+def _kinds(runs: int, subjects: int) -> str:
+    """Name what several subjects are."""
+    return {0: "experiments", subjects: "runs"}.get(runs, "runs and experiments")
 
 
 def _title(subject: Run | Experiment) -> str:

@@ -17,16 +17,18 @@ from cnnjax.plots.style import epoch_axis, line_style
 from cnnjax.report.html.charts import Chart, chart
 from cnnjax.report.html.network import obstacle
 from cnnjax.report.html.subjects import Run
-from cnnjax.report.html.words import DASH, interval, number, percent, title
+from cnnjax.report.html.words import DASH, dataset, flat, interval, is_share, measured, number, percent
 from cnnjax.report.tables import worst_pairs
 from cnnjax.runs.programs import confusion
 from cnnjax.shapes import Int
 from cnnjax.stats.confusion import Pair, confused_pairs
 from cnnjax.stats.intervals import t_interval, wilson_interval
-from cnnjax.stats.sentences import pair_sentence
+from cnnjax.stats.sentences import enumerated, pair_sentence
 
 IMAGES = 6
 """Mistakes shown of each confused pair."""
+METRICS = ("loss", "accuracy", "val_loss", "val_accuracy")
+"""Columns of history.csv."""
 MANY = 20
 """With more classes than this, the most confused pairs stand in for the confusion matrix."""
 
@@ -50,11 +52,16 @@ def training(run: Run) -> dict[str, Any]:
         "best": min(run.history, key=lambda row: row["val_loss"]),
         "last": last,
         "best_kept": run.best,
+        "loss": "loss, nats" if run.nats else "loss",
         "when": f"epoch {run.best}" if run.best else "the last epoch",
         "dropout": run.config.network != run.config.model,
         "epochs": [_epoch(row) for row in run.history],
         "charts": [
-            chart(metric.title(), lambda axis, m=metric: plots.draw_history(axis, m, run.history, published))
+            chart(
+                measured(metric, run.nats),
+                lambda axis, m=metric: plots.draw_history(axis, m, run.history, published),
+                share=is_share(metric),
+            )
             for metric in ("loss", "accuracy")
         ],
         "final": [
@@ -66,7 +73,7 @@ def training(run: Run) -> dict[str, Any]:
 
 
 def _epoch(row: Mapping[str, float]) -> list[str]:
-    metrics = (number(row[metric]) for metric in ("loss", "accuracy", "val_loss", "val_accuracy"))
+    metrics = (percent(row[m]) if is_share(m) else number(row[m]) for m in METRICS)
     return [f"{row['epoch']:.0f}", *metrics, number(row["seconds"], 1)]
 
 
@@ -118,15 +125,35 @@ def record(run: Run) -> list[dict[str, Any]]:
 
 
 def compared(runs: Sequence[Run]) -> dict[str, Any]:
-    """Runs side by side: learning curves, test accuracies, and their means over seeds."""
-    rows = []
-    for run in runs:
-        config, tested = run.config, [number(run.tested.loss), percent(run.tested.accuracy)]
-        rate = DASH if config.network == config.model else f"{config.dropout_rate:g}"
-        setting = [run.name, config.model, rate, config.seed, len(run.history)]
-        rows.append([*setting, *tested, _wilson(_right(run), len(run.test.labels))])
-    charts = [_chart_of_runs(runs, "val_loss"), _chart_of_runs(runs, "val_accuracy")]
-    return {"charts": charts, "rows": rows, "seeds": _over_seeds(runs)}
+    """Runs side by side: what differs in their settings, learning curves, test metrics, means over seeds."""
+    settings = [_settings(run) for run in runs]
+    differ = [name for name, value in settings[0].items() if any(of[name] != value for of in settings)]
+    rows = [
+        [
+            run.name,
+            *(of[name] for name in differ),
+            number(run.tested.loss),
+            percent(run.tested.accuracy),
+            _wilson(_right(run), len(run.test.labels)),
+        ]
+        for run, of in zip(runs, settings, strict=True)
+    ]
+    tested = measured("test_loss", all(run.nats for run in runs)).lower(), "test accuracy", "95% interval"
+    return {
+        "charts": [_chart_of_runs(runs, "val_loss"), _chart_of_runs(runs, "val_accuracy")],
+        "differ": enumerated(name.replace("_", " ") for name in differ) if differ else "",
+        "heads": ["run", *(name.replace("_", " ") for name in differ), *tested],
+        "rows": rows,
+        "seeds": _over_seeds(runs),
+    }
+
+
+def _settings(run: Run) -> dict[str, str]:
+    """Return the settings of a run as text, with the epochs that it has done."""
+    config = asdict(run.config) | {"dataset": dataset(run.config.dataset), "epochs": len(run.history)}
+    if run.config.network == run.config.model:  # it has no dropout
+        config["dropout_rate"] = DASH
+    return {name: flat(value) for name, value in config.items()}
 
 
 def _chart_of_runs(runs: Sequence[Run], metric: str) -> Chart:
@@ -138,7 +165,7 @@ def _chart_of_runs(runs: Sequence[Run], metric: str) -> Chart:
         if metric == "val_loss":
             axis.set_ylim(bottom=0)
 
-    return chart(title(metric), draw)
+    return chart(measured(metric, all(run.nats for run in runs)), draw, share=is_share(metric))
 
 
 def _over_seeds(runs: Sequence[Run]) -> list[list[object]]:

@@ -20,7 +20,9 @@ from cnnjax.runs.config import TrainConfig
 from cnnjax.runs.programs import Evaluation
 
 Announce = Callable[[str], None]
-SENTENCES = ("protocol", "conclusion", "3 and 5", "answers")
+SENTENCES = ("hypothesis", "protocol", "conclusion", "3 and 5", "answers")
+
+ORIGIN = ("date", "processor", "device", "host", "python", "versions", "mask_scheme", "sha256")
 
 GARMENTS = "T-shirt, trousers, pullover, dress, coat, sandal, shirt, sneaker, bag, ankle boot"
 CLASSES: Mapping[str, tuple[str, ...]] = {
@@ -53,6 +55,11 @@ class Run(NamedTuple):
         return self.config.dataset
 
     @property
+    def nats(self) -> bool:
+        """Whether losses are cross-entropies, not values of a loss of the user's own."""
+        return "loss" not in self.config.custom
+
+    @property
     def class_names(self) -> tuple[str, ...]:
         """The names of the classes, by label."""
         return CLASSES.get(self.dataset, self.test.class_names)
@@ -65,17 +72,25 @@ class Experiment(NamedTuple):
     finished: bool
     sentences: dict[tuple[str, ...], str]  # by their keys in summary.json
     comparisons: list[Record]  # with arms and contrasts: the fields of `stats.Arm` and `stats.Contrast`
+    crossed: list[Record]  # by arm: the fields of `stats.crossed.Crossed`
     reproductions: list[Record]  # with published, n, mean, sd, low, high and within
     rows: dict[Cell, Row]  # empty if results.csv is not a table of arms, seeds and epochs
     predictions: dict[str, Predictions]  # by arm
     test: Dataset | None  # the images of `predictions`; None without any, and for arrays that were in memory
     figures: dict[str, bytes]  # PNG by file name
     protocol: dict[str, Any]
+    origin: dict[str, Any]  # the entries of summary.json about versions, devices and data
 
     @property
     def dataset(self) -> str:
         """The name of the data set, or its path."""
         return str(self.protocol.get("dataset", "mnist"))
+
+    @property
+    def nats(self) -> bool:
+        """Whether losses are cross-entropies, not values of a loss of the user's own."""
+        arms = (str(text) for name, text in self.protocol.items() if name.startswith("arm "))
+        return not any(" loss=" in text for text in arms)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -157,12 +172,14 @@ def _experiment(path: Path, data_dir: Path | None, announce: Announce) -> Experi
         finished=summary is not None,
         sentences=dict(_sentences(records)),
         comparisons=list(_comparisons(path / "summary.json", records)),
+        crossed=list(_crossed(path / "summary.json", records)),
         reproductions=list(_reproductions(path / "summary.json", records)),
         rows=rows,
         predictions=predictions,
         test=None,
         figures=figures,
         protocol=protocol,
+        origin=_origin(records),
     )
     return made._replace(test=_test(path, made, data_dir, announce))
 
@@ -210,6 +227,20 @@ def _comparisons(path: Path, records: Sequence[Record]) -> Iterator[Record]:
             _check(path, arms, {"name": str, "n": int}, ("mean", "sd"))
             _check(path, contrasts, {"arm": str}, ("difference", "low", "high", "p", "p_holm"))
             yield keys, record
+
+
+def _crossed(path: Path, records: Sequence[Record]) -> Iterator[Record]:
+    for keys, record in records:
+        if keys[-1:] == ("crossed",):
+            _check(path, list(record.values()), {}, ("difference", "low", "high", "seeds", "images"))
+            yield keys, record
+
+
+def _origin(records: Sequence[Record]) -> dict[str, Any]:
+    """Return what a summary says of its making: under "made", or beside its other entries."""
+    (_, summary), *_ = records
+    made = next((record for keys, record in records if keys[-1:] == ("made",)), summary)
+    return {name: made[name] for name in ORIGIN if name in made}
 
 
 def _reproductions(path: Path, records: Sequence[Record]) -> Iterator[Record]:

@@ -52,6 +52,17 @@ def title(name: str) -> str:
     return text[:1].upper() + text[1:]
 
 
+def measured(metric: str, nats: bool = True) -> str:
+    """Name a metric with its unit: "Validation accuracy, %"; losses are in `nats` or have none."""
+    unit = ", %" if is_share(metric) else ", nats" if nats and "loss" in metric else ""
+    return title(metric) + unit
+
+
+def is_share(metric: str) -> bool:
+    """Whether a metric is a fraction of images, which is shown in percent."""
+    return "accuracy" in metric or "error" in metric
+
+
 def several(n: int, noun: str) -> str:
     """Count things: "1 image", "12,000 images"."""
     return f"{n:,} {noun}{'' if n == 1 else 's'}"
@@ -61,6 +72,8 @@ def flat(value: object) -> str:
     """Write a JSON value on one line."""
     if isinstance(value, dict):
         return ", ".join(f"{name} {flat(inner)}" for name, inner in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(flat, value))
     # The repr of a module has a comment, then a line for each field.
     lines = [line.strip() for line in str(value).splitlines() if not line.strip().startswith("#")]
     return ", ".join(lines).replace("(, ", "(").replace(", )", ")")
