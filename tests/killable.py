@@ -1,45 +1,63 @@
-"""A helper process that starts runs and kills them, for `tests/test_faults.py`.
+"""A helper process that starts jobs and disturbs them, for `tests/test_disk.py`.
 
-It imports everything once, and forks for each run before JAX has been initialised. Requests are lines of JSON
-on stdin, responses are lines of JSON on stdout:
+It imports everything once, and forks for each job before JAX has been initialised. It is started with
+`tests/shim.c` preloaded.
+Requests are lines of JSON on stdin, responses are lines of JSON on stdout:
 
-    {"arguments": [...], "under": DIR, "log": FILE, "event": K or null, "after": SECONDS or null}
-    -> {"code": exit code, or minus the signal; "events": number; "seconds": duration}
+    {"job": NAME, "disk": DIR, "log": FILE, "journal": FILE, "fault": [K, ERROR, ALWAYS], "after": SECONDS}
+    -> {"code": exit code, or minus the signal; "calls": number; "seconds": duration}
 
-With "event", the run sends itself SIGKILL right before it opens, renames, creates or removes the K-th file or
-directory under DIR; with "after", it is killed from outside after that many seconds.
+The fault is that of `shim_start`. With "after", which may be null, the job is killed from outside after that
+many seconds.
 """
 
+import ctypes
 import json
 import os
 import signal
 import sys
 import time
+from pathlib import Path
 
-WATCHED = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir"}
+
+def train(out: Path) -> int:
+    """Start or resume a run of three epochs."""
+    import helpers
+
+    from cnnjax import cli
+
+    return cli.main(helpers.train(out, "--epochs", "3", "--resume", "auto"))
+
+
+def experiment(out: Path) -> int:
+    """Start or go on with an experiment of two arms, two seeds and two epochs."""
+    from dataclasses import replace
+
+    from test_experiment import PROTOCOL, run
+
+    from cnnjax.errors import UserError
+
+    try:
+        run(out, replace(PROTOCOL, seeds=2))
+    except UserError as error:
+        print(f"cnnjax: error: {error}", file=sys.stderr)
+        return 1
+    return 0
 
 
 def child(request: dict) -> int:
-    """Train in the forked process; return the exit code."""
-    from cnnjax import cli
-
+    """Do a job in the forked process; return the exit code."""
     log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(log, 1)
     os.dup2(log, 2)
-    count = 0
-
-    def watch(event: str, arguments: tuple) -> None:
-        nonlocal count
-        if event in WATCHED and request["under"] in str(arguments[0]):
-            count += 1
-            if count == request["event"]:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-    sys.addaudithook(watch)
-    code = cli.main(request["arguments"])
+    shim = ctypes.CDLL(None)
+    shim.shim_calls.restype = ctypes.c_long
+    at, error, always = request["fault"]
+    names = (os.fsencode(request[name]) for name in ("disk", "journal"))
+    shim.shim_start(*names, ctypes.c_long(at), error, always)
+    code = {"train": train, "experiment": experiment}[request["job"]](Path(request["disk"]) / "out")
     sys.stdout.flush()
-    with open(request["log"] + ".events", "w") as file:
-        file.write(str(count))
+    Path(request["log"] + ".calls").write_text(str(shim.shim_calls()))
     return code
 
 
@@ -48,7 +66,7 @@ def main() -> None:
 
     jax.config.update("jax_numpy_dtype_promotion", "strict")
     jax.config.update("jax_numpy_rank_promotion", "raise")
-    import orbax.checkpoint  # noqa: F401
+    import test_experiment  # noqa: F401
 
     import cnnjax.runs.training  # noqa: F401
 
@@ -66,11 +84,8 @@ def main() -> None:
             time.sleep(request["after"])
             os.kill(process, signal.SIGKILL)
         code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
-        events = 0
-        if code >= 0:
-            with open(request["log"] + ".events") as file:
-                events = int(file.read())
-        print(json.dumps({"code": code, "events": events, "seconds": time.monotonic() - began}), flush=True)
+        calls = int(Path(request["log"] + ".calls").read_text()) if code >= 0 else 0
+        print(json.dumps({"code": code, "calls": calls, "seconds": time.monotonic() - began}), flush=True)
 
 
 if __name__ == "__main__":

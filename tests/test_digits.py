@@ -5,18 +5,21 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
+import sheets
 from helpers import TINY
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from cnnjax.data import load
-from cnnjax.deploy.digits import FAINT, digit
+from cnnjax.deploy import paper
+from cnnjax.deploy.digits import digit
 from cnnjax.deploy.likeness import UNLIKE, distances, shares_as_far
 from cnnjax.errors import UserError
 
 # The tiny data set of the tests is drawn from MNIST, despite its name.
 IMAGES = load("fashion_mnist", TINY).test.images[..., 0]
+FAINT = 0.06  # of the strongest ink, at the edges, is cropped
 
 
 def distance(a: np.ndarray, b: np.ndarray) -> float:
@@ -123,6 +126,53 @@ def test_a_blank_picture_is_refused(shape: tuple[int, int], level: float) -> Non
 def test_noise_alone_is_blank() -> None:
     with pytest.raises(UserError, match="blank"):
         digit(np.clip(np.random.default_rng(0).normal(0.9, 0.02, (500, 500)), 0, 1))
+
+
+# The rest of the paper
+
+
+def read_or_warned(kind: str, number: int) -> float:
+    """The share of sheets that give the digit of a clean sheet, or a warning."""
+    good = 0
+    for i in range(number):
+        make = sheets.kinds(IMAGES[number + i])[kind]
+        draw = np.random.default_rng(i)
+        sheet = paper.cleaned(make(IMAGES[i], draw))
+        warned = any("crop" in remark or "edge" in remark for remark in sheet.remarks)
+        good += warned or distance(digit(sheet.pixels), digit(sheets.clean(IMAGES[i], draw))) < 10
+    return good / number
+
+
+@pytest.mark.parametrize("kind", ["a speck of 3 pixels", "ruled every 50 pixels", "JPEG, quality 30"])
+def test_what_else_is_on_the_paper_is_left_out(kind: str) -> None:
+    assert read_or_warned(kind, 3) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", sheets.kinds(IMAGES[0]))
+def test_whatever_else_is_on_the_paper_is_left_out_or_said(kind: str) -> None:
+    assert read_or_warned(kind, 30) >= 0.9
+
+
+def test_what_was_left_out_is_said() -> None:
+    draw, other = np.random.default_rng(0), IMAGES[1]
+    assert paper.cleaned(sheets.clean(IMAGES[0], draw)).remarks == ()
+    assert paper.cleaned(sheets.corner(IMAGES[0], draw)).remarks == ("1 speck left out",)
+    (ruled,) = paper.cleaned(sheets.ruled(50, 2, 0.6)(IMAGES[0], draw)).remarks
+    assert ruled == "ruled lines were left out"
+    (second,) = paper.cleaned(sheets.beside(other, 230, 4)(IMAGES[0], draw)).remarks
+    assert second.startswith("there are other drawings beside the one that is read")
+    (edge,) = paper.cleaned(sheets.clean(IMAGES[0], draw)[270:]).remarks
+    assert edge.startswith("the drawing reaches the edge of the picture")
+
+
+@given(st.integers(0, len(IMAGES) - 1), st.integers(1, 5), st.booleans())
+def test_a_clean_digit_stays_as_it_is(which: int, times: int, inverted: bool) -> None:
+    """But for spots of a pixel or two, which some have."""
+    picture = np.kron(IMAGES[which] / 255, np.ones((times, times)))
+    sheet = paper.cleaned(1 - picture if inverted else picture)
+    left_out = np.abs(sheet.pixels - (1 - picture if inverted else picture))
+    assert left_out.sum() < 0.02 * picture.sum(), sheet.remarks
 
 
 # Likeness

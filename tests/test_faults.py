@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -481,114 +481,6 @@ def test_signals_at_random_moments(tmp_path: Path, programs: Path) -> None:
             assert match, err
             assert match[1] == "0" or (out / "checkpoints" / f"epoch-{match[1]}").is_dir()
         assert not [name for name in contents(out) if "/." in f"/{name}"]
-
-
-# SIGKILL
-
-
-class Killable:
-    """The helper process of `tests/killable.py`."""
-
-    def __init__(self, directory: Path, env: dict[str, str]) -> None:
-        self._directory = directory
-        command = [sys.executable, str(Path(__file__).with_name("killable.py"))]
-        pipes: Any = dict.fromkeys(("stdin", "stdout"), subprocess.PIPE)
-        self._process = subprocess.Popen(command, text=True, env=env, **pipes)
-
-    def run(self, out: Path, *, event: int | None = None, after: float | None = None) -> dict[str, Any]:
-        """Start or resume a run of `EPOCHS` epochs, and optionally kill it."""
-        arguments = train(out, "--epochs", str(EPOCHS), "--resume", "auto")
-        log = str(self._directory / "log")
-        request = {"arguments": arguments, "under": str(out), "log": log, "event": event, "after": after}
-        assert self._process.stdin is not None and self._process.stdout is not None
-        print(json.dumps(request), file=self._process.stdin, flush=True)
-        return json.loads(self._process.stdout.readline())
-
-    def close(self) -> None:
-        self._process.communicate(timeout=300)
-
-
-@pytest.fixture
-def killable(tmp_path: Path, programs: Path) -> Iterator[Killable]:
-    helper = Killable(tmp_path, environment(programs))
-    yield helper
-    helper.close()
-
-
-def _reference(killable: Killable, tmp_path: Path) -> tuple[Path, dict[str, Any]]:
-    out = tmp_path / "reference"
-    assert killable.run(out)["code"] == 0  # fills the cache of compiled programs
-    shutil.rmtree(out)
-    ended = killable.run(out)
-    assert ended["code"] == 0
-    return out, ended
-
-
-def _kills(killable: Killable, tmp_path: Path, kills: list[dict[str, Any]]) -> None:
-    """Apply each kill to a new run, resume it, and compare."""
-    reference, _ = _reference(killable, tmp_path)
-    for number, kill in enumerate(kills):
-        out = tmp_path / f"run-{number}"
-        assert killable.run(out, **kill)["code"] in (-signal.SIGKILL, 0), kill
-        assert killable.run(out)["code"] == 0, (kill, (tmp_path / "log").read_text())
-        assert_same_run(out, reference)
-        shutil.rmtree(out)
-
-
-@pytest.mark.slow
-def test_a_kill_while_a_checkpoint_is_written(
-    killable: Killable, uninterrupted: Path, tmp_path: Path
-) -> None:
-    out = tmp_path / "run"
-    assert killable.run(out, event=90)["code"] == -signal.SIGKILL
-    assert any(path.name.startswith(".epoch-") for path in (out / "checkpoints").iterdir())
-    assert killable.run(out)["code"] == 0
-    assert_same_run(out, uninterrupted)
-
-
-@pytest.mark.slow
-def test_kills_between_any_two_steps_on_the_disk(killable: Killable, tmp_path: Path) -> None:
-    _, ended = _reference(killable, tmp_path)
-    assert ended["events"] > 60
-    events = random.Random(0).sample(range(1, ended["events"] + 1), 30)
-    _kills(killable, tmp_path, [{"event": event} for event in sorted(events)])
-
-
-@pytest.mark.slow
-def test_kills_at_random_times(killable: Killable, tmp_path: Path) -> None:
-    _, ended = _reference(killable, tmp_path)
-    draw = random.Random(1)
-    _kills(killable, tmp_path, [{"after": draw.uniform(0.3, 1.0) * ended["seconds"]} for _ in range(20)])
-
-
-@pytest.mark.slow
-def test_kills_while_it_compiles(tmp_path: Path, programs: Path) -> None:
-    """Without a cache of compiled programs, a run spends most of its time compiling."""
-    helper = Killable(tmp_path, environment(programs) | {"JAX_ENABLE_COMPILATION_CACHE": "0"})
-    draw = random.Random(2)
-    try:
-        out = tmp_path / "run"
-        for _ in range(5):
-            assert helper.run(out, after=draw.uniform(1.0, 4.0))["code"] == -signal.SIGKILL
-    finally:
-        helper.close()
-    ended = new_process(*train(out, "--epochs", str(EPOCHS), "--resume", "auto"), env=environment(programs))
-    assert ended.code == 0, ended
-    succeeds(*train(tmp_path / "reference", "--epochs", str(EPOCHS)))
-    assert_same_run(out, tmp_path / "reference")
-
-
-@pytest.mark.slow
-def test_a_run_that_is_killed_again_and_again_ends(killable: Killable, tmp_path: Path) -> None:
-    """Each resume is killed a little later than the one before it, and no progress is lost."""
-    reference, ended = _reference(killable, tmp_path)
-    out = tmp_path / "run"
-    for event in itertools.count(20, 7):
-        code = killable.run(out, event=event)["code"]
-        if code == 0:
-            break
-        assert code == -signal.SIGKILL and event < 2 * ended["events"]
-    assert_same_run(out, reference)
 
 
 # A fuzz of the IDX files

@@ -293,11 +293,3 @@ def test_one_changed_mask_would_be_seen(state: TrainState, batch: Batch, stepped
     other = jax.jit(make_train_step(TASK))(state._replace(step=state.step + 1), batch, HPARAMS)
     with pytest.raises(AssertionError):
         assert_same_step(other, stepped)
-
-
-def test_no_key_is_used_twice(state: TrainState, batch: Batch) -> None:
-    """JAX's own checker of key reuse over a whole step and its initialisation."""
-    with jax.debug_key_reuse(True):
-        key = jax.random.key(1)
-        fresh = jax.jit(lambda k: init_state(TASK, streams(k), SHAPE_OF_IMAGES, HPARAMS))(key)
-        jax.jit(make_train_step(TASK))(fresh, batch, HPARAMS)

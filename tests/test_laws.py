@@ -64,8 +64,6 @@ def test_any_sum_that_is_not_finite_stops_an_experiment(part: str, tmp_path: Pat
     assert not (tmp_path / "results.csv").exists()
 
 
-# NumPy leaves a damaged file open.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("end", [2, 40, 300, -1, -30, -200])
 def test_a_truncated_state_starts_its_members_again(end: int, tmp_path: Path) -> None:
     store, members, state = Store(tmp_path, {}), [("a", 0)], {"x": np.arange(100.0, dtype=np.float32)}

@@ -39,14 +39,6 @@ def test_the_notebook_is_the_lesson_with_its_results() -> None:
     assert sum("image/png" in output.get("data", {}) for output in outputs) >= 4
 
 
-def test_every_step_shows_the_keras_code() -> None:
-    text = "\n".join(text for kind, text in cells((DOCS / "lesson.py").read_text()) if kind == "markdown")
-    for call in ("Conv2D(", "MaxPooling2D(", "Flatten(", "Dense(", "Dropout(", "model.fit(", "predict("):
-        assert call in text
-    for word in ("`jit`", "`grad`", "`vmap`", "**key", "inverted"):
-        assert word in text
-
-
 @pytest.mark.slow
 def test_the_lesson_runs_from_top_to_bottom(tmp_path: Path) -> None:
     settings = {

@@ -1,7 +1,7 @@
 """Pooling equals NumPy and Flax in value and Flax in gradient, whatever the size and the ties."""
 
 from functools import partial
-from typing import get_args
+from typing import Any, get_args
 
 import chex
 import flax.linen as nn
@@ -135,6 +135,16 @@ def test_first_maximum_takes_the_whole_gradient() -> None:
 def test_nan_is_never_hidden(reduction, place: int) -> None:
     values = jnp.arange(4.0).at[place].set(jnp.nan)[:, None]
     assert jnp.isnan(reduction(values)).all()
+
+
+@pytest.mark.parametrize("options", [{}, {"key": jnp.square}], ids=["value", "key"])
+@pytest.mark.parametrize("place", range(4))
+def test_the_first_nan_takes_the_whole_gradient(place: int, options: dict[str, Any]) -> None:
+    values = jnp.arange(4.0).at[place:].set(jnp.nan)[:, None]
+    for function in (maximum, pooling.maximum):
+        best, back = jax.vjp(partial(function, **options), values)
+        assert jnp.isnan(best).all()
+        chex.assert_trees_all_equal(back(jnp.ones(1))[0][:, 0], jnp.eye(4)[place])
 
 
 def test_of_what_is_nowhere_finite_the_first_wins() -> None:

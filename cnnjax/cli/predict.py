@@ -13,7 +13,7 @@ from cnnjax.cli.formats import TEXT, Formatted, Record, cells
 from cnnjax.cli.output import printable
 from cnnjax.cli.runner import DataDirectory, RunDirectory, shown
 from cnnjax.data import Dataset, load, training_split
-from cnnjax.deploy import digits, pictures
+from cnnjax.deploy import digits, paper, pictures
 from cnnjax.errors import ArgumentError, UserError
 
 if TYPE_CHECKING:
@@ -81,13 +81,18 @@ class Predict:
 
     def _predict_files(self, network: "Trained", read: Sequence[pictures.Picture]) -> None:
         box = digits.BOX if network.config.dataset == "mnist" else digits.SIDE
-        converted = []
+        converted, remarks = [], []
         for path, picture in zip(self.images, read, strict=True):
             try:
                 if network.image_shape == (digits.SIDE, digits.SIDE, 1):
-                    converted.append(digits.digit(picture.pixels, box)[..., None])
+                    drawing = (
+                        paper.cleaned(picture.pixels) if box == digits.BOX else paper.Cleaned(picture.pixels)
+                    )
+                    converted.append(digits.digit(drawing.pixels, box)[..., None])
+                    remarks.append(drawing.remarks)
                 else:
                     converted.append(pictures.resized(picture, network.image_shape))
+                    remarks.append(())
             except UserError as error:
                 raise UserError(f"{path}: {error}") from error
         images = np.stack(converted)
@@ -95,9 +100,9 @@ class Predict:
         names = [printable(os.fsencode(path).decode(errors="replace")) for path in self.images]
         unlabelled = Dataset(images, np.zeros(len(images), np.int32), network.class_names)
         self._print_table(network, names, unlabelled, "")
-        for name, picture in zip(names, read, strict=True):
-            if picture.animated:
-                self.output.announce(f"{name}: the first of its frames is used")
+        for name, picture, said in zip(names, read, remarks, strict=True):
+            for remark in (("the first of its frames is used",) * picture.animated) + said:
+                self.output.announce(f"{name}: {remark}")
         self._warn_if_unlike(network, names, images)
 
     def _warn_if_unlike(self, network: "Trained", names: Sequence[str], images: np.ndarray) -> None:

@@ -11,6 +11,7 @@ from cnnjax.files.atomic import (
 from cnnjax.files.lock import busy, claimed, watched
 from cnnjax.files.provenance import circumstances, jax_settings, made, provenance, require_same
 from cnnjax.files.temporary import clear as clear_half_written
+from cnnjax.files.temporary import sync
 
 __all__ = [
     "busy",
@@ -24,6 +25,7 @@ __all__ = [
     "provenance",
     "read_json",
     "require_same",
+    "sync",
     "watched",
     "write_bytes",
     "write_csv",

@@ -35,6 +35,7 @@ def make_directory(path: Path) -> None:
     if leads():
         with explained(path):
             path.mkdir(parents=True, exist_ok=True)
+            temporary.sync(path.parent)
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from cnnjax.devices.processes import leads
 from cnnjax.errors import ArgumentError, UserError
 from cnnjax.files.atomic import explained
+from cnnjax.files.temporary import sync
 
 _LOCK = ".lock"
 
@@ -36,6 +37,8 @@ def claimed(run: Path) -> Iterator[None]:
     try:
         with explained(run):
             run.mkdir(parents=True, exist_ok=True)
+            for path in missing:
+                sync(path.parent)
             lock = _lock(run)
         yield
     finally:

@@ -29,6 +29,7 @@ def replacement(target: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
             os.replace(file.name, target)
+        sync(target.parent)
     except BaseException:
         with suppress(OSError):
             os.unlink(file.name)
@@ -69,6 +70,15 @@ def clear(directory: Path, target: str | None = None) -> None:
             if OWN.fullmatch(entry.name) and target in (None, entry.name[1 : -len(".cnnjax-01234567")]):
                 with suppress(OSError):
                     _remove_if_dead(entry.path)
+
+
+def sync(path: Path) -> None:
+    """Flush a file, or the names in a directory, to disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _name(target: Path) -> Path:

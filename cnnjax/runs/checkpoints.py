@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cnnjax.errors import UserError
-from cnnjax.files import clear_half_written, temporary
+from cnnjax.files import clear_half_written, sync, temporary
 from cnnjax.runs import arrays, manifest
 from cnnjax.runs.manifest import Manifest
 from cnnjax.state import TrainState, evaluation_state
@@ -62,6 +62,7 @@ def save(directory: Path, tree: dict[str, Any], content: Manifest) -> None:
     path = directory / f"epoch-{len(content.history)}"
     try:
         directory.mkdir(exist_ok=True)
+        sync(directory.parent)
         _check_space(directory, 100_000 + sum(leaf.nbytes for leaf in jax.tree.leaves(tree)))
         with temporary.directory(path.name, directory) as scratch:
             written = scratch / path.name
@@ -69,13 +70,13 @@ def save(directory: Path, tree: dict[str, Any], content: Manifest) -> None:
             manifest.write(written, content)
             _require_readable(written, tree)
             for each in (written, *written.rglob("*")):
-                _sync(each)
+                sync(each)
             if os.path.lexists(path):  # a broken one, which the resumed run has skipped
                 if (strange := foreign(path)) is not None:
                     raise UserError(f"{strange} is in its place; move that away")
                 os.replace(path, scratch / "broken")
             os.replace(written, path)
-            _sync(directory)
+            sync(directory)
     except Exception as error:  # Orbax and TensorStore raise errors of many types
         raise UserError(f"cannot save {path}: {arrays.reason(error)}") from error
     tidy(directory, content)
@@ -98,6 +99,7 @@ def tidy(directory: Path, content: Manifest) -> None:
                     os.replace(path, scratch / path.name)
         except (manifest.Broken, OSError):
             continue
+    sync(directory)
 
 
 def kept(epochs: Sequence[int], val_loss: Mapping[int, float]) -> set[int]:
@@ -219,15 +221,6 @@ def _without_typed_key(state: TrainState) -> dict[str, Any]:
     if not state.collections:
         del tree["collections"]  # checkpoints from before there were any have none either
     return tree | {"key_data": jax.random.key_data(tree.pop("key"))}
-
-
-def _sync(path: Path) -> None:
-    """Flush a file or a directory to disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _check_space(directory: Path, size: int) -> None:
