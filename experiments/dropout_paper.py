@@ -9,8 +9,8 @@ initial weights and masks where shapes agree.
 
 Protocol: batch 100, 60,000 training images, gradient descent with momentum 0.5 rising to 0.95. The paper
 takes up to a million updates; here --epochs decides (600 updates each), and the learning rate falls
-linearly to 0 in that time. Learning rate and bound on norms were chosen on 10,000 validation images (--item
-choice). The last update counts. The test error after each epoch is drawn, and chooses nothing.
+linearly to 0 in that time. --item choice compares learning rates and bounds on norms on 10,000 validation
+images. The last update counts. The test error after each epoch is drawn, and chooses nothing.
 
 Statistics: a published error agrees if it lies in the 95% prediction interval of one more run of ours. Arms
 differ if the exact sign-flip test says so: the primary arm first; the others, Holm-corrected, count only if
@@ -31,7 +31,7 @@ import jax
 from common import start
 from costs import milliseconds_per_step
 from paper.analysis import ANALYSES, Setting
-from paper.items import ITEMS, MARGIN, TABLE10, narrow, operations, weights
+from paper.items import ITEMS, MARGIN, TABLE10, operations, rehearsed, weights
 from paper.training import momentum_sgd
 
 from cnnjax import experiment, files, report
@@ -54,7 +54,7 @@ class DropoutPaper(Flags):
     """Train the networks of the paper's tables and figures, and compare their errors with the published."""
 
     item: Annotated[str, shown("STR", ALL)] = ""
-    """table10, figure11, figure10, table9, figure9 or table2; or choice, which chose the learning rate."""
+    """table10, figure11, figure10, table9, figure9 or table2; or choice, which compares learning rates."""
     epochs: int = 10
     """Passes over the training images: 600 updates each; 1667 are the paper's million."""
     batch_size: int = 100
@@ -62,7 +62,7 @@ class DropoutPaper(Flags):
     out: Path | None = None
     """Output directory; results/dropout_paper by default."""
     quick: bool = False
-    """Rehearse every item in about two minutes: 2 seeds, narrow networks, 20 updates."""
+    """Rehearse every item in about two minutes: 2 seeds, networks of 32 hidden units, 20 updates."""
 
     def __call__(self) -> None:
         """Train the networks of the items, print their tables and write the figures."""
@@ -80,7 +80,7 @@ class DropoutPaper(Flags):
         with files.claimed(out):
             record = files.read_json(out / "summary.json") or {}
             for name in [self.item] if self.item else self.fitting(splits):
-                item = narrow(ITEMS[name], 16) if self.quick else ITEMS[name]
+                item = rehearsed(ITEMS[name]) if self.quick else ITEMS[name]
                 record[name], figures = ANALYSES[name](setting, item, out / name)
                 files.write_json(out / "summary.json", record)
                 report.draw(out / name, figures)
