@@ -20,12 +20,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from cnnjax.batches import sequential_plan
-from cnnjax.config import HParams
 from cnnjax.deploy.layers import layers
 from cnnjax.keys import streams
 from cnnjax.models import Activation, ConvNet
 from cnnjax.state import TrainState, evaluation_state
-from cnnjax.task import MakeOptimizer, Task, init_state
+from cnnjax.task import HParams, MakeOptimizer, Task, init_state
 from cnnjax.train import Arrays, make_training
 
 ACTIVATION_FLOPS: Mapping[Activation | None, int] = MappingProxyType({nn.relu: 1, nn.swish: 4, None: 0})

@@ -102,6 +102,8 @@ def published(record: Record) -> Iterator[str]:
             for measure, of in measures.items()
         ]
         yield from table(["measure", "published", "ours ± sd", "95% prediction interval", "within"], rows)
+        if "answer" in of_network:
+            yield from ("", *wrapped(of_network["answer"]))
         yield from ("", *wrapped(provenance(of_network)), "")
 
 
@@ -126,6 +128,7 @@ SECTIONS: Mapping[str, Callable[[Record], Iterator[str]]] = {
     "pooling_ablation": ablations,
     "batchnorm_or_dropout": gains,
     "reproduce_tutorials": published,
+    "dropout_paper": published,
 }
 
 

@@ -9,6 +9,7 @@ import benchmark_peers
 import common
 import dropout_ablation
 import dropout_cost
+import dropout_paper
 import pooling_ablation
 import pytest
 import reproduce_tutorials
@@ -19,6 +20,7 @@ COMMANDS: list[tuple[Callable[..., Any], dict[str, Any]]] = [
     (pooling_ablation.PoolingAblation, pooling_ablation.QUICK),
     (reproduce_tutorials.ReproduceTutorials, reproduce_tutorials.QUICK),
     (batchnorm_or_dropout.BatchNormOrDropout, batchnorm_or_dropout.QUICK),
+    (dropout_paper.DropoutPaper, dropout_paper.QUICK),
     (dropout_cost.DropoutCost, dropout_cost.QUICK),
     (scaling.Scaling, scaling.QUICK),
     (benchmark_peers.BenchmarkPeers, benchmark_peers.QUICK),

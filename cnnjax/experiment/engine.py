@@ -30,12 +30,14 @@ from cnnjax.keys import StreamSeeds
 from cnnjax.metrics import example_loss, means
 from cnnjax.optimizers import make_optimizer
 from cnnjax.population import PopulationProgram, default_chunk, make_population, stack
+from cnnjax.state import TrainState
 from cnnjax.stats.plan import Plan
 from cnnjax.task import Task, to_unit_interval
 from cnnjax.train import Arrays, to_device
 
 OnNan = Literal["stop", "continue"]
 Report = Callable[[int, int], None]  # network-epochs done, total
+OnTrained = Callable[[str, int, TrainState], None]  # arm, seed, final state
 
 
 def run(
@@ -50,6 +52,7 @@ def run(
     report: Report = lambda done, total: None,
     plan: Plan | None = None,
     replan: bool = False,
+    on_trained: OnTrained | None = None,
 ) -> Results:
     """Train every arm with the protocol's seeds, and update results.csv in `out` after every epoch.
 
@@ -71,6 +74,8 @@ def run(
         plan: what will be claimed; written to plan.json before the first epoch. By default the one that is
             there, or else one that promises nothing.
         replan: allow another plan than the one that the results in `out` were computed under.
+        on_trained: called with each network after its last epoch, before that epoch's row is written; so a
+            network that is not trained again has been passed to it.
 
     Raises:
         ArgumentError: `out` is a file, or holds results of another protocol or plan, or an arm is wrong in
@@ -124,7 +129,10 @@ def run(
                 store.begin()
                 environments.add(out)
                 began = perf_counter()
-                for _ in _train_block(program, block, width, protocol.epochs, final_data, store, on_nan):
+                trained = _train_block(
+                    program, block, width, protocol.epochs, final_data, store, on_nan, on_trained
+                )
+                for _ in trained:
                     store.time(len(block), perf_counter() - began)
                     report_progress()
                     began = perf_counter()
@@ -181,6 +189,7 @@ def _train_block(
     final_data: Mapping[str, Arrays],
     store: Store,
     on_nan: OnNan,
+    on_trained: OnTrained | None,
 ) -> Iterator[None]:
     """Train one block to the end, yielding after the rows of each epoch are on disk."""
     members = [(arm.name, seed) for arm, seed in block]
@@ -205,6 +214,9 @@ def _train_block(
                 if name == "test":
                     for member, *prediction in zip(members, *Predictions.of(fetch(logits)), strict=False):
                         store.keep(*member, Predictions(*prediction))
+            if on_trained is not None:
+                for i, member in enumerate(members):
+                    on_trained(*member, jax.tree.map(lambda leaf, i=i: leaf[i], population.state))
         columns = {
             f"{prefix}{metric}": values
             for prefix, part in measured.items()
