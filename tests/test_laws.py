@@ -58,7 +58,7 @@ def test_any_sum_that_is_not_finite_stops_an_experiment(part: str, tmp_path: Pat
         evaluate=lambda *_: (ones, jnp.zeros(2)),
     )
     store = Store(tmp_path, {"epochs": 2})
-    steps = engine._train_block(program, [(ARM, 0), (ARM, 1)], 2, 2, {}, store, "stop")
+    steps = engine._train_block(program, [(ARM, 0), (ARM, 1)], 2, 2, {}, store, "stop", None)
     with pytest.raises(UserError, match="the loss of a, seed 1, is not finite in epoch 1"):
         next(steps)
     assert not (tmp_path / "results.csv").exists()

@@ -13,7 +13,17 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from cnnjax.plots.curves import draw_bands, draw_differences, row_labels
-from cnnjax.plots.style import COLOURS, GREY, counted, finite, frame, legend_below, mean_label, metric_axis
+from cnnjax.plots.style import (
+    COLOURS,
+    GREY,
+    counted,
+    finite,
+    frame,
+    is_share,
+    legend_below,
+    mean_label,
+    metric_axis,
+)
 from cnnjax.shapes import Float, Floats, Int
 from cnnjax.stats import Contrast
 from cnnjax.stats.intervals import t_interval
@@ -99,7 +109,7 @@ def final_by_arm(
         axis.set_yticks(rows, labels)
         axis.set_ylim(len(names) - 0.5, -0.5)
     if contrasts:
-        draw_contrasts(axes[1], contrasts, points="accuracy" in metric)
+        draw_contrasts(axes[1], contrasts, points=is_share(metric))
         if not rates and [c.arm for c in contrasts] == list(
             names[1:]
         ):  # the rows are those of the first panel

@@ -98,8 +98,13 @@ def write_around(figure: Figure, title: str, caption: str) -> None:
 def metric_axis(axis: Axis, label: str) -> None:
     """Label the x or y axis with a metric; fractions of images are in percent."""
     axis.set_label_text(label)
-    if "accuracy" in label and "points" not in label:
+    if is_share(label) and "points" not in label:
         axis.set_major_formatter(percent_formatter("%"))
+
+
+def is_share(metric: str) -> bool:
+    """Whether a metric is a share of images, which is shown in percent and its differences in points."""
+    return "accuracy" in metric or "error" in metric
 
 
 def percent_formatter(sign: str) -> FuncFormatter:

@@ -72,11 +72,9 @@ def _arms_compared(setting: Setting, item: Item, where: Path) -> tuple[dict[str,
     answer = conclusion(summary, "test error", accuracy=True, rehearsal=setting.rehearsal)
     comparisons = compared(errors, item.published)
     record = reported(results, comparisons, summary.contrasts, answer, caption, setting.rehearsal)
-    epochs, curves = np.arange(1, results.epochs + 1), 100 - 100 * results.values["val_accuracy"]
-    bands = partial(
-        metric_bands, epochs, curves, names, "test error, %", title=item.question, caption=caption
-    )
-    final = partial(final_by_arm, 100 * values, names, "test error, %", summary.contrasts, points=True)
+    epochs, curves = np.arange(1, results.epochs + 1), 1 - results.values["val_accuracy"]
+    bands = partial(metric_bands, epochs, curves, names, "test error", title=item.question, caption=caption)
+    final = partial(final_by_arm, values, names, "test error", summary.contrasts)
     figures: Figures = {
         "test_error.png": bands,
         "test_error_by_arm.png": partial(final, title=item.question, caption=caption),

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from cnnjax.plots import Figure
-from cnnjax.plots.style import COLOURS, GREY, counted, frame, legend_beside, line_style, mean_label
+from cnnjax.plots.style import COLOURS, GREY, counted, frame, legend_below, line_style, mean_label
 from cnnjax.shapes import Float
 from cnnjax.stats.intervals import t_interval
 
@@ -46,5 +46,5 @@ def error_lines(
     if log:
         axis.set_xscale("log")
     axis.set(xlabel=xlabel, ylabel="test error, %")
-    legend_beside(figure, f"{mean_label(np.concatenate(halves))}\n({counted(np.concatenate(counts))})")
+    legend_below(figure, f"{mean_label(np.concatenate(halves))} ({counted(np.concatenate(counts))})")
     return figure

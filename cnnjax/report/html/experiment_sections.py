@@ -9,12 +9,13 @@ from matplotlib.axes import Axes
 
 from cnnjax import plots
 from cnnjax.experiment.rows import values_of
+from cnnjax.plots.style import is_share
 from cnnjax.report.html import words
 from cnnjax.report.html.charts import Chart, chart
 from cnnjax.report.html.encoding import png_uri
 from cnnjax.report.html.run_sections import IMAGES
 from cnnjax.report.html.subjects import Experiment, Record
-from cnnjax.report.html.words import DASH, digits_for, interval, is_share, measured, number
+from cnnjax.report.html.words import DASH, digits_for, interval, measured, number
 from cnnjax.report.tables import confusion_table, spread, worst_pairs
 from cnnjax.shapes import Float
 from cnnjax.stats import summarise

@@ -13,11 +13,11 @@ from cnnjax import plots
 from cnnjax.data.published import published_history
 from cnnjax.experiment.results import Predictions
 from cnnjax.files.records import without_defaults
-from cnnjax.plots.style import epoch_axis, line_style
+from cnnjax.plots.style import epoch_axis, is_share, line_style
 from cnnjax.report.html.charts import Chart, chart
 from cnnjax.report.html.network import obstacle
 from cnnjax.report.html.subjects import Run
-from cnnjax.report.html.words import DASH, dataset, flat, interval, is_share, measured, number, percent
+from cnnjax.report.html.words import DASH, dataset, flat, interval, measured, number, percent
 from cnnjax.report.tables import worst_pairs
 from cnnjax.runs.programs import confusion
 from cnnjax.shapes import Int

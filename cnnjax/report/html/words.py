@@ -4,6 +4,8 @@ import math
 from collections.abc import Iterable
 from pathlib import Path
 
+from cnnjax.plots.style import is_share
+
 DASH = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"
 NOUNS = {"mnist": "digit", "fashion_mnist": "garment", "kmnist": "character"}
@@ -56,11 +58,6 @@ def measured(metric: str, nats: bool = True) -> str:
     """Name a metric with its unit: "Validation accuracy, %"; losses are in `nats` or have none."""
     unit = ", %" if is_share(metric) else ", nats" if nats and "loss" in metric else ""
     return title(metric) + unit
-
-
-def is_share(metric: str) -> bool:
-    """Whether a metric is a fraction of images, which is shown in percent."""
-    return "accuracy" in metric or "error" in metric
 
 
 def several(n: int, noun: str) -> str:
