@@ -36,6 +36,11 @@ class Item(NamedTuple):
     primary: str | None = None
     trainings: float = 1.0  # of each arm, in whole trainings
 
+    @property
+    def name(self) -> str:
+        """What the paper calls it."""
+        return self.question.split(":")[0]
+
 
 TWO = FullyConnected((1024, 1024))
 THREE = FullyConnected((1024, 1024, 2048))
@@ -119,7 +124,7 @@ FIGURE11 = Item(
 )
 
 CHOICE = Item(
-    "Which learning rate and bound on norms have the lowest error on 10,000 validation images?",
+    "Choice: which learning rate and bound on norms have the lowest error on 10,000 validation images?",
     {
         f"{name}, rate {rate:g}, norm {limit:g}": (
             TWO.clone(noise=noise),
