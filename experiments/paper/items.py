@@ -1,6 +1,7 @@
 """The tables and figures of Srivastava et al. (2014, JMLR 15:1929-1958) on MNIST, and their numbers.
 
-The published numbers were checked against several independent transcriptions, not against the paper itself.
+The published numbers were checked against several independent transcriptions (3 x 2048, 1.04, against one),
+not against the paper itself.
 """
 
 import itertools
