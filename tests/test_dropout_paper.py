@@ -15,6 +15,7 @@ from helpers import TINY
 from hypothesis import given
 from hypothesis import strategies as st
 from paper import analysis, comparison, items
+from paper.figures import beside_paper, error_lines
 from paper.sampling import error_by_samples
 from paper.training import (
     FIRST_MOMENTUM,
@@ -189,6 +190,17 @@ def test_without_dropout_every_sample_is_the_network_itself() -> None:
     np.testing.assert_allclose(error_by_samples(task, 3)(state, hparams, data), error)
     noisy = error_by_samples(task, 3)(state, HParams(hidden_rate=0.9), data)
     assert noisy.shape == (3,) and np.all((noisy >= 0) & (noisy <= 1))
+
+
+def test_figures_show_our_means_and_the_published_errors() -> None:
+    errors = {"a": np.array([1.0, 1.2, 1.1, np.nan, 1.3]), "b": np.array([2.0, 2.1, 2.2, 2.3, 2.4])}
+    (axis,) = beside_paper(errors, {"b": 2.05}).axes
+    drawn = {line.get_label(): np.asarray(line.get_xdata(), float) for line in axis.lines}
+    np.testing.assert_allclose(drawn["published"], [np.nan, 2.05])
+    means = next(np.asarray(line.get_xdata()) for line in axis.lines if line.get_marker() == "o")
+    np.testing.assert_allclose(means, [1.15, 2.2])
+    (axis,) = error_lines({"a": (np.array([1, 10]), np.stack(list(errors.values())))}, "n", log=True).axes
+    np.testing.assert_allclose(np.asarray(axis.lines[0].get_ydata(), float), [1.15, 2.2])
 
 
 def arguments(out: Path, *more: str) -> list[str]:

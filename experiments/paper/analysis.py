@@ -15,14 +15,14 @@ from cnnjax.data import Dataset, split, subset
 from cnnjax.experiment import Arm, Plan, Protocol, Splits
 from cnnjax.experiment.results import Results
 from cnnjax.plots import Figure
-from cnnjax.plots.arms import final_by_arm, metric_bands
+from cnnjax.plots.arms import metric_bands
 from cnnjax.state import TrainState
 from cnnjax.stats import Contrast, conclusion, summarise
 from cnnjax.stats.contrasts import compare
 from cnnjax.stats.sentences import enumerated
 from cnnjax.task import Task
 from paper.comparison import Errors, compared, reported
-from paper.figures import error_lines
+from paper.figures import beside_paper, error_lines
 from paper.items import FIXED_N, FIXED_PN, MARGIN, SAMPLES, SIZES, Conditions, Item
 from paper.sampling import error_by_samples
 from paper.training import momentum_sgd
@@ -73,12 +73,10 @@ def _arms_compared(setting: Setting, item: Item, where: Path) -> tuple[dict[str,
     comparisons = compared(errors, item.published)
     record = reported(results, comparisons, summary.contrasts, answer, caption, setting.rehearsal)
     epochs, curves = np.arange(1, results.epochs + 1), 1 - results.values["val_accuracy"]
-    bands = partial(metric_bands, epochs, curves, names, "test error", title=item.question, caption=caption)
-    final = partial(final_by_arm, values, names, "test error", summary.contrasts)
-    figures: Figures = {
-        "test_error.png": bands,
-        "test_error_by_arm.png": partial(final, title=item.question, caption=caption),
-    }
+    bands = partial(metric_bands, epochs, curves, names, "test error", title=item.name, caption=caption)
+    percent = {arm: 100 * of for arm, of in errors.items()}
+    final = partial(beside_paper, percent, item.published, title=item.name, caption=caption)
+    figures: Figures = {"test_error.png": bands, "beside_paper.png": final}
     return record, figures, errors
 
 
@@ -105,7 +103,6 @@ def table10(setting: Setting, item: Item, where: Path) -> Outcome:
         lines,
         "updates (each point is a training of its own, whose learning rate ends at 0)",
         log=True,
-        levels={f"paper, up to a million updates: {arm}": of for arm, of in item.published.items()},
         title="What more updates bring",
         caption=record["protocol"],
     )
@@ -129,7 +126,7 @@ def figure9(setting: Setting, item: Item, where: Path) -> Outcome:
         values = 100 * np.stack([errors[arm] for _, arm in arms])
         lines[prefix.split(",")[0]] = np.array([p for p, _ in arms]), values
     figure = partial(error_lines, lines, "probability p of retaining a hidden unit")
-    figures["figure9.png"] = partial(figure, title=item.question, caption=record["protocol"])
+    figures["figure9.png"] = partial(figure, title=item.name, caption=record["protocol"])
     return record, figures
 
 
@@ -162,7 +159,7 @@ def figure10(setting: Setting, item: Item, where: Path) -> Outcome:
         arm: (np.array(sizes), 100 * np.stack([errors[arm] for _, errors, _ in trained])) for arm in item.arms
     }
     figure = partial(error_lines, lines, "training images", log=True)
-    return record, {"figure10.png": partial(figure, title=item.question, caption=caption)}
+    return record, {"figure10.png": partial(figure, title=item.name, caption=caption)}
 
 
 def gained(gains: tuple[Contrast, ...]) -> str:
@@ -220,7 +217,7 @@ def figure11(setting: Setting, item: Item, where: Path) -> Outcome:
         "weight scaling": (counts, np.broadcast_to(100 * scaled, sampled.shape)),
     }
     figure = partial(error_lines, lines, "sampled masks", log=True)
-    return record, {"figure11.png": partial(figure, title=item.question, caption=caption)}
+    return record, {"figure11.png": partial(figure, title=item.name, caption=caption)}
 
 
 def _read(path: Path) -> np.ndarray:

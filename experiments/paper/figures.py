@@ -1,50 +1,61 @@
-"""The figures of the paper, with bands where the paper has points."""
+"""The figures of the paper, with intervals where the paper has points.
+
+`title` is a line above the figure, `caption` a line below it for n and the protocol.
+"""
 
 from collections.abc import Mapping
 
 import numpy as np
 
 from cnnjax.plots import Figure
-from cnnjax.plots.style import COLOURS, GREY, counted, frame, legend_below, line_style, mean_label
+from cnnjax.plots.style import COLOURS, counted, frame, legend_below, line_style, mean_label
 from cnnjax.shapes import Float
 from cnnjax.stats.intervals import t_interval
 
 Lines = Mapping[str, tuple[Float[np.ndarray, "points"], Float[np.ndarray, "points seeds"]]]
+"""By label, numbers and the test errors at them, in percent."""
 
 
 def error_lines(
-    lines: Lines,
-    xlabel: str,
-    *,
-    log: bool = False,
-    levels: Mapping[str, float] | None = None,
-    title: str = "",
-    caption: str = "",
+    lines: Lines, xlabel: str, *, log: bool = False, title: str = "", caption: str = ""
 ) -> Figure:
-    """Draw mean test errors against numbers, with their 95% t intervals as bands.
-
-    Args:
-        lines: by label, the numbers and the errors in percent.
-        xlabel: what the numbers are.
-        log: the numbers on a logarithmic axis.
-        levels: published errors in percent, by label, as horizontal lines.
-        title: above the figure.
-        caption: below it.
-    """
+    """Draw mean test errors against numbers, with their 95% t intervals as bands."""
     figure, (axis,) = frame(8.4, 4.6, title, caption)
     halves, counts = [], []
     for i, (label, (x, errors)) in enumerate(lines.items()):
         mean, half, n = t_interval(errors)
-        axis.fill_between(
-            x, mean - half, mean + half, color=COLOURS[i % len(COLOURS)], alpha=0.2, linewidth=0
-        )
-        axis.plot(x, mean, **line_style(i), markersize=4, label=label)
+        look, every = line_style(i), max(1, len(x) // 20)
+        axis.fill_between(x, mean - half, mean + half, color=look["color"], alpha=0.2, linewidth=0)
+        axis.plot(x, mean, **look, markersize=4, markevery=every, label=label)
         halves.append(half)
         counts.append(n)
-    for i, (label, level) in enumerate((levels or {}).items()):
-        axis.axhline(level, color=GREY, linestyle=("--", ":")[i % 2], label=label)
     if log:
         axis.set_xscale("log")
     axis.set(xlabel=xlabel, ylabel="test error, %")
     legend_below(figure, f"{mean_label(np.concatenate(halves))} ({counted(np.concatenate(counts))})")
+    return figure
+
+
+def beside_paper(
+    errors: Mapping[str, Float[np.ndarray, "seeds"]],
+    published: Mapping[str, float],
+    *,
+    title: str = "",
+    caption: str = "",
+) -> Figure:
+    """Draw the test errors of each arm in percent, a row an arm, and the published ones."""
+    figure, (axis,) = frame(8.4, 1.6 + 0.4 * len(errors), title, caption)
+    rows, values = np.arange(len(errors)), np.stack(list(errors.values()))
+    mean, half, n = t_interval(values)
+    axis.plot(
+        values, np.broadcast_to(rows[:, None], values.shape), ".", color=COLOURS[0], markersize=4, alpha=0.5
+    )
+    label = f"{mean_label(half)} ({counted(n)})"
+    axis.errorbar(mean, rows, xerr=half, fmt="o", color=COLOURS[0], capsize=4, label=label)
+    theirs = np.array([published.get(arm, np.nan) for arm in errors])
+    if np.isfinite(theirs).any():
+        axis.plot(theirs, rows, "D", color=COLOURS[1], label="published")
+    axis.set_yticks(rows, list(errors))
+    axis.set(xlabel="test error, %", ylim=(len(errors) - 0.5, -0.5))
+    legend_below(figure)
     return figure

@@ -1,6 +1,7 @@
 """The tables and figures of Srivastava et al. (2014, JMLR 15:1929-1958) on MNIST, and their numbers.
 
-The published numbers were checked against several independent transcriptions, not against the paper itself.
+The published numbers were checked against several independent transcriptions (3 x 2048, 1.04, against one),
+not against the paper itself.
 """
 
 import itertools
@@ -35,6 +36,11 @@ class Item(NamedTuple):
     published: Mapping[str, float] = {}
     primary: str | None = None
     trainings: float = 1.0  # of each arm, in whole trainings
+
+    @property
+    def name(self) -> str:
+        """What the paper calls it."""
+        return self.question.split(":")[0]
 
 
 TWO = FullyConnected((1024, 1024))
@@ -119,7 +125,7 @@ FIGURE11 = Item(
 )
 
 CHOICE = Item(
-    "Which learning rate and bound on norms have the lowest error on 10,000 validation images?",
+    "Choice: which learning rate and bound on norms have the lowest error on 10,000 validation images?",
     {
         f"{name}, rate {rate:g}, norm {limit:g}": (
             TWO.clone(noise=noise),
