@@ -12,7 +12,7 @@ comma := ,
 READY := $(VENV)/.ready-$(VERSION)$(subst $(comma),-,$(addprefix -,$(EXTRAS)))
 
 .DEFAULT_GOAL := help
-.PHONY: help train lesson docs evidence test test-slow test-all lint type format bench reproduce clean
+.PHONY: help train lesson docs evidence test test-slow test-all mutants lint type format bench reproduce clean
 
 help: ## Show this list
 	@echo 'cnnjax: conv / pool / dropout networks in JAX. Targets:'
@@ -39,6 +39,14 @@ test-slow: $(READY) ## Run the end-to-end tests (minutes)
 
 test-all: ## Run all tests, with full compiler optimisation
 	@XLA_FLAGS= $(MAKE) --no-print-directory test test-slow
+
+mutants: $(VENV)/.mutants ## Change the core on purpose and count what the tests notice (an hour)
+	@$(BIN)/python tests/mutants.py $(ARGS)
+
+$(VENV)/.mutants: $(READY)
+	@echo 'Installing cosmic-ray in $(VENV) (once) ...'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[mutants]'
+	@touch $@
 
 lint: $(READY) ## Check style with ruff and imports with import-linter
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports --no-logo --no-cache

@@ -1,5 +1,6 @@
 """Pooling equals NumPy and Flax in value and Flax in gradient, whatever the size and the ties."""
 
+import itertools
 from functools import partial
 from typing import Any, get_args
 
@@ -140,8 +141,8 @@ def test_nan_is_never_hidden(reduction, place: int) -> None:
 @pytest.mark.parametrize("options", [{}, {"key": jnp.square}], ids=["value", "key"])
 @pytest.mark.parametrize("place", range(4))
 def test_the_first_nan_takes_the_whole_gradient(place: int, options: dict[str, Any]) -> None:
-    values = jnp.arange(4.0).at[place:].set(jnp.nan)[:, None]
-    for function in (maximum, pooling.maximum):
+    for function, end in itertools.product((maximum, pooling.maximum), (place + 1, 4)):
+        values = jnp.arange(4.0).at[place:end].set(jnp.nan)[:, None]
         best, back = jax.vjp(partial(function, **options), values)
         assert jnp.isnan(best).all()
         chex.assert_trees_all_equal(back(jnp.ones(1))[0][:, 0], jnp.eye(4)[place])

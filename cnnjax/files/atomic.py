@@ -34,8 +34,9 @@ def make_directory(path: Path) -> None:
     """Create a directory and its parents if they do not exist."""
     if leads():
         with explained(path):
-            path.mkdir(parents=True, exist_ok=True)
-            temporary.sync(path.parent)
+            if not path.is_dir():
+                path.mkdir(parents=True, exist_ok=True)
+                temporary.sync(path.parent)
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cnnjax.errors import UserError
-from cnnjax.files import clear_half_written, sync, temporary
+from cnnjax.files import clear_half_written, make_directory, sync, temporary
 from cnnjax.runs import arrays, manifest
 from cnnjax.runs.manifest import Manifest
 from cnnjax.state import TrainState, evaluation_state
@@ -61,8 +61,7 @@ def save(directory: Path, tree: dict[str, Any], content: Manifest) -> None:
     """
     path = directory / f"epoch-{len(content.history)}"
     try:
-        directory.mkdir(exist_ok=True)
-        sync(directory.parent)
+        make_directory(directory)
         _check_space(directory, 100_000 + sum(leaf.nbytes for leaf in jax.tree.leaves(tree)))
         with temporary.directory(path.name, directory) as scratch:
             written = scratch / path.name
