@@ -1,7 +1,11 @@
 """How soon does a network reach 99% on MNIST, beside the fastest published recipe on the same cores?
 
-Claim: the recipe of `recipe.py` reaches a mean test accuracy of 99% in less than half of the time that the
-fastest published one (github.com/tuomaso/train_mnist_fast) takes in PyTorch on the same CPU.
+Claim: the recipe of `recipe.py` reaches a mean test accuracy of 99% sooner than the fastest published one
+(github.com/tuomaso/train_mnist_fast) in PyTorch on the same CPU, and is no less accurate.
+
+Found with --seeds 10 on two Xeon cores, of which other processes kept 1.8 busy, 2026-11-27: 99.118 ± 0.040%
+beside 99.053 ± 0.048%; 2.96 times as fast by the clock (2.05 to 6.46), 1.38 times in processor time (1.12 to
+1.81). The clock flatters two threads on a busy machine; a quiet one is still to be measured.
 
 Recipe: one network, one schedule and a number of images; chosen on 12,000 validation images, then trained on
 all 60,000 training images. Peer: network, data order, optimizer and schedule as its author has them
@@ -124,16 +128,17 @@ def peer(stack: ExitStack, loaded: Loaded, environments: Path, out: Path) -> Run
     arrays = Arrays(loaded.train.images, loaded.train.labels, loaded.test.images, loaded.test.labels)
     np.savez(directory / "arrays.npz", allow_pickle=False, **arrays._asdict())
     setting = Settings(PEER, PEER_BATCH, 0.0, False, 0)
-    workers: dict[float, Worker] = {}
+    command = [str(interpreter(environments, "torch")), str(PEERS / "fastest_peer.py")]
+    workers: dict[int, Worker] = {}
     for threads in {1, cores()}:
-        launch = Launch(
-            [str(interpreter(environments, "torch")), str(PEERS / "fastest_peer.py")],
-            {"OMP_NUM_THREADS": str(threads)},
-        )
+        launch = Launch(command, {"OMP_NUM_THREADS": str(threads)})
         worker = Worker(PEER, launch, setting, directory / "arrays.npz", out / f"{PEER}-{threads}.log")
         stack.enter_context(worker).answer()
-        workers[worker.epoch()["seconds"]] = worker
-    worker = workers[min(workers)]
+        workers[threads] = worker
+    seconds = {threads: worker.epoch()["seconds"] for threads, worker in workers.items()}
+    threads = min(seconds, key=seconds.__getitem__)
+    print(f"{PEER} is fastest on this number of threads: {threads}")
+    worker = workers[threads]
 
     def run(seed: int) -> Row:
         answer = worker.epoch()

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+ROOT = Path(__file__).parents[1]
 CODE = """
 import sys
 
@@ -31,7 +32,13 @@ print(sums.examples)
 """
 
 
+def test_training_starts_without_the_libraries_of_statistics() -> None:
+    """Every command would wait for them."""
+    code = "import sys, cnnjax.cli, cnnjax.runs.training; print('scipy.stats' in sys.modules)"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert ended.stdout == "False\n", ended.stderr
+
+
 def test_the_core_needs_nothing_else() -> None:
-    root = Path(__file__).parents[1]
-    ended = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, cwd=root)
+    ended = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, cwd=ROOT)
     assert ended.stdout == "[4.]\n", ended.stderr

@@ -60,17 +60,32 @@ def test_equals_lax(
     chex.assert_trees_all_close(ours, lax, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("padding", ["SAME", "VALID", ((1, 2), (0, 3)), ((0, 0), (2, 1))])
-def test_patches_of_few_channels_equal_lax(padding: Any) -> None:
-    x, weights = jax.random.normal(jax.random.key(0), (2, 7, 6, 3)), jnp.cos(jnp.arange(72.0))
-    weights = weights.reshape(3, 2, 3, 4)
+CPU_FORMS = {
+    "patches of few channels": ((3, 2, 3, 4), 1),
+    "depthwise": ((3, 2, 1, 6), 6),
+    "depthwise, 5 x 5": ((5, 5, 1, 3), 3),
+    "depthwise, more taps": ((5, 6, 1, 2), 2),
+    "depthwise, two outputs each": ((3, 3, 1, 4), 2),
+}
+
+
+@pytest.mark.parametrize("padding", ["SAME", "VALID", ((1, 2), (0, 1)), ((0, 0), (2, 1)), ((-1, 0), (3, 0))])
+@pytest.mark.parametrize("form", CPU_FORMS)
+def test_forms_for_the_cpu_equal_lax(form: str, padding: Any) -> None:
+    shape, groups = CPU_FORMS[form]
+    x = jax.random.normal(jax.random.key(0), (2, 7, 6, shape[2] * groups))
+    weights = jnp.cos(jnp.arange(float(np.prod(shape)))).reshape(shape)
 
     @jax.jit
     def results(x: jax.Array, weights: jax.Array) -> list[Any]:
         pairs = []
         for convolve in (conv_general_dilated, jax.lax.conv_general_dilated):
             y, back = jax.vjp(
-                lambda *a, f=convolve: f(*a, (1, 1), padding, dimension_numbers=LAYOUT), x, weights
+                lambda *a, f=convolve: f(
+                    *a, (1, 1), padding, dimension_numbers=LAYOUT, feature_group_count=groups
+                ),
+                x,
+                weights,
             )
             pairs.append((y, back(jnp.cos(y))))
         return pairs

@@ -9,7 +9,6 @@ from typing import Annotated, Any
 from cnnjax.cli.formats import TEXT, Formatted
 from cnnjax.cli.runner import shown
 from cnnjax.errors import ArgumentError
-from cnnjax.stats.sizes import cautious_sd
 
 
 @dataclass(frozen=True)
@@ -34,6 +33,7 @@ class Power:
     def __call__(self) -> None:
         """Print a table of the seeds for powers of 80% and 90%."""
         from cnnjax import experiment, report
+        from cnnjax.stats.sizes import cautious_sd
 
         if (self.pilot is None) == (self.sd is None):
             raise ArgumentError("give either --pilot or --sd")

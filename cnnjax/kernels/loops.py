@@ -7,7 +7,8 @@ times as slow (JAX 0.10.2 and 0.12; jax issue 12868 is one report). Here both gr
 fast form from the start.
 
 For the few channels of a network's first layer, that routine itself is slow; there the convolution is the
-product of patches that `cnnjax.kernels.convolution` has.
+product of patches that `cnnjax.kernels.convolution` has. A depthwise convolution is a sum over taps
+(`cnnjax.kernels.depthwise`).
 """
 
 from collections.abc import Callable, Sequence
@@ -20,6 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from cnnjax.kernels.convolution import conv_pool
+from cnnjax.kernels.depthwise import depthwise
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 Pads = tuple[tuple[int, int], ...]
@@ -27,6 +29,8 @@ Pair = tuple[int, int]
 
 FEW_TAPS = 27
 """Up to so many products a value (3 x 3 on three channels), patches are faster, gradients included."""
+DEPTHWISE_TAPS = 25
+"""Up to so many, the kernels of a depthwise convolution become a sum over their taps."""
 
 
 def conv_general_dilated(
@@ -77,15 +81,30 @@ def conv_general_dilated(
         padding = jax.lax.padtype_to_pads(lhs.shape[1:3], taps, strides, padding)
     pads = tuple((int(low), int(high)) for low, high in padding)
     settings = strides, pads, dilation, feature_group_count
-    few = settings == ((1, 1), pads, (1, 1), 1) and prod(rhs.shape[:3]) <= FEW_TAPS
-    if not few or lhs.dtype != rhs.dtype or not jnp.issubdtype(lhs.dtype, jnp.floating):
+    fast = _for_cpu(lhs, rhs, *settings)
+    if fast is None:
         return _convolution(lhs, rhs, *settings)
     return jax.lax.platform_dependent(
-        lhs,
-        rhs,
-        cpu=partial(_by_patches, pads=pads),
-        default=lambda x, kernel: _convolution(x, kernel, *settings),
+        lhs, rhs, cpu=fast, default=lambda x, kernel: _convolution(x, kernel, *settings)
     )
+
+
+def _for_cpu(
+    x: jax.Array, kernel: jax.Array, strides: Pair, pads: Pads, dilation: Pair, groups: int
+) -> Callable[[jax.Array, jax.Array], jax.Array] | None:
+    """Return what is faster on the CPU than a convolution of these shapes, if anything is."""
+    taps, channels = kernel.shape[:2], x.shape[3]
+    floating = x.dtype == kernel.dtype and jnp.issubdtype(x.dtype, jnp.floating)
+    if not floating or (*strides, *dilation) != (1, 1, 1, 1):
+        return None
+    if groups == 1 and prod(taps) * channels <= FEW_TAPS:
+        return partial(_by_patches, pads=pads)
+    inside = all(0 <= pad < k for k, each in zip(taps, pads, strict=True) for pad in each)
+    # Not in bfloat16, which would round every partial sum.
+    exact = jnp.finfo(x.dtype).bits >= 32
+    if groups == channels == kernel.shape[3] and prod(taps) <= DEPTHWISE_TAPS and inside and exact:
+        return partial(depthwise, pads=pads)
+    return None
 
 
 def fast_in_loops(model: nn.Module, axis_name: str | None = None) -> Callable[..., Any]:

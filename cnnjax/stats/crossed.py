@@ -10,7 +10,7 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from cnnjax.shapes import Floats
 from cnnjax.stats.intervals import FEWEST
@@ -52,5 +52,5 @@ def crossed(differences: Floats) -> Crossed:
     variance = np.maximum(by_seed + by_image - by_rest, np.maximum(by_seed, by_image))
     parts = by_seed**2 / freedom[0] + by_image**2 / freedom[1] + by_rest**2 / freedom[2]
     effective = np.clip(variance**2 / np.maximum(parts, np.finfo(float).tiny), freedom[0], None)
-    half = stats.t.ppf(0.975, effective) * np.sqrt(variance)
+    half = scipy.stats.t.ppf(0.975, effective) * np.sqrt(variance)
     return Crossed(mean, mean - half, mean + half, np.sqrt(by_seed), np.sqrt(by_image))

@@ -4,7 +4,7 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from cnnjax.shapes import Float
 
@@ -33,7 +33,7 @@ class Equivalence(NamedTuple):
         # Equal differences leave no doubt: the t distribution shrinks to a point.
         scale = max(float(error), np.finfo(float).tiny)
         positive, above, over = (
-            float(stats.t.cdf((mean - bound) / scale, n - 1)) for bound in (0.0, margin, -margin)
+            float(scipy.stats.t.cdf((mean - bound) / scale, n - 1)) for bound in (0.0, margin, -margin)
         )
         # The p of each test is the posterior probability of what it rejects.
         return cls(margin, max(above, 1 - over), positive, above, 1 - over)

@@ -3,7 +3,7 @@
 import math
 
 import numpy as np
-from scipy import stats
+import scipy  # its parts are loaded when they are first used
 
 from cnnjax.shapes import Floats, Int
 
@@ -26,7 +26,7 @@ def t_interval(
     mean = np.where(n > 0, filled.sum(axis=-1) / np.maximum(n, 1), np.nan)
     squares = (np.where(present, table - mean[..., None], 0) ** 2).sum(axis=-1)
     freedom = np.maximum(n - 1, 1)
-    half = stats.t.ppf(1 - level / 2, freedom) * np.sqrt(squares / freedom / np.maximum(n, 1))
+    half = scipy.stats.t.ppf(1 - level / 2, freedom) * np.sqrt(squares / freedom / np.maximum(n, 1))
     return mean, np.where(n >= FEWEST, half, np.nan), n
 
 
@@ -34,5 +34,5 @@ def wilson_interval(successes: int, n: int) -> tuple[float, float]:
     """Return Wilson's 95% score interval (1927) for a probability, from `successes` in `n` trials."""
     if not n:
         return math.nan, math.nan
-    interval = stats.binomtest(successes, n).proportion_ci(method="wilson")
+    interval = scipy.stats.binomtest(successes, n).proportion_ci(method="wilson")
     return float(interval.low), float(interval.high)

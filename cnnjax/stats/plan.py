@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from cnnjax.stats.families import ALPHA
 
@@ -93,5 +93,5 @@ def false_positives(looks: Sequence[int], level: float = ALPHA) -> float:
     significant = np.zeros(SIMULATED, bool)
     for n in able:
         t = np.sqrt(n) * draws[:, :n].mean(axis=1) / draws[:, :n].std(axis=1, ddof=1)
-        significant |= np.abs(t) > stats.t.ppf(1 - level / 2, n - 1)
+        significant |= np.abs(t) > scipy.stats.t.ppf(1 - level / 2, n - 1)
     return float(significant.mean())

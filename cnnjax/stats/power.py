@@ -9,7 +9,7 @@ import math
 from functools import lru_cache
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from cnnjax.errors import ArgumentError
 from cnnjax.shapes import Float64
@@ -47,7 +47,7 @@ def detectable(n: int, contrasts: int = 1, *, power: float = POWER, alpha: float
     level = alpha / contrasts
     if n > SIMULATED_UP_TO:
         # The noncentral t is close to a shifted normal distribution at this n.
-        return float((stats.t.ppf(1 - level / 2, n - 1) + stats.norm.ppf(power)) / math.sqrt(n))
+        return float((scipy.stats.t.ppf(1 - level / 2, n - 1) + scipy.stats.norm.ppf(power)) / math.sqrt(n))
     effect = float(np.quantile(-_bounds(n, level)[0], power, method="inverted_cdf")) if n else math.inf
     return effect if math.isfinite(effect) else math.nan
 
@@ -83,8 +83,8 @@ _power = power
 
 
 def _t_power(effect: float, n: int, level: float) -> float:
-    critical = stats.t.ppf(1 - level / 2, n - 1)
-    return float(stats.nct.sf(critical, n - 1, effect * math.sqrt(n)))
+    critical = scipy.stats.t.ppf(1 - level / 2, n - 1)
+    return float(scipy.stats.nct.sf(critical, n - 1, effect * math.sqrt(n)))
 
 
 @lru_cache

@@ -4,7 +4,7 @@ import itertools
 import math
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from cnnjax.errors import ArgumentError
 from cnnjax.stats.families import ALPHA
@@ -26,9 +26,9 @@ def equivalence_power(margin_in_sd: float, n: int, contrasts: int = 1, *, alpha:
         alpha: family-wise level.
     """
     middles = (np.arange(QUANTILES) + 0.5) / QUANTILES
-    sd = np.sqrt(stats.chi2.ppf(middles, n - 1) / (n - 1))
-    room = math.sqrt(n) * margin_in_sd - stats.t.ppf(1 - alpha / contrasts, n - 1) * sd
-    return float(np.mean(2 * stats.norm.cdf(np.maximum(room, 0)) - 1))
+    sd = np.sqrt(scipy.stats.chi2.ppf(middles, n - 1) / (n - 1))
+    room = math.sqrt(n) * margin_in_sd - scipy.stats.t.ppf(1 - alpha / contrasts, n - 1) * sd
+    return float(np.mean(2 * scipy.stats.norm.cdf(np.maximum(room, 0)) - 1))
 
 
 def seeds_for_equivalence(
@@ -42,7 +42,7 @@ def seeds_for_equivalence(
     if not (margin_in_sd > 0 and contrasts >= 1 and 0 < power < 1):
         raise ArgumentError("give a margin above 0, a contrast or more and a power between 0 and 1")
     # No fewer pass even if the sd is known.
-    level = stats.norm.ppf(1 - alpha / contrasts) + stats.norm.ppf((1 + power) / 2)
+    level = scipy.stats.norm.ppf(1 - alpha / contrasts) + scipy.stats.norm.ppf((1 + power) / 2)
     least = max(2, math.floor((level / margin_in_sd) ** 2))
     return next(
         n
@@ -56,4 +56,4 @@ def cautious_sd(sd: float, n: int) -> float:
 
     A study planned with the estimate itself has too few seeds about half of the time.
     """
-    return sd * math.sqrt((n - 1) / stats.chi2.ppf(1 - CAUTION, n - 1))
+    return sd * math.sqrt((n - 1) / scipy.stats.chi2.ppf(1 - CAUTION, n - 1))

@@ -4,7 +4,7 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from cnnjax.shapes import Float
 
@@ -32,7 +32,7 @@ class Spread(NamedTuple):
         if min(n, m) < 2 or not np.ptp(everything):
             return cls(n, *[math.nan] * 6)
         sd, ratio = float(values.std(ddof=1)), float(values.var(ddof=1) / everything.var(ddof=1))
-        most, least = (float(q) for q in stats.f.ppf((0.975, 0.025), n - 1, m - 1))
+        most, least = (float(q) for q in scipy.stats.f.ppf((0.975, 0.025), n - 1, m - 1))
         return cls(n, sd, *sd_interval(sd, n), ratio, ratio / most, ratio / least)
 
 
@@ -40,5 +40,5 @@ def sd_interval(sd: float, n: int) -> tuple[float, float]:
     """Return the 95% interval of a normal sd from its estimate of n values (chi-squared); NaN below two."""
     if n < 2:
         return math.nan, math.nan
-    low, high = stats.chi2.ppf((0.025, 0.975), n - 1)
+    low, high = scipy.stats.chi2.ppf((0.025, 0.975), n - 1)
     return sd * math.sqrt((n - 1) / high), sd * math.sqrt((n - 1) / low)
