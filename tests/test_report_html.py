@@ -686,3 +686,14 @@ def test_arms_are_in_the_order_of_the_summary(tmp_path: Path) -> None:
     read: Any = subjects.read(tmp_path / "x", None, pytest.fail)
     (group,) = curves(read)
     assert [row[0] for row in group["rows"]] == ["b", "a"]
+
+
+def test_a_loss_of_ones_own_has_no_unit(tmp_path: Path) -> None:
+    make_experiment(tmp_path / "x", ("a", "b"))
+    for arm, nats in (("ConvNet() HParams()", True), ("ConvNet() HParams() loss=mine", False)):
+        (tmp_path / "x/protocol.json").write_text(json.dumps({"dataset": "fashion_mnist", "arm a": arm}))
+        read: Any = subjects.read(tmp_path / "x", None, pytest.fail)
+        assert ("Validation loss, nats" in page([read])) == nats
+    run = made_run(SMALL)
+    assert "loss, nats" in page([run])
+    assert "nats" not in page([run._replace(config=replace(run.config, custom={"loss": "mine"}))])
