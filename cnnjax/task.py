@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from cnnjax.errors import ArgumentError, one_line
-from cnnjax.kernels.loops import fast_in_loops
+from cnnjax.kernels.convolution_in_loops import fast_in_loops
 from cnnjax.keys import Masks, Streams, streams
 from cnnjax.metrics import example_loss
 from cnnjax.models import ConvNet

@@ -11,7 +11,7 @@ from cnnjax.cli import runner
 from cnnjax.errors import ArgumentError
 from cnnjax.experiment.results import Results
 from cnnjax.models import ConvNet
-from cnnjax.runs.recipe import model_named
+from cnnjax.runs.building import model_named
 
 
 def start(

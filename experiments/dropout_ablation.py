@@ -33,7 +33,7 @@ from cnnjax.cli.flags import OptimizerFlags
 from cnnjax.errors import ArgumentError
 from cnnjax.experiment import Arm
 from cnnjax.plots.arms import final_by_arm
-from cnnjax.report.outcome import Ablation
+from cnnjax.report.ablation import Ablation
 
 PRIMARY = 0.5
 MARGIN = 0.002  # of accuracy: 0.2 points

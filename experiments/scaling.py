@@ -65,7 +65,7 @@ from cnnjax.devices import layouts
 from cnnjax.errors import ArgumentError
 from cnnjax.models import ConvNet
 from cnnjax.optimizers import keras_adam
-from cnnjax.runs.config import COMPUTE_DTYPES
+from cnnjax.runs.train_config import COMPUTE_DTYPES
 from cnnjax.task import Task
 
 QUICK = {"batches": (32, 256, 2048), "populations": (1, 2), "seeds": 3, "epochs": 1}

@@ -36,7 +36,7 @@ TESTS = {
     "kernels/dense.py": "dense",
     "kernels/dropout.py": "dropout oracle",
     "kernels/layers.py": "own_layers train oracle",
-    "kernels/loops.py": "loops convolution",
+    "kernels/convolution_in_loops.py": "loops convolution",
     "kernels/parts.py": "invariance train",
     "kernels/pooling.py": "pooling",
     "kernels/threefry.py": "keys oracle",

@@ -17,8 +17,8 @@ from helpers import TINY
 from cnnjax.data import Dataset, load
 from cnnjax.models import ConvNet
 from cnnjax.report.html.subjects import Run
-from cnnjax.runs.config import TrainConfig
 from cnnjax.runs.programs import Evaluation
+from cnnjax.runs.train_config import TrainConfig
 from cnnjax.stats import conclusion, summarise
 
 LONG = "a network whose name is a sentence, and_a_part_of_it_has_no_place_where_a_line_could_break"

@@ -32,8 +32,8 @@ from cnnjax.experiment.protocol import cores, divide
 from cnnjax.experiment.results import Store
 from cnnjax.metrics import example_loss
 from cnnjax.models import ConvNet
-from cnnjax.report import outcome, progress
-from cnnjax.report.outcome import Ablation
+from cnnjax.report import ablation, progress
+from cnnjax.report.ablation import Ablation
 from cnnjax.stats import summarise
 from cnnjax.stats.sentences import REHEARSAL
 
@@ -229,9 +229,9 @@ def test_the_latex_table_has_whole_rows_and_no_bare_special_characters(whole: tu
     assert all(len(re.split(r"(?<!\\)&", row)) == 8 for row in rows) and len(rows) == 3
     assert rows[2].startswith(r"rate\_2 \& [b] & 2 & ")
     assert not any(re.search(r"(?<!\\)[%#_]", row) for row in rows)
-    assert outcome._latex("-1.5 [+2, -3]") == "$-$1.5 [$+$2, $-$3]"
-    assert outcome._latex("a-1 {x}") == r"a-1 \{x\}"
-    assert outcome._latex("[b]") == "{}[b]"
+    assert ablation._latex("-1.5 [+2, -3]") == "$-$1.5 [$+$2, $-$3]"
+    assert ablation._latex("a-1 {x}") == r"a-1 \{x\}"
+    assert ablation._latex("[b]") == "{}[b]"
 
 
 def test_a_data_frame_has_a_row_for_each_arm_seed_and_epoch(

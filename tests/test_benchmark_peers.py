@@ -23,7 +23,7 @@ from cnnjax.data import Dataset
 from cnnjax.errors import ArgumentError, UserError
 from cnnjax.models import MODELS
 from cnnjax.runs import programs
-from cnnjax.runs.config import TrainConfig
+from cnnjax.runs.train_config import TrainConfig
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="the benchmark reads /proc")
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from cnnjax.data import Dataset, Loaded
 from cnnjax.runs import card
-from cnnjax.runs.config import TrainConfig
+from cnnjax.runs.train_config import TrainConfig
 from cnnjax.stats.intervals import wilson_interval
 
 GOLDEN = Path(__file__).parent / "data/golden"

@@ -21,8 +21,9 @@ from cnnjax.dropout import MASK_SCHEME
 from cnnjax.experiment import Arm, Protocol
 from cnnjax.keys import streams
 from cnnjax.models import MODELS
-from cnnjax.runs import progress, training
+from cnnjax.runs import training
 from cnnjax.runs.run_directory import COLUMNS
+from cnnjax.runs.screen import CLEAR, WIDTH, Screen
 
 
 @pytest.fixture(scope="module")
@@ -301,14 +302,14 @@ def test_the_bar_tells_the_time_left_of_the_run(
 ) -> None:
     """In a notebook, where it is plain text; epochs 3 to 6, after six of their twelve parts, in 12 s."""
     clock = iter((100.0, 112.0))
-    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr("cnnjax.runs.screen.time.monotonic", lambda: next(clock))
     monkeypatch.setattr(rich.console, "_is_jupyter", lambda: True)
-    screen = progress.Screen(6, first=3)
+    screen = Screen(6, first=3)
     assert screen.live
     screen.progress(4, 3, 3, {"loss": 0.25, "accuracy": 0.5})
     screen.epoch(dict(zip(COLUMNS, (4, 0.25, 0.5, 0.125, 0.75, 123.4), strict=True)))
-    bar, line = capsys.readouterr().out.replace(progress.CLEAR, "\n").strip().split("\n")
-    assert bar == f"epoch 4/6 {'━' * progress.WIDTH}  loss 0.2500  acc 0.5000  12 s left"
+    bar, line = capsys.readouterr().out.replace(CLEAR, "\n").strip().split("\n")
+    assert bar == f"epoch 4/6 {'━' * WIDTH}  loss 0.2500  acc 0.5000  12 s left"
     assert line == "epoch 4/6  loss 0.2500  acc 0.5000  val_loss 0.1250  val_acc 0.7500  123.4 s"
 
 

@@ -33,7 +33,7 @@ from cnnjax.experiment.rows import CHECKSUMS, read_rows, write_rows
 from cnnjax.files import circumstances, claimed, write_json
 from cnnjax.keys import Masks
 from cnnjax.models import MODELS, ConvNet
-from cnnjax.runs import recipe
+from cnnjax.runs import building
 from cnnjax.stats import conclusion, summarise
 from cnnjax.stats.confusion import Predictions
 from cnnjax.task import reads_rate
@@ -264,8 +264,8 @@ def test_a_rate_that_does_nothing_is_refused(
         run(tmp_path, arms=arms)
     assert not list(tmp_path.iterdir())
     with pytest.raises(ArgumentError, match=r"--dropout-rate 0.9 does nothing with mine: .* no place for it"):
-        recipe.completed({"model": "mine", "dropout_rate": 0.9}, model)
-    assert recipe.completed({"model": "mine"}, model) == {"model": "mine"}
+        building.completed({"model": "mine", "dropout_rate": 0.9}, model)
+    assert building.completed({"model": "mine"}, model) == {"model": "mine"}
 
 
 def test_without_convolutions_dropout_is_of_the_pixels() -> None:

@@ -18,8 +18,8 @@ from cnnjax.deploy import export, export_onnx
 from cnnjax.deploy.predict import Trained, trained
 from cnnjax.errors import UserError
 from cnnjax.models import MODELS
-from cnnjax.runs import recipe
-from cnnjax.runs.config import TrainConfig
+from cnnjax.runs import building
+from cnnjax.runs.train_config import TrainConfig
 from cnnjax.state import evaluation_state
 
 needs_onnx = pytest.mark.skipif(
@@ -43,7 +43,7 @@ def fast_logits(network: Trained, images: np.ndarray) -> np.ndarray:
 
 def untrained(model: str, pixel_scale: float) -> Trained:
     config = TrainConfig(model=model, pixel_scale=pixel_scale)
-    task = recipe.task(config)
+    task = building.task(config)
     params = task.model.init(jax.random.key(1), jnp.zeros((1, 28, 28, 1)))["params"]
     return Trained(config, None, task, config.hparams, evaluation_state(params), [], 1)
 

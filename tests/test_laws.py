@@ -23,8 +23,8 @@ from cnnjax.models import ConvNet
 from cnnjax.optimizers import keras_adam
 from cnnjax.population import EpochSums, PopulationProgram
 from cnnjax.runs import checkpoints
-from cnnjax.runs.config import TrainConfig
 from cnnjax.runs.manifest import Manifest
+from cnnjax.runs.train_config import TrainConfig
 from cnnjax.state import evaluation_state
 from cnnjax.task import Task
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cnnjax.kernels.loops import LAYOUT, conv_general_dilated, fast_in_loops
+from cnnjax.kernels.convolution_in_loops import LAYOUT, conv_general_dilated, fast_in_loops
 
 SMALL = st.integers(1, 3)
 PADDINGS = st.sampled_from(["SAME", "VALID", ((1, 2), (0, 3)), ((0, 0), (2, 1)), ((-1, 1), (0, -1))])

@@ -24,7 +24,7 @@ from cnnjax.models import ConvNet
 from cnnjax.optimizers import OPTIMIZERS, SCHEDULES, make_optimizer
 from cnnjax.population import Population, make_population, stack
 from cnnjax.runs import programs, resumption
-from cnnjax.runs.config import TrainConfig
+from cnnjax.runs.train_config import TrainConfig
 from cnnjax.task import Task
 from cnnjax.train import Arrays, make_training
 

@@ -26,7 +26,7 @@ from cnnjax.keys import streams
 from cnnjax.models import ConvNet
 from cnnjax.optimizers import keras_adam
 from cnnjax.runs import programs
-from cnnjax.runs.config import TrainConfig
+from cnnjax.runs.train_config import TrainConfig
 from cnnjax.state import TrainState
 from cnnjax.task import Task, init_state
 from cnnjax.train import Arrays, evaluate, make_eval_step, make_train_step, train_epoch

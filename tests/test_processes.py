@@ -19,8 +19,8 @@ from cnnjax.devices import processes
 from cnnjax.devices.layouts import one_device
 from cnnjax.devices.processes import Processes
 from cnnjax.errors import ArgumentError, UserError
-from cnnjax.runs.config import TrainConfig
 from cnnjax.runs.following import Job, follow, refuse_another_job
+from cnnjax.runs.train_config import TrainConfig
 
 EPOCHS = 4
 ROOT = Path(__file__).parents[1]

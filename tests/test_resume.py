@@ -37,8 +37,8 @@ from cnnjax.keys import streams
 from cnnjax.models import MODELS
 from cnnjax.optimizers import keras_adam
 from cnnjax.runs import arrays, checkpoints, resumption, training
-from cnnjax.runs.config import TrainConfig
 from cnnjax.runs.manifest import Manifest
+from cnnjax.runs.train_config import TrainConfig
 from cnnjax.state import TrainState
 from cnnjax.task import Task, init_state
 

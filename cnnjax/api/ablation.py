@@ -21,9 +21,9 @@ from cnnjax.errors import ArgumentError
 from cnnjax.experiment import Arm, OnNan, Plan, Protocol, Splits
 from cnnjax.experiment.protocol import divide
 from cnnjax.experiment.results import Results
-from cnnjax.report.outcome import Ablation
+from cnnjax.report.ablation import Ablation
 from cnnjax.report.progress import member_progress
-from cnnjax.runs.recipe import for_classes, model_named
+from cnnjax.runs.building import for_classes, model_named
 from cnnjax.task import Augment, Loss, MakeOptimizer, Preprocess
 
 ArmLike = Arm | nn.Module | str | tuple[nn.Module | str, Any]

@@ -17,10 +17,10 @@ from cnnjax.data.loading import MEMORY
 from cnnjax.deploy.evaluation import part
 from cnnjax.deploy.predict import Trained, evaluated, probabilities, same_data, trained
 from cnnjax.files import temporary
-from cnnjax.runs import recipe, training
-from cnnjax.runs.config import CUSTOM, TrainConfig
-from cnnjax.runs.recipe import Custom
+from cnnjax.runs import building, training
+from cnnjax.runs.building import Custom
 from cnnjax.runs.run_directory import COLUMNS
+from cnnjax.runs.train_config import CUSTOM, TrainConfig
 from cnnjax.runs.training import OnEpoch
 from cnnjax.shapes import Float32
 from cnnjax.state import Params
@@ -144,7 +144,7 @@ def fit(
         "seed": seed,
     }
     given |= {} if dropout_rate is None else {"dropout_rate": dropout_rate}
-    config = TrainConfig(**recipe.completed(given, custom.model))
+    config = TrainConfig(**building.completed(given, custom.model))
     announce = print if verbose else _silent
     loaded = _loaded(data, data_dir, announce)
     with temporary.directory("fit") as scratch:

@@ -108,7 +108,7 @@ def _choices() -> dict[str, Collection[str]]:
     from cnnjax.config import OPTIMIZER_NAMES, SCHEDULE_NAMES
     from cnnjax.data import NAMES
     from cnnjax.models import MODELS
-    from cnnjax.runs.config import COMPUTE_DTYPES, TRAIN_SPLITS
+    from cnnjax.runs.train_config import COMPUTE_DTYPES, TRAIN_SPLITS
 
     return {
         "--model": MODELS,

@@ -25,7 +25,7 @@ class Summary:
         from cnnjax.deploy.layers import layers
         from cnnjax.deploy.modules import modules
         from cnnjax.models import ConvNet
-        from cnnjax.runs.recipe import model_named
+        from cnnjax.runs.building import model_named
 
         if min(self.image_shape) < 1:
             raise ArgumentError(f"--image-shape {self.image_shape} must have three numbers above 0")

@@ -10,7 +10,7 @@ import tyro
 from cnnjax.cli.runner import DataDirectory, shown
 from cnnjax.devices.processes import ALONE, Processes, leads
 from cnnjax.errors import ArgumentError
-from cnnjax.runs.config import TrainConfig
+from cnnjax.runs.train_config import TrainConfig
 
 
 def _config(name: str) -> Any:
@@ -94,7 +94,7 @@ class Train:
         from cnnjax.data import identity
         from cnnjax.devices.layouts import layout
         from cnnjax.report import say
-        from cnnjax.runs import following, recipe, resumption, run_directory, training
+        from cnnjax.runs import building, following, resumption, run_directory, training
 
         over = layout(self.devices, self.parallel)
         names = (f.name for f in fields(TrainConfig) if f.name != "custom")
@@ -107,7 +107,7 @@ class Train:
         given |= flags
         if "dataset" in given:
             given["dataset"] = identity(given["dataset"])
-        given = recipe.completed(given)
+        given = building.completed(given)
         config = TrainConfig(**given)
         out = self.out or Path("runs", f"{config.model.replace(':', '.')}-seed{config.seed}")
         resume = self.resume is not None

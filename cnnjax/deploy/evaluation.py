@@ -7,7 +7,7 @@ import numpy as np
 from cnnjax.data import Dataset, Loaded, training_split
 from cnnjax.deploy.predict import Trained, evaluated
 from cnnjax.errors import ArgumentError
-from cnnjax.runs.config import TrainConfig
+from cnnjax.runs.train_config import TrainConfig
 from cnnjax.shapes import Bool
 from cnnjax.stats.intervals import wilson_interval
 

@@ -17,14 +17,14 @@ from cnnjax.devices.layouts import require_backend
 from cnnjax.errors import ArgumentError, UserError
 from cnnjax.keys import Masks, streams
 from cnnjax.models import ConvNet
-from cnnjax.runs import checkpoints, early_stopping, programs, recipe, resumption
+from cnnjax.runs import building, checkpoints, early_stopping, programs, resumption
+from cnnjax.runs.building import NAMED, Custom
 from cnnjax.runs.checkpoints import Checkpoint
-from cnnjax.runs.config import TrainConfig
 from cnnjax.runs.manifest import Manifest
 from cnnjax.runs.programs import Evaluation
-from cnnjax.runs.recipe import NAMED, Custom
 from cnnjax.runs.resumption import Recorded
 from cnnjax.runs.run_directory import CHECKPOINTS, did_you_mean
+from cnnjax.runs.train_config import TrainConfig
 from cnnjax.shapes import Array, Float32, UInt8
 from cnnjax.state import TrainState
 from cnnjax.task import Task, forward, init_state, reads_rate
@@ -119,11 +119,11 @@ def _restored(run: Path, recorded: Recorded, last: Checkpoint, custom: Custom) -
     checkpoint = last
     if epoch < len(history):
         checkpoint = checkpoints.of_epoch(run / CHECKPOINTS, epoch, last.manifest)
-    custom = recipe.recognised(config, custom, run, recipe.EVALUATED)
+    custom = building.recognised(config, custom, run, building.EVALUATED)
     data = checkpoint.manifest.data
     height, width, channels = data.get("image_shape", MNIST_SHAPE)
     class_names = tuple(data.get("class_names", DIGITS))
-    task, hparams = recipe.task(config, len(class_names), custom=custom), recipe.hparams(config, custom)
+    task, hparams = building.task(config, len(class_names), custom=custom), building.hparams(config, custom)
     shape = height, width, channels
     init = partial(init_state, task, streams(jax.random.key(0)), shape, hparams)
     state = checkpoints.restore_variables(checkpoint.path, jax.eval_shape(init))

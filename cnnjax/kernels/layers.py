@@ -5,8 +5,8 @@ import jax
 
 from cnnjax.dropout import DROPOUT, DropoutFunction
 from cnnjax.errors import ArgumentError
-from cnnjax.kernels import loops
 from cnnjax.kernels.convolution import Activation, Padding, conv_pool, is_elementwise, output_size
+from cnnjax.kernels.convolution_in_loops import LAYOUT, conv_general_dilated
 from cnnjax.kernels.dense import dense
 from cnnjax.kernels.dropout import FAST
 from cnnjax.pooling import POOLING, Pooling, PoolingName
@@ -51,8 +51,8 @@ class Conv(nn.Module):
                 )
             pooling, window = POOLING[pooling], 1 if pooling == "none" else WINDOW
         output_size(x.shape, shape, self.padding, window)
-        convolve = jax.lax.conv_general_dilated if self.reference else loops.conv_general_dilated
-        convolved = convolve(x, kernel, (1, 1), self.padding, dimension_numbers=loops.LAYOUT)
+        convolve = jax.lax.conv_general_dilated if self.reference else conv_general_dilated
+        convolved = convolve(x, kernel, (1, 1), self.padding, dimension_numbers=LAYOUT)
         activated = self.activation(convolved + bias[None, None, None])
         pooled = pooling(activated, WINDOW)
         if pooled.ndim != 4 or pooled.shape[::3] != activated.shape[::3] or 0 in pooled.shape:

@@ -8,7 +8,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from cnnjax.data import Loaded, training_split
-from cnnjax.runs.config import TrainConfig
+from cnnjax.runs.train_config import TrainConfig
 from cnnjax.stats.intervals import wilson_interval
 
 CARD = "model_card.md"

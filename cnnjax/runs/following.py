@@ -9,8 +9,8 @@ from cnnjax.data import load, training_split
 from cnnjax.devices import processes
 from cnnjax.devices.layouts import Layout
 from cnnjax.errors import ArgumentError, UserError
-from cnnjax.runs import checkpoints, early_stopping, programs, recipe
-from cnnjax.runs.config import TrainConfig
+from cnnjax.runs import building, checkpoints, early_stopping, programs
+from cnnjax.runs.train_config import TrainConfig
 from cnnjax.state import TrainState
 
 
@@ -51,7 +51,7 @@ def follow(
     loaded = load(config.dataset, data_dir or job.data_dir, announce=announce)
     if loaded.sha256 != job.sha256:
         raise UserError("the data differ from those of process 0; give every process the same --data-dir")
-    custom = recipe.recognised(config, recipe.NAMED, "the run")
+    custom = building.recognised(config, building.NAMED, "the run")
     program = programs.build(config, *training_split(loaded, config.train_split), layout, custom)
     state, rows = broadcast_state(program.start, layout), list(job.history)
     if early_stopping.ends(rows, config.stop_early):

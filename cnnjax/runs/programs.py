@@ -15,9 +15,9 @@ from cnnjax.data import Dataset
 from cnnjax.devices.layouts import Layout, one_device
 from cnnjax.keys import StreamSeeds, run_streams
 from cnnjax.metrics import MetricSums, means
-from cnnjax.runs import recipe
-from cnnjax.runs.config import TrainConfig
-from cnnjax.runs.recipe import NAMED, Custom
+from cnnjax.runs import building
+from cnnjax.runs.building import NAMED, Custom
+from cnnjax.runs.train_config import TrainConfig
 from cnnjax.shapes import Float32, Int
 from cnnjax.state import TrainState
 from cnnjax.task import HParams, Task
@@ -73,11 +73,11 @@ def build(
     """
     began = time.perf_counter()
     layout = layout or one_device()
-    hparams = jax.tree.map(jnp.float32, recipe.hparams(config, custom))
+    hparams = jax.tree.map(jnp.float32, building.hparams(config, custom))
     keys = run_streams(config.seed, StreamSeeds(config.init_seed, config.order_seed, config.mask_seed))
     examples, image_shape = len(train.labels), train.images.shape[1:]
     steps = -(-examples // config.batch_size)
-    trained = recipe.task(config, train.classes, config.epochs * steps, custom)
+    trained = building.task(config, train.classes, config.epochs * steps, custom)
     run = make_training(trained, image_shape, examples, config.batch_size, layout.axis_name)
     pairs = ((part.images, part.labels) for part in (train, val))
     train_arrays, val_arrays = (Arrays(*layout.replicate(pair)) for pair in pairs)

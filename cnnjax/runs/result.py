@@ -14,10 +14,10 @@ from cnnjax import files, plots
 from cnnjax.data import Loaded
 from cnnjax.data.published import published_history
 from cnnjax.errors import UserError
-from cnnjax.runs import card, early_stopping, programs, recipe, run_directory
-from cnnjax.runs.config import TrainConfig
+from cnnjax.runs import building, card, early_stopping, programs, run_directory
+from cnnjax.runs.building import Custom
 from cnnjax.runs.programs import Evaluation
-from cnnjax.runs.recipe import Custom
+from cnnjax.runs.train_config import TrainConfig
 from cnnjax.shapes import Int
 from cnnjax.state import TrainState
 
@@ -57,8 +57,8 @@ def write(
         The record in result.json, and the evaluation of the test images.
     """
     config, loaded = finished.config, finished.loaded
-    task = recipe.task(config, loaded.classes, custom=finished.custom)
-    test = programs.evaluate_on(task, finished.state, recipe.hparams(config, finished.custom), loaded.test)
+    task = building.task(config, loaded.classes, custom=finished.custom)
+    test = programs.evaluate_on(task, finished.state, building.hparams(config, finished.custom), loaded.test)
     record = _record(finished, test, seconds())
     files.write_json(run / RESULT, record)
     confusion = programs.confusion(loaded.test.labels, test.logits)

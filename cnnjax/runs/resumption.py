@@ -13,11 +13,11 @@ from cnnjax.dropout import MASK_SCHEME
 from cnnjax.errors import ArgumentError, UserError, choose, one_line
 from cnnjax.files.records import LATER
 from cnnjax.models import MODELS
-from cnnjax.runs import checkpoints, manifest, recipe, run_directory
+from cnnjax.runs import building, checkpoints, manifest, run_directory
+from cnnjax.runs.building import Custom
 from cnnjax.runs.checkpoints import Checkpoint
-from cnnjax.runs.config import TrainConfig
 from cnnjax.runs.manifest import Manifest
-from cnnjax.runs.recipe import Custom
+from cnnjax.runs.train_config import TrainConfig
 
 CONFIG = "config.json"
 
@@ -128,7 +128,7 @@ def refuse_another_run(config: TrainConfig, custom: Custom, start: Checkpoint) -
         UserError: a custom part or a setting of JAX differs, or the mask scheme has another version.
     """
     recorded, _ = _parse(start.manifest.config, start.path)
-    recipe.recognised(recorded, custom, start.path)
+    building.recognised(recorded, custom, start.path)
     refuse_another_config(config, recorded, start.path)
     done = len(start.manifest.history)
     if done > config.epochs:

@@ -10,8 +10,8 @@ from cnnjax.devices.layouts import Layout
 from cnnjax.errors import ArgumentError
 from cnnjax.runs import replacement, resumption, run_directory, verification
 from cnnjax.runs.checkpoints import Checkpoint
-from cnnjax.runs.config import TrainConfig
 from cnnjax.runs.manifest import Manifest
+from cnnjax.runs.train_config import TrainConfig
 
 
 def finished(config: TrainConfig, run: Path, announce: Callable[[str], None]) -> dict[str, Any] | None:

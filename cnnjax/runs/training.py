@@ -15,25 +15,25 @@ from cnnjax.devices import processes
 from cnnjax.devices.layouts import Layout, one_device, refuse_undivided, require_backend
 from cnnjax.errors import ArgumentError, UserError
 from cnnjax.runs import (
+    building,
     checkpoints,
     early_stopping,
     event_files,
     programs,
-    recipe,
     replacement,
     result,
     resumption,
     run_directory,
     starting,
 )
-from cnnjax.runs.config import TrainConfig
+from cnnjax.runs.building import NAMED, Custom
 from cnnjax.runs.following import Job, broadcast_state
 from cnnjax.runs.programs import Program
-from cnnjax.runs.progress import Screen
-from cnnjax.runs.recipe import NAMED, Custom
 from cnnjax.runs.result import Finished
 from cnnjax.runs.run_directory import Row
 from cnnjax.runs.saver import Saver
+from cnnjax.runs.screen import Screen
+from cnnjax.runs.train_config import TrainConfig
 from cnnjax.state import TrainState, evaluation_state
 from cnnjax.task import require_fit
 
@@ -100,7 +100,7 @@ def train(
         raise ArgumentError("--stop-early needs the checkpoint of every epoch; omit --checkpoint-every")
     refuse_undivided(config.batch_size, layout)
     files.jax_settings()
-    custom = recipe.recognised(config, custom, run) if config.custom else recipe.imported(config, custom)
+    custom = building.recognised(config, custom, run) if config.custom else building.imported(config, custom)
     config = replace(config, custom=custom.texts)
     if resume and overwrite:
         raise ArgumentError("--resume continues a run and --overwrite replaces it; use one of them")
@@ -121,8 +121,8 @@ def train(
         for part, what in ((loaded.train, "training"), (loaded.test, "test")):
             require_dataset(part, what)
         train_set, val_set = _split(config, loaded)
-        task = recipe.task(config, loaded.classes, custom=custom)
-        require_fit(task, loaded.image_shape, loaded.classes, recipe.hparams(config, custom), config.model)
+        task = building.task(config, loaded.classes, custom=custom)
+        require_fit(task, loaded.image_shape, loaded.classes, building.hparams(config, custom), config.model)
         manifest = starting.manifest(config, data_dir, loaded, layout)
         if start is not None:
             manifest = starting.resumed(manifest, start, run, loaded, announce)

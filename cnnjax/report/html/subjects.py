@@ -16,8 +16,8 @@ from cnnjax.experiment.plans import analysed
 from cnnjax.experiment.results import Predictions, read_predictions
 from cnnjax.experiment.rows import Cell, Row, read_rows
 from cnnjax.runs import result, run_directory
-from cnnjax.runs.config import TrainConfig
 from cnnjax.runs.programs import Evaluation
+from cnnjax.runs.train_config import TrainConfig
 
 Announce = Callable[[str], None]
 SENTENCES = ("hypothesis", "protocol", "conclusion", "3 and 5", "answers")

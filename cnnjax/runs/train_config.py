@@ -42,7 +42,7 @@ class TrainConfig:
     order_seed: int | None = None
     mask_seed: int | None = None
     stop_early: int = LATER["stop_early"]  # epochs without a lower val_loss; 0: do not stop
-    custom: Mapping[str, str] = field(default_factory=dict)  # text by part of the task, see runs.recipe
+    custom: Mapping[str, str] = field(default_factory=dict)  # text by part of the task, see runs.building
 
     def __post_init__(self) -> None:
         """Refuse values outside their domain, before any work is done."""

@@ -11,7 +11,7 @@ from cnnjax.errors import ArgumentError, UserError, choose, one_line
 from cnnjax.files.identity import describe
 from cnnjax.models import MODELS, ConvNet
 from cnnjax.optimizers import make_optimizer
-from cnnjax.runs.config import CUSTOM, TrainConfig
+from cnnjax.runs.train_config import CUSTOM, TrainConfig
 from cnnjax.task import Augment, Loss, MakeOptimizer, Preprocess, Task, reads_rate
 
 
