@@ -20,10 +20,11 @@ Quiet or slow: before every round a fixed piece of work, a matrix product and a 
 machine. A round is quiet if both rates are at least 0.9 of the best of the run. Quiet rounds count; the
 median of slow ones stands beside them.
 
-Statistics: median seconds per epoch; the ratio to cnnjax in the same round (median, minimum, maximum); the
-fraction of the ceiling, which is the least time of an epoch at the best rates (costs.py); peak
-memory; seconds from process start to the end of the first epoch; validation accuracy after 3 epochs, which
-shows that all peers train the same network.
+Statistics: median seconds per epoch; the ratio to cnnjax in the same round (median, minimum, maximum), over
+the rounds of one launch, so that it says nothing of how launches differ; the fraction of the ceiling, which
+is the least time of an epoch at the best rates (costs.py); peak memory; seconds from process start to the
+end of the first epoch; validation accuracy after 3 epochs, which shows that all peers train the same
+network.
 
 Run `make bench`; it writes results.csv, summary.json and ratios.png to --out, and continues an interrupted
 run.
