@@ -233,7 +233,7 @@ def test_the_plan_is_on_disk_before_the_first_epoch(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(engine, "_train_block", stop)
     with pytest.raises(MemoryError):
         experiment.run(ARMS, PROTOCOL, SPLITS, tmp_path, plan=STATED)
-    assert {path.name for path in tmp_path.iterdir()} == {"plan.json", "protocol.json"}
+    assert {path.name for path in tmp_path.iterdir()} == {"environments.json", "plan.json", "protocol.json"}
     monkeypatch.setattr(engine, "_train_block", lambda *_: iter(()))
     other = replace(PROTOCOL, batch_size=4)
     experiment.run(ARMS, other, SPLITS, tmp_path, plan=STATED._replace(primary=None))
