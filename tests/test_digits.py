@@ -131,6 +131,12 @@ def test_noise_alone_is_blank() -> None:
 # The rest of the paper
 
 
+def apart(a: np.ndarray, b: np.ndarray) -> float:
+    """The distance of two images, either of which may be a pixel off centre."""
+    shifts = (-1, 0, 1)
+    return min(distance(np.roll(a, (y, x), (0, 1)), b) for y in shifts for x in shifts)
+
+
 def read_or_warned(kind: str, number: int) -> float:
     """The share of sheets that give the digit of a clean sheet, or a warning."""
     good = 0
@@ -139,7 +145,7 @@ def read_or_warned(kind: str, number: int) -> float:
         draw = np.random.default_rng(i)
         sheet = paper.cleaned(make(IMAGES[i], draw))
         warned = any("crop" in remark or "edge" in remark for remark in sheet.remarks)
-        good += warned or distance(digit(sheet.pixels), digit(sheets.clean(IMAGES[i], draw))) < 10
+        good += warned or apart(digit(sheet.pixels), digit(sheets.clean(IMAGES[i], draw))) < 10
     return good / number
 
 
@@ -151,7 +157,7 @@ def test_what_else_is_on_the_paper_is_left_out(kind: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", sheets.kinds(IMAGES[0]))
 def test_whatever_else_is_on_the_paper_is_left_out_or_said(kind: str) -> None:
-    assert read_or_warned(kind, 30) >= 0.9
+    assert read_or_warned(kind, 15) >= 0.9
 
 
 def test_what_was_left_out_is_said() -> None:
