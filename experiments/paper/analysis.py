@@ -94,10 +94,10 @@ def table10(setting: Setting, item: Item, where: Path) -> Outcome:
     lines = {arm: (updates, 100 * np.stack([of[arm] for of in errors.values()])) for arm in item.arms}
     means = {arm: np.nanmean(values, axis=1) for arm, (_, values) in lines.items()}
     listed = "; ".join(f"{arm} {', '.join(f'{mean:.2f}' for mean in of)}" for arm, of in means.items())
-    told = f"Mean test error, %, after {enumerated(f'{n:,}' for n in updates)} updates: {listed}."
-    print(told)
+    ladder = f"Mean test error, %, after {enumerated(f'{n:,}' for n in updates)} updates: {listed}."
+    print(ladder)
     record["updates"] = {"updates": updates.tolist(), **{arm: of.tolist() for arm, of in means.items()}}
-    record["answer"] += f" {told}"
+    record["answer"] += f" {ladder}"
     figures["error_against_updates.png"] = partial(
         error_lines,
         lines,
