@@ -35,6 +35,9 @@ from cnnjax.stats.plan import Plan
 from cnnjax.task import Task, to_unit_interval
 from cnnjax.train import Arrays, to_device
 
+STATE_BYTES = 2**26
+"""Larger states are saved less often: after every k-th epoch, where this fits k - 1 times into the state."""
+
 OnNan = Literal["stop", "continue"]
 Report = Callable[[int, int], None]  # network-epochs done, total
 OnTrained = Callable[[str, int, TrainState], None]  # arm, seed, final state
@@ -56,8 +59,8 @@ def run(
 ) -> Results:
     """Train every arm with the protocol's seeds, and update results.csv in `out` after every epoch.
 
-    Results that `out` already holds are not recomputed: an interrupted experiment resumes after its last
-    epoch, and one with more seeds computes only the new ones. The test images are used once,
+    Results that `out` already holds are not recomputed: an interrupted experiment resumes after the last
+    epoch whose state it saved, and one with more seeds computes only the new ones. The test images are used once,
     at the end, unless the protocol trains on all images and validates on them (`train_split="all"`).
 
     Args:
@@ -130,7 +133,7 @@ def run(
                 environments.add(out)
                 began = perf_counter()
                 trained = _train_block(
-                    program, block, width, protocol.epochs, final_data, store, on_nan, on_trained
+                    program, block, protocol.epochs, final_data, store, on_nan, on_trained
                 )
                 for _ in trained:
                     store.time(len(block), perf_counter() - began)
@@ -167,8 +170,9 @@ def _task(arm: Arm, protocol: Protocol, examples: int) -> Task:
 def _blocks(
     group: Sequence[Arm], seeds: Sequence[int], epochs: int, width: int, store: Store
 ) -> Iterator[list[Member]]:
-    """Yield the unfinished members, `width` at a time, all arms of a seed before the next seed.
+    """Yield the unfinished members, at most `width` at a time, all arms of a seed before the next seed.
 
+    Blocks are of one size, as far as the number of devices allows: each size compiles a program of its own.
     Members whose training was interrupted come first, as the block that they were.
     """
     pending = [(arm, seed) for seed in seeds for arm in group if store.lacks((arm.name, seed), epochs)]
@@ -177,14 +181,19 @@ def _blocks(
     if resumed and len(resumed) == len(interrupted):
         yield resumed
         pending = [member for member in pending if member not in resumed]
-    for start in range(0, len(pending), width):
-        yield pending[start : start + width]
+    size = _divisible(-(-len(pending) // max(1, -(-len(pending) // width))))
+    for start in range(0, len(pending), max(1, size)):
+        yield pending[start : start + size]
+
+
+def _divisible(members: int) -> int:
+    """Round up to a multiple of the number of devices."""
+    return members + -members % jax.device_count()
 
 
 def _train_block(
     program: PopulationProgram,
     block: list[Member],
-    width: int,
     epochs: int,
     final_data: Mapping[str, Arrays],
     store: Store,
@@ -193,11 +202,12 @@ def _train_block(
 ) -> Iterator[None]:
     """Train one block to the end, yielding after the rows of each epoch are on disk."""
     members = [(arm.name, seed) for arm, seed in block]
-    # The program is compiled for `width` members, so copies of the last one fill a smaller block.
-    padded = block + block[-1:] * (width - len(block))
+    # The devices divide the members; copies of the last one fill what is missing.
+    padded = block + block[-1:] * (_divisible(len(block)) - len(block))
     seeds = np.array([seed for _, seed in padded], np.uint32)
     population = program.start(seeds, stack([arm.hparams for arm, _ in padded]))
     population, done = store.restore(population, members)
+    every = 1 + sum(leaf.nbytes for leaf in jax.tree.leaves(population)) // STATE_BYTES
     for epoch in range(done + 1, epochs + 1):
         population, sums = program.epoch(population, epoch - 1)
         diverged = ~np.all([np.isfinite(leaf) for leaf in jax.tree.leaves(fetch(sums))], axis=0)[: len(block)]
@@ -229,5 +239,6 @@ def _train_block(
                 for column, values in columns.items()
             }
         store.write()
-        store.save(population, members, epoch)
+        if epoch % every == 0:
+            store.save(population, members, epoch)
         yield

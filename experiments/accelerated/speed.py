@@ -88,8 +88,8 @@ def populations(members: Sequence[int], rounds: int, seconds: float) -> dict[str
 
 
 def chunks(members: int) -> list[int]:
-    """Return the chunks to try for a number of networks: 1, 10, ... and all of them."""
-    return sorted({10**i for i in range(len(str(members)))} | {members})
+    """Return the chunks to try for a number of networks: all of them, ..., 10 and 1, the slowest last."""
+    return sorted({10**i for i in range(len(str(members)))} | {members}, reverse=True)
 
 
 def ceiling(batches: Sequence[int], rounds: int, seconds: float) -> dict[str, Any]:
