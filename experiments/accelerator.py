@@ -26,6 +26,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # from a clone, cnnjax need not be installed
+
 from accelerated import correctness, speed, training
 from peers.protocol import Arrays
 

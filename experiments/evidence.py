@@ -107,6 +107,69 @@ def published(record: Record) -> Iterator[str]:
         yield from ("", *wrapped(provenance(of_network)), "")
 
 
+def accelerator(record: Record) -> Iterator[str]:
+    """Lines about an accelerator: times beside the peers, populations, and what was compared with the CPU."""
+    seconds = record["speed"]["seconds per epoch"]
+    peers = list(next(iter(seconds.values())))
+    ours, *others = peers
+    rows = [
+        [name, f"{of[ours]:.3f}", *(f"{of[peer]:.3f} ({of[peer] / of[ours]:.1f})" for peer in others)]
+        for name, of in seconds.items()
+    ]
+    yield from table(["network", *peers], rows)
+    populations = record["populations"]
+    each, best = (
+        populations["milliseconds per step and network, by networks and chunk"],
+        populations["best chunk"],
+    )
+    rows = [
+        [
+            f"{int(count):,}",
+            f"{1e3 * each[count][chunk]:.1f}",
+            f"{populations['time of all, in times of one'][count]:.1f}",
+        ]
+        for count, chunk in best.items()
+    ]
+    yield ""
+    yield from table(
+        ["networks in one program", "µs per step and network", "time of all, in times of one"], rows
+    )
+    yield from ("", *wrapped(" ".join(compared_with_cpu(record))), "")
+    runs, bfloat16 = record["speedrun"], record["bfloat16"]
+    times = [
+        f"{name} {of['seconds']:.3f} s ({100 * of['mean test accuracy']:.2f} ± "
+        f"{100 * of['half width of the 95% t interval']:.2f}%)"
+        for name, of in runs.items()
+        if isinstance(of, dict)
+    ]
+    yield from wrapped(
+        f"Speedrun, median of {runs['runs of each']} runs: {', '.join(times)}. bfloat16 minus float32, over "
+        f"{bfloat16['paired seeds']} paired seeds of {bfloat16['epochs']} epochs: "
+        f"{100 * bfloat16['bfloat16 minus float32']:+.3f} ± "
+        f"{100 * bfloat16['half width of the 95% t interval']:.3f} points of validation accuracy."
+    )
+    made = record["made"]
+    yield from ("", *wrapped(f"({made['device']['kind']}, JAX {made['versions']['jax']}, {made['date']}.)"))
+
+
+def compared_with_cpu(record: Record) -> Iterator[str]:
+    """Sentences about what is equal to the CPU, and what is repeatable."""
+    if all(record["masks"]["must hold"].values()):
+        yield "Dropout masks equal the CPU's bit for bit."
+    parts = [of for name, of in record["steps"].items() if "difference" in name]
+    full, default = (max(of[precision] for of in parts) for precision in ("full float32", "default"))
+    yield f"After three steps in full float32, the parameters differ from the CPU's by {full:.1g} of the way"
+    yield f"that they moved; in the device's default precision by {default:.1g}."
+    repetition = record["repetition"] | record["repetition"]["must hold"]
+    if all(same for name, same in repetition.items() if name.startswith("the same seed")):
+        yield "The same seed twice gives the same bits, with and without the flag for determinism."
+    ceiling, reached = record["ceiling"], record["ceiling"]["fraction reached"].values()
+    flops, bandwidth = ceiling["matrix products, TFLOP/s"], ceiling["memory, GB/s"]
+    yield f"The best rates are {flops:.0f} TFLOP/s and {bandwidth:,.0f} GB/s; a step reaches"
+    least, most = 100 * min(reached), 100 * max(reached)
+    yield f"{least:.1f} to {most:.0f}% of the one that limits it, more with larger batches."
+
+
 def provenance(record: Record) -> str:
     """Say where numbers come from: protocol, plan, machine, date."""
     made, plan = record["made"], record.get("plan")
@@ -129,6 +192,7 @@ SECTIONS: Mapping[str, Callable[[Record], Iterator[str]]] = {
     "batchnorm_or_dropout": gains,
     "reproduce_tutorials": published,
     "dropout_paper": published,
+    "accelerator": accelerator,
 }
 
 

@@ -28,7 +28,7 @@ from cnnjax.errors import ArgumentError, UserError
 from cnnjax.experiment import Arm, OnNan, Protocol, Splits, checks, engine, environments
 from cnnjax.experiment.identity import arm_identity
 from cnnjax.experiment.protocol import divide
-from cnnjax.experiment.results import Results
+from cnnjax.experiment.results import Results, Store
 from cnnjax.experiment.rows import CHECKSUMS, read_rows, write_rows
 from cnnjax.files import circumstances, claimed, write_json
 from cnnjax.keys import Masks
@@ -99,6 +99,38 @@ def test_an_interrupted_experiment_ends_with_the_same_results(
         run(tmp_path, stop_after=stop_after)
     run(tmp_path)
     assert (tmp_path / "results.csv").read_bytes() == (whole / "results.csv").read_bytes()
+
+
+def test_large_states_are_saved_less_often_and_resume_to_the_same_results(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved: list[int] = []
+    save = Store.save
+    monkeypatch.setattr(Store, "save", lambda store, *of: (saved.append(of[-1]), save(store, *of)))
+    monkeypatch.setattr(engine, "STATE_BYTES", 2**30)
+    run(tmp_path / "each")
+    assert saved == [1, 2] * (len(saved) // 2)
+    saved.clear()
+    size = (tmp_path / "each/state.npz").stat().st_size
+    monkeypatch.setattr(engine, "STATE_BYTES", size // 2)
+    with pytest.raises(Stop):
+        run(tmp_path / "few", stop_after=1)
+    assert not saved
+    run(tmp_path / "few")
+    assert set(saved) <= {2}
+    for out in ("each", "few"):
+        assert (tmp_path / out / "results.csv").read_bytes() == (whole / "results.csv").read_bytes()
+
+
+@pytest.mark.parametrize(("members", "width"), [(1, 8), (10, 100), (65, 64), (12, 8), (17, 16)])
+def test_blocks_are_no_larger_than_what_is_left_and_alike(members: int, width: int, tmp_path: Path) -> None:
+    devices = jax.device_count()
+    arms, store = [ARMS[0]], Store(tmp_path, {})
+    blocks = list(engine._blocks(arms, range(members), 1, width, store))
+    sizes = [len(block) for block in blocks]
+    assert [seed for block in blocks for _, seed in block] == list(range(members))
+    assert len(blocks) == -(-members // width) and max(sizes) <= width
+    assert len(set(sizes[:-1])) <= 1 and max(sizes) - -(-members // len(blocks)) < devices
 
 
 def test_a_finished_experiment_trains_nothing(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,8 +48,8 @@ def test_an_experiment_is_known_by_its_files_and_its_mask_scheme(monkeypatch: py
 
 @pytest.mark.parametrize("part", EpochSums._fields)
 def test_any_sum_that_is_not_finite_stops_an_experiment(part: str, tmp_path: Path) -> None:
-    ones: Any = MetricSums(*jnp.ones((3, 2), jnp.float32))
-    bad = ones._replace(loss=jnp.array([1, jnp.nan], jnp.float32))
+    ones: Any = MetricSums(*jnp.ones((3, 8), jnp.float32))
+    bad = ones._replace(loss=ones.loss.at[1].set(jnp.nan))
     sums: Any = EpochSums(ones, ones, ones)._replace(**{part: bad})
     population: Any = {"x": np.zeros(2)}
     program = PopulationProgram(
@@ -58,7 +58,7 @@ def test_any_sum_that_is_not_finite_stops_an_experiment(part: str, tmp_path: Pat
         evaluate=lambda *_: (ones, jnp.zeros(2)),
     )
     store = Store(tmp_path, {"epochs": 2})
-    steps = engine._train_block(program, [(ARM, 0), (ARM, 1)], 2, 2, {}, store, "stop", None)
+    steps = engine._train_block(program, [(ARM, 0), (ARM, 1)], 2, {}, store, "stop", None)
     with pytest.raises(UserError, match="the loss of a, seed 1, is not finite in epoch 1"):
         next(steps)
     assert not (tmp_path / "results.csv").exists()

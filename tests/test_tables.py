@@ -115,3 +115,17 @@ def test_a_changed_number_changes_the_page(tmp_path: Path) -> None:
     assert "(mnist. ± is" in page and "P, 2 cores, cpu, JAX 1, d.)" in page
     record["val_accuracy"]["contrasts"][0]["difference"] = 0.02
     assert evidence.rewritten(page, {"dropout_ablation": record}) != page
+
+
+def test_the_readme_has_the_speed_on_a_gpu() -> None:
+    seconds = evidence.stored()["accelerator"]["speed"]["seconds per epoch"].values()
+    ratios = [min(time for peer, time in of.items() if peer != "cnnjax") / of["cnnjax"] for of in seconds]
+    claim = f"on a GPU {min(ratios):.1f} to {max(ratios):.1f} times"
+    assert claim in (ROOT / "README.md").read_text()
+
+
+def test_the_readme_has_the_answer_of_the_dropout_paper() -> None:
+    contrast = evidence.stored()["dropout_paper"]["table10"]["contrasts"]["Gaussian"]
+    assert contrast["p_holm"] > 0.05 and contrast["equivalence"]["p"] < 0.05
+    claim = f"equal to within {100 * contrast['equivalence']['margin']:g} points (n = {contrast['n']})"
+    assert f"Not after 36,000 updates: {claim}" in (ROOT / "README.md").read_text()

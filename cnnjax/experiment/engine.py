@@ -60,8 +60,8 @@ def run(
     """Train every arm with the protocol's seeds, and update results.csv in `out` after every epoch.
 
     Results that `out` already holds are not recomputed: an interrupted experiment resumes after the last
-    epoch whose state it saved, and one with more seeds computes only the new ones. The test images are used once,
-    at the end, unless the protocol trains on all images and validates on them (`train_split="all"`).
+    epoch whose state it saved, and one with more seeds computes only the new ones. The test images are used
+    once, at the end, unless the protocol trains on all images and validates on them (`train_split="all"`).
 
     Args:
         arms: the first one is the reference.
@@ -132,9 +132,7 @@ def run(
                 store.begin()
                 environments.add(out)
                 began = perf_counter()
-                trained = _train_block(
-                    program, block, protocol.epochs, final_data, store, on_nan, on_trained
-                )
+                trained = _train_block(program, block, protocol.epochs, final_data, store, on_nan, on_trained)
                 for _ in trained:
                     store.time(len(block), perf_counter() - began)
                     report_progress()

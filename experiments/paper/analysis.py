@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cnnjax import files
+from cnnjax import files, report
 from cnnjax.api.ablation import run, settings
 from cnnjax.data import Dataset, split, subset
 from cnnjax.experiment import Arm, Plan, Protocol, Splits
@@ -95,7 +95,7 @@ def table10(setting: Setting, item: Item, where: Path) -> Outcome:
     means = {arm: np.nanmean(values, axis=1) for arm, (_, values) in lines.items()}
     listed = "; ".join(f"{arm} {', '.join(f'{mean:.2f}' for mean in of)}" for arm, of in means.items())
     ladder = f"Mean test error, %, after {enumerated(f'{n:,}' for n in updates)} updates: {listed}."
-    print(ladder)
+    report.say(ladder)
     record["updates"] = {"updates": updates.tolist(), **{arm: of.tolist() for arm, of in means.items()}}
     record["answer"] += f" {ladder}"
     figures["error_against_updates.png"] = partial(
@@ -110,11 +110,17 @@ def table10(setting: Setting, item: Item, where: Path) -> Outcome:
 
 
 def choice(setting: Setting, item: Item, where: Path) -> Outcome:
-    """Compare the arms on 10,000 validation images, which take the place of the test images."""
+    """Name the settings with the lowest error on 10,000 validation images, which replace the test images."""
     train, val = split(setting.splits.train, 5 / 6)
-    return table(
-        setting._replace(splits=replace(setting.splits, train=train, val=val, test=val)), item, where
-    )
+    held_out = setting._replace(splits=replace(setting.splits, train=train, val=val, test=val))
+    results, errors, caption = held_out.train(item.arms, setting.plan(item.question, ()), where)
+    noises: dict[str, dict[str, float]] = {}
+    for arm, values in errors.items():
+        noises.setdefault(arm.split(",")[0], {})[arm] = float(100 * np.mean(values))
+    best = [min(means.items(), key=lambda arm: (np.isnan(arm[1]), arm[1])) for means in noises.values()]
+    answer = f"Lowest mean error: {enumerated(f'{arm} ({mean:.2f}%)' for arm, mean in best)}."
+    comparisons = compared(errors, {})
+    return reported(results, comparisons, (), answer, caption, False, "validation error"), {}
 
 
 def figure9(setting: Setting, item: Item, where: Path) -> Outcome:

@@ -54,6 +54,7 @@ def reported(
     answer: str,
     caption: str,
     rehearsal: bool,
+    error: str = "test error",
 ) -> dict[str, Any]:
     """Print the table and the sentence of an item, and return its entry of summary.json.
 
@@ -64,6 +65,7 @@ def reported(
         answer: what the contrasts say.
         caption: the protocol.
         rehearsal: it is too short to say anything.
+        error: what the numbers are.
     """
     said = results.with_remarks(answer + agreement(comparisons))
     said = said if not rehearsal or said.startswith(REHEARSAL) else f"{REHEARSAL}. {said}"
@@ -76,13 +78,14 @@ def reported(
             report.spread(c.ours, 3),
             "-" if np.isnan(c.low) else f"{c.low:.2f} to {c.high:.2f}",
             VERDICT[c.within],
-            *cells.get(c.measure, ["", ""]),
+            *(cells.get(c.measure, ["", ""]) if contrasts else []),
         ]
         for c in comparisons
     ]
-    heads = "test error, %", "n", "paper", "ours ± sd", "95% interval of a run", "agrees"
+    heads = f"{error}, %", "n", "paper", "ours ± sd", "95% interval of a run", "agrees"
     report.say(caption)
-    report.print_table((*heads, *contrast_heads("difference, points", contrasts)), rows)
+    differences = contrast_heads("difference, points", contrasts) if contrasts else []
+    report.print_table((*heads, *differences), rows)
     report.say(said)
     return {
         "protocol": caption,

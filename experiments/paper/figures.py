@@ -31,6 +31,9 @@ def error_lines(
         counts.append(n)
     if log:
         axis.set_xscale("log")
+        numbers = sorted({int(number) for x, _ in lines.values() for number in x})
+        axis.set_xticks(numbers, [f"{number:,}" for number in numbers])
+        axis.set_xticks([], minor=True)
     axis.set(xlabel=xlabel, ylabel="test error, %")
     legend_below(figure, f"{mean_label(np.concatenate(halves))} ({counted(np.concatenate(counts))})")
     return figure

@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 from paper.training import FullyConnected, HParams
 
-DROPOUT_MAX_NORM = HParams(learning_rate=0.1, max_norm=2.0)
-"""Dropout with max-norm, as --item choice has it on validation images."""
-GAUSSIAN = HParams(learning_rate=0.1, max_norm=2.0)
-"""Gaussian noise with max-norm, chosen likewise."""
+DROPOUT_MAX_NORM = HParams(learning_rate=0.03, max_norm=3.5)
+"""Dropout with max-norm: lowest mean of `CHOICE` over 2 seeds of 15,000 updates, 1.45%."""
+GAUSSIAN = HParams(learning_rate=0.03, max_norm=2.0)
+"""Gaussian noise with max-norm, likewise: 1.48%."""
 MAX_NORM = DROPOUT_MAX_NORM._replace(input_rate=0.0, hidden_rate=0.0)
 DROPOUT = DROPOUT_MAX_NORM._replace(max_norm=HParams().max_norm, learning_rate=0.02)
 PLAIN = DROPOUT._replace(input_rate=0.0, hidden_rate=0.0)
@@ -138,7 +138,7 @@ CHOICE = Item(
         for limit in (2.0, 3.5)
     },
 )
-"""Not in the paper: how `DROPOUT_MAX_NORM` was chosen."""
+"""Not in the paper: how `DROPOUT_MAX_NORM` and `GAUSSIAN` were chosen."""
 
 ITEMS = {
     "table10": TABLE10,
