@@ -26,8 +26,23 @@ CACHE: dict[str, Any] = {
     "jax_persistent_cache_min_compile_time_secs": 0.0,
     "jax_persistent_cache_min_entry_size_bytes": -1,
 }
-FILES = {"config.json", "history.csv", "result.json", "curves.png", "confusion_matrix.png", "checkpoints"}
-FILES |= {"model_card.md"}
+FILES = {
+    *("config.json", "history.csv", "result.json", "curves.png", "confusion_matrix.png", "checkpoints"),
+    "model_card.md",
+}
+CORE_ALONE = """
+import sys
+
+NAMES = {"jaxtyping", "beartype", "tensorflow_datasets", "tyro", "matplotlib", "jinja2", "PIL"}
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in NAMES:
+            raise ImportError(name)
+
+sys.meta_path.insert(0, Missing())
+"""
+"""Code after which only the packages of the core can be imported."""
 
 
 class Ended(NamedTuple):

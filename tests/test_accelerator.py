@@ -9,19 +9,10 @@ from pathlib import Path
 import jax.numpy as jnp
 import pytest
 from accelerated import correctness, speed
+from helpers import CORE_ALONE
 
 ROOT = Path(__file__).parents[1]
 CODE = """
-import sys
-
-NAMES = {"jaxtyping", "beartype", "tensorflow_datasets", "tyro", "matplotlib", "jinja2", "PIL"}
-
-class Missing:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in NAMES:
-            raise ImportError(name)
-
-sys.meta_path.insert(0, Missing())
 sys.path.insert(0, "experiments")
 import accelerator
 import recipe
@@ -34,7 +25,7 @@ accelerator.QUICK = accelerator.Size(200, (32,), (1, 2), (32,), 1, 2, 2, 1, 2)
 
 def run(code: str, out: Path) -> subprocess.CompletedProcess[str]:
     arguments = ["--data-dir", "tests/data", "--dataset", "fashion_mnist", "--out", str(out), "--quick"]
-    command = [sys.executable, "-c", f"{CODE}{code}\nsys.exit(accelerator.main())", *arguments]
+    command = [sys.executable, "-c", f"{CORE_ALONE}{CODE}{code}\nsys.exit(accelerator.main())", *arguments]
     env = os.environ | {"JAX_NUM_CPU_DEVICES": "1"}
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=env)
 

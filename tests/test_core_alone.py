@@ -4,18 +4,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+from helpers import CORE_ALONE
+
 ROOT = Path(__file__).parents[1]
 CODE = """
-import sys
-
-NAMES = {"jaxtyping", "beartype", "tensorflow_datasets", "tyro", "matplotlib", "jinja2", "PIL"}
-
-class Missing:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in NAMES:
-            raise ImportError(name)
-
-sys.meta_path.insert(0, Missing())
 import jax
 import jax.numpy as jnp
 import cnnjax.experiment, cnnjax.population, cnnjax.stats
@@ -40,5 +32,7 @@ def test_training_starts_without_the_libraries_of_statistics() -> None:
 
 
 def test_the_core_needs_nothing_else() -> None:
-    ended = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, cwd=ROOT)
+    ended = subprocess.run(
+        [sys.executable, "-c", CORE_ALONE + CODE], capture_output=True, text=True, cwd=ROOT
+    )
     assert ended.stdout == "[4.]\n", ended.stderr
