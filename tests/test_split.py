@@ -58,9 +58,14 @@ def test_a_data_set_that_is_too_small_to_divide_says_so(images: int) -> None:
     loaded = data.Loaded(few, few, "few", "memory", {})
     with pytest.raises(UserError, match=f"{images} images are too few to set some apart for validation"):
         data.training_split(loaded)
-    assert data.training_split(loaded, "all") == (few, few)
     with pytest.raises(UserError, match=f"{images} images are too few to set test images apart"):
         data.from_arrays(few.images, few.labels, classes=2)
+
+
+def test_all_training_images_are_validated_on_the_test_images():
+    loaded = data.load("kmnist", TINY)
+    train, validation = data.training_split(loaded, "all")
+    assert train is loaded.train and validation is loaded.test
 
 
 def test_split_of_mnist_is_48000_and_12000():
