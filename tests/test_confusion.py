@@ -62,6 +62,7 @@ def test_the_sentence_has_count_direction_and_rank() -> None:
         "This network confuses 1 and 7 on 1 of 7 test images, second of 45 pairs; 3 and 5 lead with 3. "
         "It classifies 1 as 7 on 0 and 7 as 1 on 1."
     )
+    assert "tenth of 45 pairs" in pair_sentence(pairs, *pairs[9][:2], 7)
     assert "11th of 45 pairs" in pair_sentence(pairs, *pairs[10][:2], 7)
     assert "22nd of 45 pairs" in pair_sentence(pairs, *pairs[21][:2], 7)
 
