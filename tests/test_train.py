@@ -10,8 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from cnnjax.batches import Batch, sequential_plan, shuffled_plan, take
 from cnnjax.config import HParams
@@ -65,9 +63,10 @@ def logits_of(params: Any, data: Arrays) -> jax.Array:
     return logits
 
 
-@given(n=st.integers(1, 60), batch=st.integers(1, 20), seed=st.integers(0, 99))
-def test_a_plan_holds_every_example_once(n: int, batch: int, seed: int) -> None:
-    for plan in (shuffled_plan(jax.random.key(seed), n, batch), sequential_plan(n, batch)):
+@pytest.mark.parametrize(("n", "batch"), [(1, 1), (1, 5), (8, 4), (9, 4), (60, 7)])
+def test_a_plan_holds_every_example_once(n: int, batch: int) -> None:
+    """Few sizes, because each is compiled."""
+    for plan in (shuffled_plan(jax.random.key(3), n, batch), sequential_plan(n, batch)):
         chex.assert_shape(plan, (-(-n // batch), batch))
         flat = np.asarray(plan).ravel()
         assert sorted(flat[:n]) == list(range(n))
