@@ -44,9 +44,11 @@ def test_both_directions_are_counted_for_every_seed() -> None:
 
 
 def test_the_worst_images_are_sorted_by_seeds_and_probability() -> None:
-    mistakes = worst_mistakes(LABELS, PREDICTIONS, confused_pairs(LABELS, PREDICTIONS)[0], 2)
-    assert [(m.image, m.true, m.predicted, m.seeds) for m in mistakes] == [(0, 3, 5, 2), (3, 5, 3, 2)]
-    assert mistakes[0].probability == pytest.approx(0.8)
+    mistakes = worst_mistakes(LABELS, PREDICTIONS, confused_pairs(LABELS, PREDICTIONS)[0], 3)
+    found = [(m.image, m.true, m.predicted, m.seeds) for m in mistakes]
+    assert found == [(0, 3, 5, 2), (3, 5, 3, 2), (2, 5, 3, 1)]
+    # The network that is right about image 2 has no part in the probability of the mistake.
+    assert [m.probability for m in mistakes] == pytest.approx([0.8, 0.8, 0.95])
 
 
 def test_the_sentence_has_count_direction_and_rank() -> None:
@@ -60,6 +62,7 @@ def test_the_sentence_has_count_direction_and_rank() -> None:
         "This network confuses 1 and 7 on 1 of 7 test images, second of 45 pairs; 3 and 5 lead with 3. "
         "It classifies 1 as 7 on 0 and 7 as 1 on 1."
     )
+    assert "tenth of 45 pairs" in pair_sentence(pairs, *pairs[9][:2], 7)
     assert "11th of 45 pairs" in pair_sentence(pairs, *pairs[10][:2], 7)
     assert "22nd of 45 pairs" in pair_sentence(pairs, *pairs[21][:2], 7)
 

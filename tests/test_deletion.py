@@ -99,6 +99,25 @@ def test_nothing_is_deleted_or_written_through_a_link(old: Path, tmp_path: Path)
     assert (old / "history.csv").read_bytes() == rows
 
 
+def test_checkpoints_that_cannot_be_read_are_not_taken_for_none(
+    old: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or the run would begin again in their place."""
+    (old / "result.json").unlink()
+    before, listed = contents(old), Path.iterdir
+
+    def iterdir(path: Path) -> Any:
+        if path.name == "checkpoints":
+            raise PermissionError(13, os.strerror(13))
+        return listed(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "iterdir", iterdir)
+        for command in ("train --resume --out", "evaluate", "report"):
+            assert f"cannot read {old / 'checkpoints'}: Permission" in fails(1, *command.split(), str(old))
+    assert contents(old) == before
+
+
 def test_a_linked_epoch_is_neither_pruned_nor_replaced(old: Path, tmp_path: Path) -> None:
     shutil.move(old / "checkpoints" / "epoch-1", tmp_path / "one")
     (old / "checkpoints" / "epoch-1").symlink_to(tmp_path / "one")

@@ -105,12 +105,14 @@ def test_any_picture(picture: npt.NDArray[np.float64]) -> None:
     assert np.abs(digit(1 - framed).astype(int) - digit(framed)).max() <= 1
 
 
-def test_the_longer_side_is_20_and_the_mass_is_centred() -> None:
+@pytest.mark.parametrize(("drawn", "width"), [(25, 5), (38, 8), (1, 1)])
+def test_the_longer_side_is_20_and_the_mass_is_centred(drawn: int, width: int) -> None:
+    """The shorter side is rounded to whole pixels, of which there is one at least."""
     picture = np.zeros((300, 200))
-    picture[20:120, 150:175] = 1
+    picture[20:120, 150 : 150 + drawn] = 1
     image = digit(picture)
     rows, columns = np.nonzero(image)
-    assert (np.ptp(rows) + 1, np.ptp(columns) + 1) == (20, 5)
+    assert (np.ptp(rows) + 1, np.ptp(columns) + 1) == (20, width)
     assert abs(rows.mean() - 14) <= 0.5 and abs(columns.mean() - 14) <= 0.5
     np.testing.assert_array_equal(np.unique(image), [0, 255])
     assert np.ptp(np.nonzero(digit(picture, box=28))[0]) + 1 == 28

@@ -178,7 +178,7 @@ def test_neighbours_steps_layers_and_examples_are_uncorrelated(kind: str) -> Non
 
     first = noise(0, 0)
     pairs = {
-        "elements": (first[:, :-1], first[:, 1:]),
+        **{f"elements {lag} apart": (first[:, :-lag], first[:, lag:]) for lag in range(1, 100)},
         "examples": (first[:-1], first[1:]),
         "steps": (first, noise(1, 0)),
         "layers": (first, noise(0, 1)),

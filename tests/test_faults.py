@@ -222,13 +222,16 @@ def test_a_damaged_result_is_made_anew(raw: bytes, unfinished: Path, uninterrupt
     assert_same_run(unfinished, uninterrupted)
 
 
-def test_what_a_killed_process_left_is_swept_away(unfinished: Path, uninterrupted: Path) -> None:
+@pytest.mark.parametrize("saved", [EPOCHS - 1, EPOCHS])
+def test_what_a_killed_process_left_is_swept_away(saved: int, unfinished: Path, uninterrupted: Path) -> None:
+    """Also where there is nothing left to save."""
     (unfinished / ".history.csv.cnnjax-01234567").write_text("epoch,lo")
     (unfinished / ".lock").touch()
     for name in (".epoch-3.cnnjax-01234567", ".epoch-4.cnnjax-89abcdef"):
         (unfinished / "checkpoints" / name).mkdir()
         (unfinished / "checkpoints" / name / "half").write_text("?")
-    shutil.rmtree(unfinished / "checkpoints" / "epoch-3")
+    if saved < EPOCHS:
+        shutil.rmtree(unfinished / "checkpoints" / f"epoch-{EPOCHS}")
     succeeds("train", "--resume", "--out", str(unfinished))
     assert_same_run(unfinished, uninterrupted)
 

@@ -65,6 +65,27 @@ def test_data_dir_takes_plain_and_gzip(compressed, files, tmp_path):
         np.testing.assert_array_equal(x, y)
 
 
+@pytest.mark.parametrize("name", ["{file}/{file}", "{dotted}", "{dotted}.gz", "{file}/{dotted}"])
+def test_the_files_may_have_the_names_of_other_copies(name: str, files: idx.Files, tmp_path: Path) -> None:
+    """With a dot before "idx", and as Kaggle's archives have them, in directories of their names."""
+    for file, raw in files.items():
+        path = tmp_path / name.format(file=file, dotted=file.replace("-idx", ".idx"))
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(gzip.compress(raw) if name.endswith(".gz") else raw)
+    assert data.load("kmnist", tmp_path).sha256 == idx.digests(files)
+    assert data.load(str(tmp_path)).source == "idx"
+
+
+def test_an_idx_file_of_other_elements_is_named_for_what_it_is(files: idx.Files, tmp_path: Path) -> None:
+    """QMNIST's labels are eight numbers an image."""
+    for file, raw in files.items():
+        (tmp_path / file).write_bytes(raw)
+    header = b"\0\0\x0c\2" + np.array([1000, 8], ">i4").tobytes()
+    (tmp_path / TRAIN_LABELS).write_bytes(header + bytes(32_000))
+    with pytest.raises(UserError, match=r"train-labels.*: it holds int32 of rank 2; .*FILE\.npz"):
+        data.load("kmnist", tmp_path)
+
+
 def test_data_dir_needs_neither_tfds_nor_jax():
     code = (
         "import sys; from pathlib import Path; from cnnjax import data;"

@@ -94,6 +94,21 @@ def test_forms_for_the_cpu_equal_lax(form: str, padding: Any) -> None:
     chex.assert_trees_all_close(ours, lax, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("groups", [1, 4])
+def test_a_value_in_bfloat16_is_rounded_once(groups: int) -> None:
+    """Rounding each partial sum, as adding up tap by tap would, is off by many times as much."""
+    x = jax.random.normal(jax.random.key(0), (2, 8, 7, groups), jnp.bfloat16)
+    weights = jax.random.normal(jax.random.key(1), (3, 3, 1, 4), jnp.bfloat16)
+    # Not compiled as a whole, where XLA may keep more bits than it is asked to.
+    ours, exact = (
+        conv_general_dilated(
+            *each, (1, 1), "SAME", dimension_numbers=LAYOUT, feature_group_count=groups
+        ).astype(jnp.float32)
+        for each in ((x, weights), (x.astype(jnp.float32), weights.astype(jnp.float32)))
+    )
+    np.testing.assert_allclose(ours, exact, rtol=2.0**-8, atol=1e-5)
+
+
 def test_others_are_passed_on() -> None:
     x, weights = jnp.ones((1, 6, 5)), jnp.ones((3, 5, 2))
     numbers = ("NWC", "WIO", "NWC")

@@ -137,6 +137,20 @@ def test_a_large_picture_is_downsampled(tmp_path: Path) -> None:
     assert np.abs(digit(picture.pixels).astype(int) - DIGIT).mean() < 12
 
 
+@pytest.mark.parametrize("shape", [(64, 2048), (2048, 64)])
+def test_the_longer_side_decides_how_far_it_is_downsampled(shape: tuple[int, int], tmp_path: Path) -> None:
+    picture = read(saved(Image.fromarray(np.full(shape, 255, np.uint8)), "PNG"), tmp_path)
+    assert picture.pixels.shape == (shape[0] // 2, shape[1] // 2)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_a_colour_is_as_bright_as_its_luma(mode: str, tmp_path: Path) -> None:
+    """That of ITU-R BT.601, in which green is brightest, however the file keeps the colour."""
+    for colour, luma in (("red", 0.299), ("lime", 0.587), ("blue", 0.114), ("white", 1.0)):
+        picture = read(saved(Image.new(mode, (3, 2), colour), "PNG"), tmp_path)
+        np.testing.assert_allclose(picture.pixels, luma, atol=0.003)
+
+
 def test_files_that_cannot_be_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for name, message in (("none.png", "no such file"), ("", "not a file"), ("pipe", "not a file")):

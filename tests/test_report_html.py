@@ -4,8 +4,10 @@ import base64
 import hashlib
 import io
 import json
+import os
 import re
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -116,6 +118,13 @@ def test_the_numbers_are_those_of_the_run(run: Path, whole: Page) -> None:
     assert result["versions"]["jax"] in whole.text()
     wrong = 200 - round(200 * accuracy)
     assert f"{wrong} test images of 200\nare misclassified" in whole.text()
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="names of files are text there")
+def test_a_directory_whose_name_is_no_text_has_a_page(run: Path, tmp_path: Path) -> None:
+    odd = shutil.copytree(run, tmp_path / os.fsdecode(b"x\xff"))
+    succeeds("report", str(odd))
+    assert "x?" in (odd / "report.html").read_text()
 
 
 def test_several_subjects_share_a_page(run: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cnnjax import data
-from cnnjax.errors import ArgumentError
+from cnnjax.errors import ArgumentError, UserError
 from cnnjax.experiment import Protocol
 from cnnjax.experiment.protocol import divide
 
@@ -50,6 +50,22 @@ def test_a_protocol_divides_by_its_split_seed():
         np.testing.assert_array_equal(splits.val.images, validation.images)
     with pytest.raises(ArgumentError, match="--split-seed 3 does nothing with --train-split all"):
         Protocol(train_split="all", split_seed=3)
+
+
+@pytest.mark.parametrize("images", [1, 2])
+def test_a_data_set_that_is_too_small_to_divide_says_so(images: int) -> None:
+    few = data.Dataset(np.zeros((images, 4, 4, 1), np.uint8), np.arange(images, dtype=np.int32))
+    loaded = data.Loaded(few, few, "few", "memory", {})
+    with pytest.raises(UserError, match=f"{images} images are too few to set some apart for validation"):
+        data.training_split(loaded)
+    with pytest.raises(UserError, match=f"{images} images are too few to set test images apart"):
+        data.from_arrays(few.images, few.labels, classes=2)
+
+
+def test_all_training_images_are_validated_on_the_test_images():
+    loaded = data.load("kmnist", TINY)
+    train, validation = data.training_split(loaded, "all")
+    assert train is loaded.train and validation is loaded.test
 
 
 def test_split_of_mnist_is_48000_and_12000():

@@ -231,6 +231,14 @@ def test_another_arm_changes_only_the_correction_of_a_contrast():
     assert first.low < alone.low < alone.high < first.high, "intervals of a family hold together"
 
 
+def test_the_random_subsets_of_a_contrast_are_the_same_beside_another_arm():
+    """Above 20 pairs, p is the share of a sample of the sign patterns."""
+    values = rng().normal(size=(3, 24))
+    (alone,) = summarise(values[:2], "ab").contrasts
+    first, _ = summarise(values, "abc").contrasts
+    assert first.p == alone.p > 0.01
+
+
 @pytest.mark.parametrize("seeds", [0, 1, 2, 7])
 @pytest.mark.parametrize("fill", [np.nan, 0.5, None])
 def test_summary_is_strict_json_for_degenerate_data(seeds, fill):
@@ -263,6 +271,16 @@ def test_conclusion_reports_significant_and_non_significant_contrasts():
     )
     assert "raises" not in few and "percentage" not in few
     assert conclusion(summarise(values, names), "loss", rehearsal=True).startswith(REHEARSAL)
+
+
+def test_the_difference_that_could_be_found_is_the_largest_of_the_arms():
+    noise = np.array([1, -1, 2, -2, 3, -3, 4, -4])
+    for sizes in ((0.001, 0.003), (0.003, 0.001)):
+        summary = summarise([0 * noise, *(size * noise for size in sizes)], "abc")
+        found = [contrast.detectable for contrast in summary.contrasts]
+        assert max(found) == pytest.approx(3 * min(found))
+        said = conclusion(summary, "accuracy", accuracy=True)
+        assert f"find a true difference of {100 * max(found):.3f} points with 80% probability" in said
 
 
 def test_conclusion_counts_diverged_runs_and_handles_a_single_arm():

@@ -40,6 +40,10 @@ PUBLISHED_SIZES = 60_000, 10_000
 """Training and test images of MNIST and of the data sets that take its place."""
 
 UNSIGNED_BYTE = 0x08  # the only element type that these files use
+TYPES = {
+    UNSIGNED_BYTE: "uint8",
+    **{0x09: "int8", 0x0B: "int16", 0x0C: "int32", 0x0D: "float32", 0x0E: "float64"},
+}
 GZIP_MAGIC = b"\x1f\x8b"
 
 
@@ -57,10 +61,13 @@ def decode(raw: bytes, rank: int, where: object) -> NDArray[np.uint8]:
     start = 4 + 4 * rank
     magic = bytes((0, 0, UNSIGNED_BYTE, rank))
     if raw[:4] != magic:
-        raise UserError(
-            f"{where}: not an IDX file of rank {rank}: it starts with {raw[:4].hex() or 'nothing'}, "
-            f"not {magic.hex()}; download it again"
-        )
+        found = f"it starts with {raw[:4].hex() or 'nothing'}, not {magic.hex()}; download it again"
+        if len(raw) >= 4 and raw[:2] == bytes(2) and raw[2] in TYPES:  # such as QMNIST's labels
+            found = (
+                f"it holds {TYPES[raw[2]]} of rank {raw[3]}; put the right file there, or give arrays as "
+                "--dataset FILE.npz"
+            )
+        raise UserError(f"{where}: not an IDX file of uint8 of rank {rank}: {found}")
     if len(raw) < start:
         raise UserError(f"{where}: truncated within its header; download it again")
     shape = struct.unpack(f">{rank}I", raw[4:start])
@@ -145,12 +152,16 @@ def sizes(files: Files) -> tuple[int, int]:
 
 
 def find(directory: Path) -> dict[str, Path]:
-    """Return the paths of the four files, each plain or .gz; raise `UserError` if one is missing."""
+    """Return the paths of the four files, each plain or .gz; raise `UserError` if one is missing.
+
+    Some copies have a dot before "idx", or each file in a directory of its name.
+    """
     if not directory.is_dir():
         raise UserError(f"{directory}: no such directory; --data-dir needs one with the IDX files")
     paths = {}
     for file in FILES:
-        candidates = (directory / file, directory / f"{file}.gz")
+        names = [f"{name}{end}" for name in (file, file.replace("-idx", ".idx")) for end in ("", ".gz")]
+        candidates = (place / name for place in (directory, directory / file) for name in names)
         paths[file] = next((path for path in candidates if path.is_file()), None)
         if paths[file] is None and any(directory.glob("emnist-*")):
             raise UserError(

@@ -112,7 +112,7 @@ def _idx(path: Path) -> Loaded:
 
 def _directory(path: Path) -> Loaded:
     """Read IDX files; or `train` and `test`, each with a folder for each class; or such folders alone."""
-    if any(each.is_file() for each in path.glob("*-ubyte*")):
+    if any(path.glob("*idx?-ubyte*")):
         return _idx(path)
     if not any(each.is_dir() and not each.name.startswith(".") for each in path.iterdir()):
         raise UserError(f"{path}: has no folders; make one for each class, with its images")

@@ -43,4 +43,4 @@ def write(
         raise UserError(f"cannot write {out}: it is a directory; choose a file with --out")
     html = page([read(path, data_dir, announce) for path in directories])
     files.make_directory(out.parent)
-    files.write_bytes(out, html.encode())
+    files.write_bytes(out, html.encode(errors="replace"))  # a directory's name may be no text
