@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnnjax.data.dataset import Dataset
-from cnnjax.errors import UserError
+from cnnjax.errors import UserError, did_you_mean
 
 Files = Mapping[str, bytes]
 
@@ -147,7 +147,8 @@ def sizes(files: Files) -> tuple[int, int]:
 def find(directory: Path) -> dict[str, Path]:
     """Return the paths of the four files, each plain or .gz; raise `UserError` if one is missing."""
     if not directory.is_dir():
-        raise UserError(f"{directory}: no such directory; --data-dir needs one with the IDX files")
+        near = did_you_mean(directory, Path.is_dir)
+        raise UserError(f"{directory}: no such directory{near}; --data-dir needs one with the IDX files")
     paths = {}
     for file in FILES:
         candidates = (directory / file, directory / f"{file}.gz")
@@ -158,7 +159,9 @@ def find(directory: Path) -> dict[str, Path]:
                 "save them as .npz with images.transpose(0, 2, 1) and labels from 0 for --dataset FILE.npz"
             )
         if paths[file] is None:
-            raise UserError(f"{directory / file}: no such file, plain or .gz; put it there")
+            inside = sorted(each.parent for each in directory.glob(f"*/{file}*"))
+            advice = f"give --data-dir {inside[0]}" if inside else "put it there"
+            raise UserError(f"{directory / file}: no such file, plain or .gz; {advice}")
     return paths
 
 
