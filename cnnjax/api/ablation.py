@@ -24,6 +24,7 @@ from cnnjax.experiment.results import Results
 from cnnjax.report.ablation import Ablation
 from cnnjax.report.progress import member_progress
 from cnnjax.runs.building import for_classes, model_named
+from cnnjax.stats.sentences import plural
 from cnnjax.task import Augment, Loss, MakeOptimizer, Preprocess
 
 ArmLike = Arm | nn.Module | str | tuple[nn.Module | str, Any]
@@ -197,8 +198,8 @@ def settings(arms: Sequence[Arm], protocol: Protocol, splits: Splits) -> str:
         if (own := shared(lambda arm, piece=piece: getattr(arm, piece))) is not None:
             parts.append(f"{piece} {_name(own)}")
     parts += [
-        f"{protocol.epochs} epochs",
-        f"{protocol.seeds} paired seeds" + f" from {protocol.first_seed}" * (protocol.first_seed > 0),
+        plural(protocol.epochs, "epoch"),
+        plural(protocol.seeds, "paired seed") + f" from {protocol.first_seed}" * (protocol.first_seed > 0),
     ]
     seeds = {"init": protocol.init_seed, "order": protocol.order_seed, "mask": protocol.mask_seed}
     parts += [f"{name} seed {seed} in all" for name, seed in seeds.items() if seed is not None]
