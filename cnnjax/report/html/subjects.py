@@ -208,7 +208,7 @@ def _test(path: Path, experiment: Experiment, data_dir: Path | None, announce: A
         if data_dir is not None:
             raise
         if is_identity(dataset):
-            announce(f"the report leaves out the images that are mistaken: {error}")
+            announce(f"the report leaves out the images of mistakes: {error}")
         return None
     if any(of_arm.labels.shape[1:] != test.labels.shape for of_arm in experiment.predictions.values()):
         raise _other_data(path, dataset)
