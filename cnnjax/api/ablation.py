@@ -164,7 +164,7 @@ def ablate(
         looks=looks,
     )
     results = run(complete, protocol, splits, Path(out), chunk=chunk, on_nan=on_nan, plan=plan, replan=replan)
-    line = f"{protocol.dataset}, {settings(complete, protocol, splits)}"
+    line = f"{Path(protocol.dataset).name}, {settings(complete, protocol, splits)}"
     result = Ablation(results, splits.test, line, primary, margin, results.alpha)
     result.write(Path(out), {"accuracy_by_arm.png": result.plot_final})
     return result
