@@ -413,7 +413,7 @@ def test_a_model_that_cannot_be_imported_is_told_the_right_name(
     Path("ownnets.py").write_text("import flax.linen as nn\n\nclass Mine(nn.Module):\n    pass\n")
     for name, says in (
         ("ownnets.py:Mine", "give it as ownnets:Mine, in the directory of ownnets.py"),
-        ("ownnets:Mien", "ownnets has no 'Mien' (did you mean Mine?)"),
+        ("ownnets:Mien", "ownnets has no attribute 'Mien' (did you mean Mine?)"),
         ("ownets:Mine", "No module named 'ownets' (did you mean ownnets?)"),
     ):
         assert says in fails(2, "train", "--model", name)

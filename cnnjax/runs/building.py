@@ -40,7 +40,7 @@ def model_named(name: str) -> nn.Module:
     try:
         module = importlib.import_module(path)
         if not hasattr(module, attribute):
-            raise AttributeError(f"{path} has no {attribute!r}{nearest(attribute, vars(module))}")
+            raise AttributeError(f"{path} has no attribute {attribute!r}{nearest(attribute, vars(module))}")
         model = getattr(module, attribute)
         model = model if isinstance(model, nn.Module) else model()
     except Exception as error:
