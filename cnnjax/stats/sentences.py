@@ -192,4 +192,4 @@ def enumerated(items: Iterable[str]) -> str:
 
 def plural(n: int, noun: str) -> str:
     """Return "1 epoch", "2 epochs"."""
-    return f"{n:,} {noun}{'s' * (n != 1)}"
+    return f"{n} {noun}{'s' * (n != 1)}"
