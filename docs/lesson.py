@@ -27,21 +27,23 @@
 # (`pip wheel --no-deps .` in a clone makes one).
 
 # %%
-import importlib.util
-import subprocess
-import sys
-from pathlib import Path
+try:
+    import cnnjax.keys
+except ImportError:  # missing, or only a clone called cnnjax is found, which is no package
+    import importlib
+    import subprocess
+    import sys
+    from pathlib import Path
 
-found = importlib.util.find_spec("cnnjax")
-if found is None or found.origin is None:  # a clone called cnnjax is found, too, but is no package
     here = Path().resolve()
     clones = [place for place in (here, here.parent, *here.iterdir()) if (place / "cnnjax/keys.py").exists()]
     sources = [*here.glob("cnnjax-*.whl"), *clones]
     assert sources, "put a wheel of cnnjax beside the notebook, or open the notebook in a clone"
     subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", str(sources[0])], check=True)
+    for found in [name for name in sys.modules if name.partition(".")[0] == "cnnjax"]:
+        del sys.modules[found]
     importlib.invalidate_caches()
-
-import cnnjax
+    import cnnjax
 
 print("cnnjax", cnnjax.__version__)
 
@@ -77,7 +79,7 @@ import numpy as np
 from cnnjax.data import Dataset, load, split
 
 np.set_printoptions(precision=3, suppress=True, linewidth=100)
-loaded = load(DATASET, Path(DATA_DIR) if DATA_DIR else None, announce=print)
+loaded = load(DATASET, DATA_DIR, announce=print)
 train, val = split(loaded.train)
 train, val = (Dataset(*(part[:IMAGES] for part in whole)) for whole in (train, val))
 for name, part in (("train", train), ("validation", val), ("test", loaded.test)):

@@ -47,6 +47,7 @@ from cnnjax.plots import Figure
 from cnnjax.shapes import Float, Floats
 from cnnjax.stats import REHEARSAL
 from cnnjax.stats.intervals import FEWEST
+from cnnjax.stats.sentences import plural
 from cnnjax.train import to_device
 
 RATES = (0.0, 0.5)
@@ -110,7 +111,8 @@ class ReproduceTutorials(Flags):
                     caption = (
                         f"{arm.name}: {len(splits.train.labels):,} training images of {self.dataset}, "
                         f"{len(splits.val.labels):,} {'test' if arms is second else 'validation'} images, "
-                        f"batch {self.batch_size}, {protocol.optimizer} 0.001, {protocol.epochs} epochs"
+                        f"batch {self.batch_size}, {protocol.optimizer} 0.001, "
+                        f"{plural(protocol.epochs, 'epoch')}"
                     )
                     images = len(splits.train.labels), len(splits.val.labels)
                     entry, figure = self._report(results, arm, caption, 1000 * step / self.batch_size, images)

@@ -265,6 +265,9 @@ def test_help(command: list[str]) -> None:
     ("arguments", "message"),
     [
         ("trian", "no command trian (did you mean train?); use one of train, evaluate"),
+        ("trian --epochs 2 --out x", "no command trian (did you mean train?); use one of train, evaluate"),
+        ("train --epoch 2 --outt x", "no option --epoch; did you mean --epochs?"),
+        ("power --sd 1", "--effect is missing: Smallest difference"),
         ("frobnicate", "no command frobnicate; use one of train"),
         ("train --epoch 2", "no option --epoch; did you mean --epochs?"),
         ("train --dropuot-rate=0.3", "no option --dropuot-rate; did you mean --dropout-rate?"),
@@ -371,3 +374,46 @@ def test_any_value_of_a_flag(flag: str, value: str) -> None:
 )
 def test_extreme_values_train(flags: tuple[str, ...], tmp_path: Path) -> None:
     succeeds(*train(tmp_path / "run", "--epochs", "1", *flags))
+
+
+@pytest.mark.parametrize(
+    ("code", "command", "wrong", "right"),
+    [
+        (2, "report", "results/abaltion", "results/ablation"),
+        (2, "report", "result/ablation", "results/ablation"),
+        (2, "verify", "results/abaltion", "results/ablation"),
+        (2, "power --effect 1 --pilot", "results/abaltion", "results/ablation"),
+        (2, "merge --out all results/ablation", "results/abaltion", "results/ablation"),
+        (2, "runs", "resluts", "results"),
+        (1, "train --dataset", "imges.npz", "images.npz"),
+        (1, "train --data-dir", "stikc", "stick"),
+        (1, "train --data-dir", "stick", "stick/mnist"),
+    ],
+)
+def test_a_misspelt_path_is_told_the_right_one(
+    code: int, command: str, wrong: str, right: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(TINY, "stick/mnist")
+    Path("images.npz").touch()
+    Path("results/ablation").mkdir(parents=True)
+    Path("results/ablation/protocol.json").write_text("{}")
+    cells = "arm,seed,epoch,val_accuracy\na,0,1,0.5\n"
+    Path("results/ablation/results.csv").write_text(cells)
+    before = contents(tmp_path)
+    assert right in fails(code, *command.split(), wrong).replace(f"{wrong}:", "")
+    assert contents(tmp_path) == before
+
+
+def test_a_model_that_cannot_be_imported_is_told_the_right_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    Path("ownnets.py").write_text("import flax.linen as nn\n\nclass Mine(nn.Module):\n    pass\n")
+    for name, says in (
+        ("ownnets.py:Mine", "give it as ownnets:Mine, in the directory of ownnets.py"),
+        ("ownnets:Mien", "ownnets has no attribute 'Mien' (did you mean Mine?)"),
+        ("ownets:Mine", "No module named 'ownets' (did you mean ownnets?)"),
+    ):
+        assert says in fails(2, "train", "--model", name)

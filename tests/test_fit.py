@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +27,7 @@ from cnnjax.errors import ArgumentError, UserError
 from cnnjax.files.identity import describe
 from cnnjax.models import ConvNet
 from cnnjax.runs import early_stopping
+from cnnjax.runs.train_config import TrainConfig
 from cnnjax.task import to_unit_interval
 
 SHAPE, CLASSES = (6, 5, 2), 3
@@ -454,3 +456,30 @@ def test_functions_are_described_by_what_their_source_does_not_say() -> None:
 def test_an_attribute_that_does_not_exist_is_an_error() -> None:
     with pytest.raises(AttributeError, match="has no attribute 'fitt'"):
         cnnjax.fitt  # noqa: B018  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_a_misspelt_keyword_is_told_the_right_one() -> None:
+    with pytest.raises(TypeError, match=r"'learning_rat' \(did you mean learning_rate\?\)"):
+        cnnjax.fit("keras-cnn", learning_rat=0.1)
+    with pytest.raises(TypeError, match=r"'schedul' \(did you mean schedule\?\)"):
+        cnnjax.fit("keras-cnn", schedul="cosine")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"epochs": "3"}, "epochs '3' must be a whole number"),
+        ({"epochs": 2.5}, "epochs 2.5 must be a whole number"),
+        ({"learning_rate": "0.1"}, "learning_rate '0.1' must be a number"),
+        ({"optimizer": "custom"}, "optimizer custom is unknown; use one of adam, rmsprop, sgd, adamw$"),
+    ],
+)
+def test_values_of_a_wrong_kind_are_one_line(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ArgumentError, match=message):
+        cnnjax.fit("keras-cnn", loss=lambda logits, labels: labels, **given)
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    numbers: Any = {"epochs": np.int64(3), "learning_rate": np.float32(0.5), "mask_seed": np.int32(2)}
+    plain = TrainConfig(epochs=3, learning_rate=0.5, mask_seed=2)
+    assert json.loads(json.dumps(asdict(TrainConfig(**numbers)))) == asdict(plain)

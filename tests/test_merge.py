@@ -13,7 +13,7 @@ from test_plan import ARMS, PROTOCOL, SPLITS, STATED
 from cnnjax import cli, experiment
 from cnnjax.errors import ArgumentError, UserError
 from cnnjax.experiment import engine, merging
-from cnnjax.experiment.plans import read_looks, read_plans
+from cnnjax.experiment.plans import analysed, read_looks, read_plans
 from cnnjax.experiment.rows import read_rows, write_rows
 
 
@@ -42,6 +42,8 @@ def test_two_halves_are_the_whole(
         assert "16 rows of 2 arms, seeds 0 to 3" in printed and f"--seeds 4 --out {out}" in printed
         for file in ("results.csv", "protocol.json", "environments.json"):
             assert (out / file).read_bytes() == (whole / file).read_bytes()
+        rows = read_rows(out / "results.csv")
+        assert analysed(out, rows) == rows, "a report shows the seeds of all parts"
         assert {path.name for path in (tmp_path / "new").iterdir()} <= {"out", "reversed"}
     monkeypatch.setattr(engine, "_train_block", lambda *_: pytest.fail("it trains again"))
     out = tmp_path / "new" / "out"

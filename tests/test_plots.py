@@ -135,6 +135,17 @@ def test_band_is_the_t_interval_of_the_mean():
     assert (edge.min(), edge.max()) == pytest.approx((low.min(), high.max()))
 
 
+def test_the_interval_of_a_single_epoch_can_be_seen():
+    values = np.random.default_rng(0).normal(size=(2, 5, 1))
+    axis = plots.Figure().subplots()
+    plots.draw_bands(axis, np.array([1]), values, ["a", "b"])
+    bars: Any = axis.collections
+    for bar, arm in zip(bars, values[:, :, 0], strict=True):
+        (ends,) = bar.get_segments()
+        mean, half, _ = t_interval(arm)
+        np.testing.assert_allclose(ends, [[1, mean - half], [1, mean + half]])
+
+
 def test_no_interval_is_drawn_of_fewer_than_four_seeds():
     few, enough = (final_by_arm(members(2, n)[:, :, -1], NAMES[:2], "accuracy") for n in (3, 4))
     bands = metric_bands(EPOCHS, members(2, 3), NAMES[:2], "accuracy")

@@ -83,7 +83,7 @@ def test_experiments_are_listed_too(tmp_path: Path) -> None:
     (row,) = as_json("runs", str(tmp_path))
     assert (row["kind"], row["model"], row["epochs"], row["of_epochs"]) == (
         "experiment",
-        "2 arms x 3 seeds",
+        "2 arms, n=3",
         6,
         12,
     )

@@ -128,10 +128,10 @@ def test_the_command_speaks_in_points(tmp_path: Path, capsys: pytest.CaptureFixt
         (("--sd", "1", "--pilot", "x"), "give either --pilot or --sd"),
         (("--sd", "0"), "--sd 0 must be a positive number"),
         (("--sd", "nan"), "--sd nan must be"),
-        (("--sd", "1", "--effect", "-1"), "--effect -0.01 must be"),
+        (("--sd", "1", "--effect", "-1"), "--effect -1 must be a positive number"),
         (("--sd", "1", "--contrasts", "0"), "--contrasts 0 must be"),
         (("--sd", "1", "--margin", "0"), "--margin 0 must be"),
-        (("--pilot", "none"), "none has no plan.json, and is no pilot"),
+        (("--pilot", "none"), "none: no such directory; --pilot needs that of an experiment"),
     ],
 )
 def test_wrong_arguments_get_one_line(

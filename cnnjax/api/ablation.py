@@ -24,6 +24,7 @@ from cnnjax.experiment.results import Results
 from cnnjax.report.ablation import Ablation
 from cnnjax.report.progress import member_progress
 from cnnjax.runs.building import for_classes, model_named
+from cnnjax.stats.sentences import plural
 from cnnjax.task import Augment, Loss, MakeOptimizer, Preprocess
 
 ArmLike = Arm | nn.Module | str | tuple[nn.Module | str, Any]
@@ -163,7 +164,7 @@ def ablate(
         looks=looks,
     )
     results = run(complete, protocol, splits, Path(out), chunk=chunk, on_nan=on_nan, plan=plan, replan=replan)
-    line = f"{protocol.dataset}, {settings(complete, protocol, splits)}"
+    line = f"{Path(protocol.dataset).name}, {settings(complete, protocol, splits)}"
     result = Ablation(results, splits.test, line, primary, margin, results.alpha)
     result.write(Path(out), {"accuracy_by_arm.png": result.plot_final})
     return result
@@ -197,8 +198,8 @@ def settings(arms: Sequence[Arm], protocol: Protocol, splits: Splits) -> str:
         if (own := shared(lambda arm, piece=piece: getattr(arm, piece))) is not None:
             parts.append(f"{piece} {_name(own)}")
     parts += [
-        f"{protocol.epochs} epochs",
-        f"{protocol.seeds} paired seeds" + f" from {protocol.first_seed}" * (protocol.first_seed > 0),
+        plural(protocol.epochs, "epoch"),
+        plural(protocol.seeds, "paired seed") + f" from {protocol.first_seed}" * (protocol.first_seed > 0),
     ]
     seeds = {"init": protocol.init_seed, "order": protocol.order_seed, "mask": protocol.mask_seed}
     parts += [f"{name} seed {seed} in all" for name, seed in seeds.items() if seed is not None]

@@ -1,6 +1,8 @@
 """Train one network with one call, as Keras's `fit` does."""
 
+import inspect
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +18,7 @@ from cnnjax.data.arrays import check_images
 from cnnjax.data.loading import MEMORY
 from cnnjax.deploy.evaluation import part
 from cnnjax.deploy.predict import Trained, evaluated, probabilities, same_data, trained
+from cnnjax.errors import nearest
 from cnnjax.files import temporary
 from cnnjax.runs import building, training
 from cnnjax.runs.building import Custom
@@ -24,7 +27,10 @@ from cnnjax.runs.train_config import CUSTOM, TrainConfig
 from cnnjax.runs.training import OnEpoch
 from cnnjax.shapes import Float32
 from cnnjax.state import Params
+from cnnjax.stats.sentences import plural
 from cnnjax.task import Augment, Loss, MakeOptimizer, Preprocess
+
+SETTINGS = frozenset(field.name for field in fields(TrainConfig))
 
 
 class Run(NamedTuple):
@@ -32,6 +38,12 @@ class Run(NamedTuple):
 
     network: Trained
     data: Loaded
+
+    def __repr__(self) -> str:
+        """Say what was trained, and how well: the arrays would fill the screen."""
+        network = self.network
+        val = f", validation accuracy {network.history[-1]['val_accuracy']:.4f}" if network.history else ""
+        return f"<Run of {network.config.model} on {self.data.name}, {plural(network.epochs, 'epoch')}{val}>"
 
     @property
     def history(self) -> dict[str, list[float]]:
@@ -144,6 +156,9 @@ def fit(
         "seed": seed,
     }
     given |= {} if dropout_rate is None else {"dropout_rate": dropout_rate}
+    for name in sorted(given.keys() - SETTINGS):
+        near = nearest(name, [*inspect.signature(fit).parameters, *SETTINGS])
+        raise TypeError(f"fit() got an unexpected keyword argument {name!r}{near}")
     config = TrainConfig(**building.completed(given, custom.model))
     announce = print if verbose else _silent
     loaded = _loaded(data, data_dir, announce)

@@ -26,9 +26,11 @@ class Merge:
         """Join them and print what there is."""
         from cnnjax import experiment
         from cnnjax.report import say
+        from cnnjax.stats.sentences import plural
 
         rows = experiment.merge(self.directories, self.out)
         arms, seeds = {arm for arm, _, _ in rows}, sorted({seed for _, seed, _ in rows})
-        say(f"{len(rows)} rows of {len(arms)} arms, seeds {seeds[0]} to {seeds[-1]}, in {self.out}")
+        held = f"{plural(len(rows), 'row')} of {plural(len(arms), 'arm')}"
+        say(f"{held}, seeds {seeds[0]} to {seeds[-1]}, in {self.out}")
         first = f"--first-seed {seeds[0]} " if seeds[0] else ""
         say(f"the experiment's own command with {first}--seeds {len(seeds)} --out {self.out} reports them")

@@ -15,7 +15,10 @@ def explained(message: str, flags: Collection[str], commands: Collection[str] = 
         flags: that there are.
         commands: that there are, where the first argument must be one.
     """
-    if found := re.match(r"Unrecognized options: ([^,=]*)", message):
+    # With several, tyro says after each to which command it belongs.
+    if found := re.match(
+        r"Unrecognized (?:options|or misplaced options): ([^,=]*?)(?: \(applied|[,=]|$)", message
+    ):
         return _unknown(found[1], flags, commands)
     if found := re.match(r"Error parsing (\S+): .*(int\(\) with base 10|to float): '(.*?)'", message):
         flag, kind, value = found.groups()
@@ -27,7 +30,7 @@ def explained(message: str, flags: Collection[str], commands: Collection[str] = 
         return f"{found[2]} {found[1]} is unknown{choose(found[1], choices)}"
     if found := re.match(r"Missing value for argument '(.*)'. Expected (\d+)", message):
         return f"{found[1]} needs {found[2]} value{'s' * (found[2] != '1')}"
-    if found := re.match(r"Missing from .*?: (\S+) (.*?)\.? \(required\)", message):
+    if found := re.match(r"Missing from .*?: (\S+) (?:[A-Z]+ )?(.*?)\.? \(required\)", message):
         return f"{found[1]} is missing: {found[2]}"
     return message
 

@@ -40,6 +40,10 @@ class Power:
         pilot = experiment.read_pilot(self.pilot) if self.pilot else None
         points = pilot is None or "accuracy" in pilot.metric
         scale, unit = (100, " points") if points else (1, "")
+        for name in ("effect", "sd", "margin"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise ArgumentError(f"--{name} {value:g} must be a positive number")
         needs = experiment.power(
             self.effect / scale,
             pilot or (self.sd or 0) / scale,
@@ -78,6 +82,11 @@ class Power:
         self.output.table(records, columns)
         if pilot and not self.output.alone:
             report.say(f"Fresh seeds begin at --first-seed {pilot.next_seed}.")
+        elif not self.output.alone:
+            report.say(
+                "How long they take depends on the network: --pilot DIR tells, after a run of two seeds "
+                "(any experiment with --quick, or cnnjax.ablate)."
+            )
 
 
 def _time(seconds: float) -> str:

@@ -9,7 +9,7 @@ import tyro
 from cnnjax.cli.formats import TEXT, Columns, Formatted, Record
 from cnnjax.cli.output import printable
 from cnnjax.cli.runner import shown
-from cnnjax.errors import ArgumentError
+from cnnjax.errors import ArgumentError, did_you_mean
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,8 @@ class Runs:
         from cnnjax.report.listing import listed
 
         if not self.directory.is_dir():
-            raise ArgumentError(f"{self.directory} is not a directory")
+            near = did_you_mean(self.directory, Path.is_dir)
+            raise ArgumentError(f"{self.directory} is not a directory{near}")
         found = list(listed(self.directory))
         records = [{**each._asdict(), "directory": printable(str(each.directory))} for each in found]
         if records or self.output.alone:
@@ -54,7 +55,7 @@ def _accuracy(value: float | None) -> str:
 COLUMNS: Columns = {
     "directory": lambda row: row["directory"],
     "network": lambda row: row["model"] or "-",
-    "data": lambda row: (row["dataset"] or "-").rpartition("/")[2],
+    "data": lambda row: (row["dataset"] or "-").rpartition("/")[2].removeprefix("memory:"),
     "epochs": _epochs,
     "val": lambda row: _accuracy(row["val_accuracy"]),
     "test": lambda row: _accuracy(row["test_accuracy"]),

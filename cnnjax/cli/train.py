@@ -9,7 +9,7 @@ import tyro
 
 from cnnjax.cli.runner import DataDirectory, shown
 from cnnjax.devices.processes import ALONE, Processes, leads
-from cnnjax.errors import ArgumentError
+from cnnjax.errors import ArgumentError, did_you_mean
 from cnnjax.runs.train_config import TrainConfig
 
 
@@ -115,7 +115,7 @@ class Train:
         if resume and (recorded := resumption.recorded(out, lambda _: None)):
             config, data_dir = replace(recorded.config, **given), data_dir or recorded.data_dir
         elif resume and not self.resume and not run_directory.holds_run(out):
-            near = run_directory.did_you_mean(out)
+            near = did_you_mean(out, run_directory.holds_run)
             raise ArgumentError(
                 f"{out} holds no run{near}; give the --out of a run, or --resume auto to start one"
             )

@@ -9,7 +9,7 @@ import tyro
 from cnnjax.cli.formats import TEXT, Formatted, Record
 from cnnjax.cli.output import printable
 from cnnjax.cli.runner import shown
-from cnnjax.errors import ArgumentError, UserError
+from cnnjax.errors import ArgumentError, UserError, did_you_mean
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,6 @@ def _records(path: Path) -> list[Record]:
     """Return a record for each problem of a directory; if it is whole, one that says how far it has come."""
     from cnnjax.experiment import verification as of_experiments
     from cnnjax.runs import verification as of_runs
-    from cnnjax.runs.run_directory import did_you_mean
 
     if of_runs.holds_run(path):
         kind, found, mends = "run", of_runs.problems(path), f"train --resume --out {path} mends it"

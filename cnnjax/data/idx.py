@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnnjax.data.dataset import Dataset
-from cnnjax.errors import UserError
+from cnnjax.errors import UserError, did_you_mean
 
 Files = Mapping[str, bytes]
 
@@ -157,7 +157,8 @@ def find(directory: Path) -> dict[str, Path]:
     Some copies have a dot before "idx", or each file in a directory of its name.
     """
     if not directory.is_dir():
-        raise UserError(f"{directory}: no such directory; --data-dir needs one with the IDX files")
+        near = did_you_mean(directory, Path.is_dir)
+        raise UserError(f"{directory}: no such directory{near}; --data-dir needs one with the IDX files")
     paths = {}
     for file in FILES:
         names = [f"{name}{end}" for name in (file, file.replace("-idx", ".idx")) for end in ("", ".gz")]
@@ -169,7 +170,9 @@ def find(directory: Path) -> dict[str, Path]:
                 "save them as .npz with images.transpose(0, 2, 1) and labels from 0 for --dataset FILE.npz"
             )
         if paths[file] is None:
-            raise UserError(f"{directory / file}: no such file, plain or .gz; put it there")
+            inside = sorted(each.parent for each in directory.glob(f"*/{file}*"))
+            advice = f"give --data-dir {inside[0]}" if inside else "put it there"
+            raise UserError(f"{directory / file}: no such file, plain or .gz; {advice}")
     return paths
 
 

@@ -23,7 +23,7 @@ _METADATA = "about.json"
 
 
 def load(
-    name: str, data_dir: Path | None = None, *, announce: Callable[[str], None] = lambda line: None
+    name: str, data_dir: str | Path | None = None, *, announce: Callable[[str], None] = lambda line: None
 ) -> Loaded:
     """Load a data set.
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from cnnjax.data import idx, image_files
 from cnnjax.data.arrays import from_arrays
 from cnnjax.data.dataset import Loaded
-from cnnjax.errors import UserError, one_line
+from cnnjax.errors import UserError, did_you_mean, one_line
 
 KERAS = ("x_train", "y_train", "x_test", "y_test")
 OURS = ("train_images", "train_labels", "test_images", "test_labels")
@@ -26,7 +26,10 @@ def read(path: Path) -> Loaded:
         UserError: it does not exist, has another format, or its arrays are not those of a data set.
     """
     if not path.exists():
-        raise UserError(f"{path}: no such file or directory; --dataset needs one, or the name of a data set")
+        raise UserError(
+            f"{path}: no such file or directory{did_you_mean(path)}; --dataset needs one, or the name of a "
+            "data set"
+        )
     if not (path.is_file() or path.is_dir()):  # reading a pipe or a device may never end
         raise UserError(f"{path}: neither a file nor a directory; give the file itself")
     readers = {".npz": _npz, ".csv": _csv}

@@ -7,7 +7,7 @@ from typing import IO, TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from cnnjax.data.image_files import FORMATS, require_few_scans
-from cnnjax.errors import UserError
+from cnnjax.errors import UserError, did_you_mean
 from cnnjax.shapes import Float64, UInt8
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def read(path: Path) -> Picture:
         UserError: the file cannot be opened, is not a picture, has no pixels or too many, or is damaged.
     """
     if not path.exists():
-        raise UserError(f"{path}: no such file")
+        raise UserError(f"{path}: no such file{did_you_mean(path, Path.is_file)}")
     if not path.is_file():  # reading a pipe or a device may never end
         raise UserError(f"{path} is not a file")
     try:

@@ -14,7 +14,7 @@ from scipy.special import softmax
 
 from cnnjax.data import DIGITS, Dataset, Loaded
 from cnnjax.devices.layouts import require_backend
-from cnnjax.errors import ArgumentError, UserError
+from cnnjax.errors import ArgumentError, UserError, did_you_mean
 from cnnjax.keys import Masks, streams
 from cnnjax.models import ConvNet
 from cnnjax.runs import building, checkpoints, early_stopping, programs, resumption
@@ -23,10 +23,11 @@ from cnnjax.runs.checkpoints import Checkpoint
 from cnnjax.runs.manifest import Manifest
 from cnnjax.runs.programs import Evaluation
 from cnnjax.runs.resumption import Recorded
-from cnnjax.runs.run_directory import CHECKPOINTS, did_you_mean
+from cnnjax.runs.run_directory import CHECKPOINTS, holds_run
 from cnnjax.runs.train_config import TrainConfig
 from cnnjax.shapes import Array, Float32, UInt8
 from cnnjax.state import TrainState
+from cnnjax.stats.sentences import plural
 from cnnjax.task import Task, forward, init_state, reads_rate
 from cnnjax.train import EVAL_BATCH
 
@@ -77,7 +78,7 @@ class Sampled(NamedTuple):
 
 def description(network: Trained) -> str:
     """Describe a network in a few words: "keras-cnn after 5 epochs"."""
-    return f"{network.config.model} after {network.epochs} epoch{'s' * (network.epochs > 1)}"
+    return f"{network.config.model} after {plural(network.epochs, 'epoch')}"
 
 
 def trained(run: Path, announce: Callable[[str], None] = print, custom: Custom = NAMED) -> Trained:
@@ -96,9 +97,12 @@ def trained(run: Path, announce: Callable[[str], None] = print, custom: Custom =
     for _ in range(PRUNED):
         recorded = resumption.recorded(run, announce)
         if recorded is None:
-            raise ArgumentError(
-                f"{run} holds no run{did_you_mean(run)}; name the --out directory of a train command"
-            )
+            near = did_you_mean(run, holds_run)
+            if (run / "results.csv").exists():
+                raise ArgumentError(
+                    f"{run} holds an experiment and no run{near}; runs and report show experiments"
+                )
+            raise ArgumentError(f"{run} holds no run{near}; name the --out directory of a train command")
         if recorded.checkpoint is None:
             raise UserError(f"{run} has no checkpoint yet; run python -m cnnjax train --resume --out {run}")
         try:

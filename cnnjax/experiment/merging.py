@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cnnjax.errors import ArgumentError
+from cnnjax.errors import ArgumentError, did_you_mean
 from cnnjax.experiment import environments
 from cnnjax.experiment.plans import Look, Stated, broken, read_looks, read_plans, write_looks, write_plans
 from cnnjax.experiment.results import (
@@ -102,7 +102,8 @@ def _read(path: Path) -> Part:
     protocol = read_json(path / PROTOCOL)
     if protocol is None or not (path / RESULTS).exists():
         inside = sorted(each.parent.name for each in path.glob(f"*/{PROTOCOL}"))
-        advice = f"; there is one in {path / inside[0]}" if inside else ""
+        near = did_you_mean(path, lambda each: (each / PROTOCOL).exists())
+        advice = f"; there is one in {path / inside[0]}" if inside else near
         raise ArgumentError(f"{path} holds no results of an experiment{advice}")
     rows = read_rows(path / RESULTS)
     if not rows:

@@ -166,10 +166,16 @@ def write_plans(out: Path, stated: Sequence[Stated]) -> None:
 
 
 def analysed(out: Path, rows: Mapping[Cell, Row]) -> dict[Cell, Row]:
-    """Return the rows of the seeds that were looked at last; before a look, of the last plan, if any."""
+    """Return the rows of the seeds that were looked at last; before a look, of the last plan, if any.
+
+    Joined directories bring their looks with them, but nobody has looked at all of their seeds together.
+    """
     looks, plans = read_looks(out), read_plans(out)
     seeds = plans[-1].plan.numbers if plans else None
-    if looks:
+    joined = (
+        plans and looks and looks[-1].plan != plans[-1].plan.sha256 and not (out / "summary.json").exists()
+    )
+    if looks and not joined:
         seeds = range(looks[-1].first_seed, looks[-1].first_seed + looks[-1].seeds)
     return {cell: row for cell, row in rows.items() if seeds is None or cell[1] in seeds}
 

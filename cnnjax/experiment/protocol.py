@@ -125,7 +125,10 @@ def divide(loaded: Loaded, protocol: Protocol) -> Splits:
     available = len(train.labels)
     wanted = protocol.train_size or available
     if wanted > available:
-        raise ArgumentError(f"--train-size {wanted} is more than the training split has ({available})")
+        raise ArgumentError(
+            f"--train-size {wanted} is more than the training split has ({available}); give at most "
+            "that, with --quick as well"
+        )
     if protocol.batch_size > wanted:
         raise ArgumentError(f"--batch-size {protocol.batch_size} is larger than the training set ({wanted})")
     if wanted < available:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cnnjax.errors import ArgumentError
+from cnnjax.errors import ArgumentError, did_you_mean
 from cnnjax.experiment.plans import read_plans
 from cnnjax.experiment.results import RESULTS, read_times
 from cnnjax.experiment.rows import Cell, Row, read_rows, values_of
@@ -79,6 +79,9 @@ def read_pilot(out: Path) -> Pilot:
     plans, table = read_plans(out), out / RESULTS
     rows = read_rows(table) if table.exists() else {}
     if not (plans and rows):
+        if not out.is_dir():
+            near = did_you_mean(out, lambda each: (each / RESULTS).exists())
+            raise ArgumentError(f"{out}: no such directory{near}; --pilot needs that of an experiment")
         lacking = "results" if plans else "plan.json"
         raise ArgumentError(f"{out} has no {lacking}, and is no pilot; give --sd instead")
     plan = plans[-1].plan

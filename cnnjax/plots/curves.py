@@ -136,7 +136,10 @@ def draw_bands(
             label += f", ring at epoch {epochs[lowest]}"
             axis.plot(epochs[lowest], mean[lowest], "o", ms=13, mfc="none", mec=colour, mew=1.8, zorder=4)
         low, high = np.clip((mean - half, mean + half), *limits)
-        axis.fill_between(epochs, low, high, color=colour, alpha=0.2, linewidth=0)
+        if len(epochs) > 1:
+            axis.fill_between(epochs, low, high, color=colour, alpha=0.2, linewidth=0)
+        else:  # a band of one epoch has no width
+            axis.vlines(epochs, low, high, color=colour, alpha=0.4, linewidth=6)
         # A marker on every epoch of a long run would hide the line.
         every = max(1, len(epochs) // 20)
         axis.plot(epochs, mean, **style.line_style(i), markersize=4, markevery=every, label=label)

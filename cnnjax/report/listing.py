@@ -10,6 +10,7 @@ from cnnjax.errors import UserError
 from cnnjax.experiment import verification as of_experiments
 from cnnjax.runs import result, resumption
 from cnnjax.runs import verification as of_runs
+from cnnjax.stats.sentences import plural
 
 DEEPEST = 4
 """Directories below the one that is listed."""
@@ -90,7 +91,7 @@ def _experiment(path: Path) -> Listed:
     seeds = {seed for _, seed, _ in rows}
     asked = len(arms) * len(seeds) * protocol["epochs"] if "epochs" in protocol and rows else None
     if arms:
-        found = found._replace(model=f"{len(arms)} arms x {len(seeds)} seeds")
+        found = found._replace(model=f"{plural(len(arms), 'arm')}, n={len(seeds)}")
     found = found._replace(dataset=protocol.get("dataset"), epochs=len(rows), of_epochs=asked)
     if files.busy(path):
         return found._replace(state="in progress")

@@ -36,8 +36,10 @@ def print_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         table = Table(*(escape(heads[i]) for i in columns))  # rich reads "[a]" in a string as a style
         table.columns[0].max_width, table.columns[0].overflow = screen.width // 2, "fold"
         for i, column in zip(columns[1:], table.columns[1:], strict=True):
-            numbers = any(re.match(r"[-+]?\d", row[i]) for row in rows)
+            numbers = any(re.match(r"[-+]?\d(?! arm)", row[i]) for row in rows)
             column.justify = "right" if numbers else "left"
+        for column, width in zip(table.columns, _widths(heads, rows, columns, screen.width), strict=False):
+            column.width = width
         for row in rows:
             table.add_row(*(Text(row[i]) for i in columns))
         screen.print(table)
@@ -50,14 +52,34 @@ def fits(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
 
 def parts(heads: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> list[list[int]]:
     """Return the columns of each part of a table, so that no cell breaks in so many characters; heads may."""
-    least = [
-        max(len(text) for text in (*head.split(), *(row[i] for row in rows))) + len(" │ ")
-        for i, head in enumerate(heads)
-    ]
-    least[0] = min(least[0], width // 2 + len(" │ "))
-    made = [[0]]
+    least, made = _least(heads, rows, width), [[0]]
     for i in range(1, len(heads)):
         if len(made[-1]) > 1 and least[0] + sum(least[j] for j in made[-1][1:]) + least[i] + 1 > width:
             made.append([0])
         made[-1].append(i)
     return made
+
+
+def _least(heads: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> list[int]:
+    """Return the columns' least widths with their lines: no cell breaks, and heads break between words."""
+    texts = [(*head.split(), *(row[i] for row in rows)) for i, head in enumerate(heads)]
+    least = [max(map(len, of)) + len(" │ ") for of in texts]
+    least[0] = min(least[0], width // 2 + len(" │ "))
+    return least
+
+
+def _widths(
+    heads: Sequence[str], rows: Sequence[Sequence[str]], columns: Sequence[int], width: int
+) -> list[int]:
+    """Return the widths of columns that fit only with heads in several lines; rich would cut words there."""
+    least = _least(heads, rows, width)
+    spare = width - 1 - sum(least[i] for i in columns)
+    wanted = [max(0, len(heads[i]) + len(" │ ") - least[i]) for i in columns]
+    if spare < 0 or sum(wanted) <= spare:
+        return []  # rich does it well
+    widths = []
+    for i, more in zip(columns, wanted, strict=True):
+        given = min(more, spare)
+        spare -= given
+        widths.append(least[i] + given - len(" │ "))
+    return widths

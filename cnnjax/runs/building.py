@@ -3,11 +3,12 @@
 import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 
-from cnnjax.errors import ArgumentError, UserError, choose, one_line
+from cnnjax.errors import ArgumentError, UserError, choose, nearest, one_line
 from cnnjax.files.identity import describe
 from cnnjax.models import MODELS, ConvNet
 from cnnjax.optimizers import make_optimizer
@@ -30,12 +31,22 @@ def model_named(name: str) -> nn.Module:
                 f"unknown model {name!r}{choose(name, MODELS)}, or import your own as package.module:NAME"
             )
         return MODELS[name]
-    path, _, attribute = name.partition(":")
+    path, _, attribute = name.rpartition(":")
+    if path.endswith(".py"):
+        file = Path(path)
+        raise ArgumentError(
+            f"unknown model {name!r}; give it as {file.stem}:{attribute}, in the directory of {file.name}"
+        )
     try:
-        model = getattr(importlib.import_module(path), attribute)
+        module = importlib.import_module(path)
+        if not hasattr(module, attribute):
+            raise AttributeError(f"{path} has no attribute {attribute!r}{nearest(attribute, vars(module))}")
+        model = getattr(module, attribute)
         model = model if isinstance(model, nn.Module) else model()
     except Exception as error:
-        raise ArgumentError(f"cannot import the model {name}: {one_line(error)}") from error
+        files = [file.stem for file in Path().glob("*.py")]
+        near = nearest(path, files) if isinstance(error, ModuleNotFoundError) and path not in files else ""
+        raise ArgumentError(f"cannot import the model {name}: {one_line(error)}{near}") from error
     if not isinstance(model, nn.Module):
         raise ArgumentError(f"{name} is {type(model).__name__}; give a flax.linen.Module, or what makes one")
     return model

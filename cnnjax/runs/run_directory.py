@@ -13,8 +13,7 @@ import csv
 import io
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from difflib import get_close_matches
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from cnnjax.errors import ArgumentError, UserError
@@ -39,13 +38,6 @@ Row = Mapping[str, float]
 def holds_run(run: Path) -> bool:
     """Whether the directory holds any file of a run."""
     return any(os.path.lexists(run / name) for name in (*FILES, CHECKPOINTS))
-
-
-def did_you_mean(path: Path, holds: Callable[[Path], bool] = holds_run) -> str:
-    """Return " (did you mean runs/a?)" if a directory beside `path` has nearly its name and holds a run."""
-    beside = path.parent.iterdir() if path.parent.is_dir() else ()
-    names = sorted(each.name for each in beside if each != path and holds(each))
-    return "".join(f" (did you mean {path.with_name(n)}?)" for n in get_close_matches(path.name, names, n=1))
 
 
 def require_own(run: Path) -> None:

@@ -12,6 +12,7 @@ from cnnjax.runs import replacement, resumption, run_directory, verification
 from cnnjax.runs.checkpoints import Checkpoint
 from cnnjax.runs.manifest import Manifest
 from cnnjax.runs.train_config import TrainConfig
+from cnnjax.stats.sentences import plural
 
 
 def finished(config: TrainConfig, run: Path, announce: Callable[[str], None]) -> dict[str, Any] | None:
@@ -28,7 +29,7 @@ def finished(config: TrainConfig, run: Path, announce: Callable[[str], None]) ->
                 files.clear_half_written(run)
                 replacement.finish(run, announce)
         more = "--epochs N continues to N" if record["epochs"] == config.epochs else "it stopped early"
-        announce(f"{run} has finished after {record['epochs']} epochs: nothing to do; {more}")
+        announce(f"{run} has finished after {plural(record['epochs'], 'epoch')}: nothing to do; {more}")
     return record
 
 

@@ -1,7 +1,10 @@
 """The configuration of one run, as config.json holds it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from numbers import Integral, Real
+
+import numpy as np
 
 from cnnjax.config import OPTIMIZER_NAMES, SCHEDULE_NAMES, HParams, require_read, require_seeds
 from cnnjax.errors import ArgumentError, choose
@@ -46,6 +49,16 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Refuse values outside their domain, before any work is done."""
+        for each in fields(self):
+            name, value = each.name, getattr(self, each.name)
+            kind = int if name in SEED_NAMES else type(each.default)
+            if value is None or kind not in (int, float):
+                continue
+            if not isinstance(value, Integral if kind is int else Real):
+                noun = "a whole number" if kind is int else "a number"
+                raise ArgumentError(f"--{name.replace('_', '-')} {value!r} must be {noun}")
+            if isinstance(value, np.generic):  # JSON does not know NumPy's numbers
+                object.__setattr__(self, name, value.item())
         if not 0.0 <= self.dropout_rate <= 1.0:
             raise ArgumentError(f"--dropout-rate {self.dropout_rate} must lie between 0 and 1")
         if self.epochs < 1:
@@ -58,8 +71,9 @@ class TrainConfig:
             raise ArgumentError(f"--learning-rate {self.learning_rate} must lie between 0 and {LARGEST}")
         if not 0.0 < self.pixel_scale < LARGEST:
             raise ArgumentError(f"--pixel-scale {self.pixel_scale} must lie between 0 and {LARGEST}")
+        own = "optimizer" in self.custom and self.optimizer == CUSTOM
         for flag, value, choices in (
-            ("--optimizer", self.optimizer, OPTIMIZER_NAMES + (CUSTOM,) * bool(self.custom)),
+            ("--optimizer", self.optimizer, (*OPTIMIZER_NAMES, *[CUSTOM] * own)),
             ("--schedule", self.schedule, SCHEDULE_NAMES),
             ("--train-split", self.train_split, TRAIN_SPLITS),
             ("--compute-dtype", self.compute_dtype, COMPUTE_DTYPES),

@@ -35,6 +35,7 @@ from cnnjax.runs.saver import Saver
 from cnnjax.runs.screen import Screen
 from cnnjax.runs.train_config import TrainConfig
 from cnnjax.state import TrainState, evaluation_state
+from cnnjax.stats.sentences import plural
 from cnnjax.task import require_fit
 
 OnEpoch = Callable[[dict[str, float], TrainState], None]
@@ -167,8 +168,8 @@ def train(
             record, test = result.write(run, done, saver.seconds, announce)
         except KeyboardInterrupt as stop:
             stop.args = (
-                f"interrupted with {saver.saved} of {config.epochs} epochs saved; to continue: python -m "
-                f"cnnjax train --resume --out {run}",
+                f"interrupted with {saver.saved} of {plural(config.epochs, 'epoch')} saved; to continue: "
+                f"python -m cnnjax train --resume --out {run}",
             )
             raise
         replacement.finish(run, announce)

@@ -13,6 +13,7 @@ from cnnjax.runs.card import CARD
 from cnnjax.runs.checkpoints import Checkpoint
 from cnnjax.runs.resumption import Recorded
 from cnnjax.runs.run_directory import CHECKPOINTS
+from cnnjax.stats.sentences import plural
 
 
 def holds_run(run: Path) -> bool:
@@ -39,8 +40,8 @@ def progress(run: Path) -> str:
     assert record is not None
     done = len(record.checkpoint.manifest.history) if record.checkpoint else 0
     if finished(run, done) is not None:
-        return f"finished after {done} epochs"
-    return f"{done} of {record.config.epochs} epochs; train --resume continues"
+        return f"finished after {plural(done, 'epoch')}"
+    return f"{done} of {plural(record.config.epochs, 'epoch')}; train --resume continues"
 
 
 def problems(run: Path) -> list[Problem]:

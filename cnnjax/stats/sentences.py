@@ -188,3 +188,8 @@ def enumerated(items: Iterable[str]) -> str:
     """Join items as "a, b and c"."""
     *head, last = items
     return f"{', '.join(head)} and {last}" if head else last
+
+
+def plural(n: int, noun: str) -> str:
+    """Return "1 epoch", "2 epochs"."""
+    return f"{n} {noun}{'s' * (n != 1)}"

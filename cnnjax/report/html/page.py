@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from cnnjax import __version__
-from cnnjax.data.loading import MEMORY
+from cnnjax.data.loading import MEMORY, is_identity
 from cnnjax.report.html import experiment_sections, run_sections, words
 from cnnjax.report.html.encoding import picture
 from cnnjax.report.html.network import obstacle, playable
@@ -129,11 +129,12 @@ def _experiment(experiment: Experiment, several: bool) -> list[Section]:
 
 
 def _in_memory(experiment: Experiment) -> dict[str, Any] | None:
-    """Return the name of a data set that was in memory, and whether a figure shows its images; else None."""
+    """Return the name of a data set whose images are missing, and whether a figure shows some; else None."""
     if not experiment.predictions or experiment.test is not None:
         return None
     drawn = any(name.endswith("confused.png") for name in experiment.figures)
-    return {"name": experiment.dataset.removeprefix(MEMORY), "drawn": drawn}
+    named = is_identity(experiment.dataset) and not experiment.dataset.startswith(MEMORY)
+    return {"name": experiment.dataset.removeprefix(MEMORY), "named": named, "drawn": drawn}
 
 
 def _kinds(runs: int, subjects: int) -> str:

@@ -11,7 +11,7 @@ from cnnjax import files
 from cnnjax.data import DIGITS, NAMES, Dataset, Loaded, is_identity, load, training_split
 from cnnjax.data.loading import MEMORY
 from cnnjax.deploy.predict import evaluated, trained
-from cnnjax.errors import ArgumentError, UserError
+from cnnjax.errors import ArgumentError, UserError, did_you_mean
 from cnnjax.experiment.plans import analysed
 from cnnjax.experiment.results import Predictions, read_predictions
 from cnnjax.experiment.rows import Cell, Row, read_rows
@@ -105,14 +105,23 @@ def read(path: Path, data_dir: Path | None, announce: Announce) -> Run | Experim
         ArgumentError: it is neither, or the data set is not its own.
         UserError: its files are damaged, or the data set is not available.
     """
-    if (path / run_directory.CHECKPOINTS).is_dir() or (path / "config.json").exists():
+    if _holds_run(path):
         return _run(path, data_dir, announce)
-    if any((path / name).exists() for name in ("results.csv", "summary.json", "protocol.json")):
+    if _holds_experiment(path):
         return _experiment(path, data_dir, announce)
+    near = did_you_mean(path, lambda each: _holds_run(each) or _holds_experiment(each))
     raise ArgumentError(
-        f"{path} is neither a run nor an experiment; give the --out directory of a train command or of an "
-        "experiment"
+        f"{path} is neither a run nor an experiment{near}; give the --out directory of a train command or of "
+        "an experiment"
     )
+
+
+def _holds_run(path: Path) -> bool:
+    return (path / run_directory.CHECKPOINTS).is_dir() or (path / "config.json").exists()
+
+
+def _holds_experiment(path: Path) -> bool:
+    return any((path / name).exists() for name in ("results.csv", "summary.json", "protocol.json"))
 
 
 def _run(path: Path, data_dir: Path | None, announce: Announce) -> Run:
@@ -185,16 +194,22 @@ def _experiment(path: Path, data_dir: Path | None, announce: Announce) -> Experi
 
 
 def _test(path: Path, experiment: Experiment, data_dir: Path | None, announce: Announce) -> Dataset | None:
-    """Return the images of the predictions; None if there are none, or if they were arrays in memory."""
+    """Return the images of the predictions; None if there are none, or where the data set is not at hand."""
     dataset = experiment.dataset
     if not experiment.predictions:
         return None
     try:
         test = _load(path, dataset, data_dir, experiment.protocol.get("data"), announce).test
-    except UserError:
+    except ArgumentError:
         if is_identity(dataset) and not dataset.startswith(MEMORY):
             raise
         return None  # no file has the name of the arrays, or another one has it by chance
+    except UserError as error:
+        if data_dir is not None:
+            raise
+        if is_identity(dataset):
+            announce(f"the report leaves out the images of mistakes: {error}")
+        return None
     if any(of_arm.labels.shape[1:] != test.labels.shape for of_arm in experiment.predictions.values()):
         raise _other_data(path, dataset)
     return test
