@@ -1,7 +1,7 @@
 """The recipe of `speedrun.py`: a network and a schedule that reach 99% on MNIST soon, as a task of cnnjax.
 
-Chosen on 12,000 validation images. What made it fast: the first convolution takes most of the time, so it has
-few channels and sees no margin; what made so few images enough: smoothed labels, 0.3 points there.
+Chosen on 12,000 validation images. The first convolution takes most of the time, so it is spared the margin
+of the images; smoothed labels, which gain about 0.3 points there, make one epoch enough.
 """
 
 from collections.abc import Callable
@@ -37,7 +37,7 @@ class Net(nn.Module):
     @nn.compact
     def __call__(self, x: Float32[Array, "n h w c"]) -> Float32[Array, "n classes"]:
         """Return logits."""
-        x = Conv(12, 5, "VALID", nn.relu, "max")(x)
+        x = Conv(16, 5, "VALID", nn.relu, "max")(x)
         x = Conv(48, 5, "VALID", nn.relu, "strided")(x)
         x = nn.relu(Dense(128)(x.reshape(len(x), -1)))
         return Dense(10)(x)
