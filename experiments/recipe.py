@@ -1,4 +1,8 @@
-"""The recipe of `speedrun.py`: a network and a schedule that reach 99% on MNIST soon, as a task of cnnjax."""
+"""The recipe of `speedrun.py`: a network and a schedule that reach 99% on MNIST soon, as a task of cnnjax.
+
+Chosen on 12,000 validation images. The first convolution takes most of the time, so it is spared the margin
+of the images; smoothed labels, which gain about 0.3 points there, make one epoch enough.
+"""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -13,16 +17,17 @@ from cnnjax.kernels.layers import Conv, Dense
 from cnnjax.keys import streams
 from cnnjax.metrics import MetricSums
 from cnnjax.optimizers import keras_adam
-from cnnjax.optimizers.schedules import one_cycle
-from cnnjax.shapes import Array, Float32, UInt8
+from cnnjax.shapes import Array, Float32, Int32, UInt8
 from cnnjax.state import TrainState
 from cnnjax.task import Task
 from cnnjax.train import Arrays, make_training
 
-BATCH_SIZE = 128
-STEPS = 750  # 96,000 images, 1.6 epochs
-HPARAMS = HParams(learning_rate=0.005)
+BATCH_SIZE = 96
+STEPS = 625  # each of 60,000 images once
+HPARAMS = HParams(learning_rate=0.007)
 BETAS = 0.7, 0.9
+SMOOTHING = 0.07
+MARGIN = 2  # pixels at each edge, nearly always empty
 MEAN, DEVIATION = 0.1307, 0.3081
 
 
@@ -33,23 +38,33 @@ class Net(nn.Module):
     def __call__(self, x: Float32[Array, "n h w c"]) -> Float32[Array, "n classes"]:
         """Return logits."""
         x = Conv(16, 5, "VALID", nn.relu, "max")(x)
-        x = Conv(32, 5, "VALID", nn.relu, "strided")(x)
+        x = Conv(48, 5, "VALID", nn.relu, "strided")(x)
         x = nn.relu(Dense(128)(x.reshape(len(x), -1)))
         return Dense(10)(x)
 
 
-def normalized(images: UInt8[Array, "n h w c"]) -> Float32[Array, "n h w c"]:
-    """Pixels with the mean and the deviation of MNIST's training images."""
-    return (images.astype(jnp.float32) / 255 - MEAN) / DEVIATION
+def cropped(images: UInt8[Array, "n h w c"]) -> Float32[Array, "n h2 w2 c"]:
+    """Pixels without the margin, normalised by the mean and the deviation of MNIST's training images."""
+    inner = images[:, MARGIN:-MARGIN, MARGIN:-MARGIN]
+    return (inner.astype(jnp.float32) / 255 - MEAN) / DEVIATION
+
+
+def smoothed_loss(logits: Float32[Array, "n classes"], labels: Int32[Array, " n"]) -> Float32[Array, " n"]:
+    """Cross-entropy with smoothed labels.
+
+    Adam with so short a memory magnifies the few gradients that are left once most images are certain.
+    """
+    targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), SMOOTHING)
+    return optax.softmax_cross_entropy(logits, targets)
 
 
 def adam_in_one_cycle(hparams: HParams) -> optax.GradientTransformation:
-    """Adam whose learning rate rises and falls once over `STEPS`."""
-    factor = optax.scale_by_schedule(one_cycle(STEPS))
-    return optax.chain(keras_adam(hparams, *BETAS), factor)
+    """Adam whose learning rate rises over the first twelfth of `STEPS`, and falls along half a cosine."""
+    factor = optax.warmup_cosine_decay_schedule(1 / 25, 1.0, STEPS // 12, STEPS)
+    return optax.chain(keras_adam(hparams, *BETAS), optax.scale_by_schedule(lambda n: factor(jnp.float32(n))))
 
 
-TASK = Task(Net(), adam_in_one_cycle, preprocess=normalized)
+TASK = Task(Net(), adam_in_one_cycle, smoothed_loss, cropped)
 
 
 class Run(NamedTuple):

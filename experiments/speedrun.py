@@ -3,10 +3,6 @@
 Claim: the recipe of `recipe.py` reaches a mean test accuracy of 99% sooner than the fastest published one
 (github.com/tuomaso/train_mnist_fast) in PyTorch on the same CPU, and is no less accurate.
 
-Found with --seeds 10 on two Xeon cores, of which other processes kept 1.8 busy, 2026-11-27: 99.118 ± 0.040%
-beside 99.053 ± 0.048%; 2.96 times as fast by the clock (2.05 to 6.46), 1.38 times in processor time (1.12 to
-1.81). The clock flatters two threads on a busy machine; a quiet one is still to be measured.
-
 Recipe: one network, one schedule and a number of images; chosen on 12,000 validation images, then trained on
 all 60,000 training images. Peer: network, data order, optimizer and schedule as its author has them
 (`peers/fastest_peer.py`), on one thread and on all cores; the faster of the two in the warm-up counts.
