@@ -54,8 +54,7 @@ def default_chunk(backend: str) -> int:
     """How many members to `vmap`; the chunks follow one another by `lax.map`.
 
     On the CPU one: a member's batch fills a core, and `vmap` only makes its arrays leave the cache.
-    Elsewhere 100: on an H200, keras-cnn at batch 32 then takes a tenth of its time alone, and 1,000 at once
-    save a fifth of that (experiments/accelerator.py).
+    Elsewhere 100: on an H200, each then takes a tenth of its time alone (experiments/accelerator.py).
     """
     return 1 if backend == "cpu" else 100
 

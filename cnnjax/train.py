@@ -101,11 +101,8 @@ def train_epoch(
     Returns the state after it and the metric sums over its examples, each batch measured before its update,
     as Keras reports training metrics.
     """
-
-    def body(state: TrainState, batch: Batch) -> tuple[TrainState, MetricSums]:
-        return step(state, batch, hparams)
-
-    state, sums = jax.lax.scan(body, state, take(data.images, data.labels, plan))
+    batches = take(data.images, data.labels, plan)
+    state, sums = jax.lax.scan(lambda state, batch: step(state, batch, hparams), state, batches)
     return state, total(sums)
 
 

@@ -9,7 +9,8 @@ import tyro
 from cnnjax.cli.formats import TEXT, Columns, Formatted, Record
 from cnnjax.cli.output import printable
 from cnnjax.cli.runner import shown
-from cnnjax.errors import ArgumentError, did_you_mean
+from cnnjax.errors import ArgumentError
+from cnnjax.files.misspelt import did_you_mean
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ import tyro
 
 from cnnjax.cli.runner import DataDirectory, shown
 from cnnjax.devices.processes import ALONE, Processes, leads
-from cnnjax.errors import ArgumentError, did_you_mean
+from cnnjax.errors import ArgumentError
+from cnnjax.files.misspelt import did_you_mean
 from cnnjax.runs.train_config import TrainConfig
 
 

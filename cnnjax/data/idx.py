@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnnjax.data.dataset import Dataset
-from cnnjax.errors import UserError, did_you_mean
+from cnnjax.errors import UserError
+from cnnjax.files.misspelt import did_you_mean
 
 Files = Mapping[str, bytes]
 

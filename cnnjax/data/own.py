@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from cnnjax.data import idx, image_files
 from cnnjax.data.arrays import from_arrays
 from cnnjax.data.dataset import Loaded
-from cnnjax.errors import UserError, did_you_mean, one_line
+from cnnjax.errors import UserError, one_line
+from cnnjax.files.misspelt import did_you_mean
 
 KERAS = ("x_train", "y_train", "x_test", "y_test")
 OURS = ("train_images", "train_labels", "test_images", "test_labels")

@@ -7,7 +7,8 @@ from typing import IO, TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from cnnjax.data.image_files import FORMATS, require_few_scans
-from cnnjax.errors import UserError, did_you_mean
+from cnnjax.errors import UserError
+from cnnjax.files.misspelt import did_you_mean
 from cnnjax.shapes import Float64, UInt8
 
 if TYPE_CHECKING:

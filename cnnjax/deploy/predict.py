@@ -14,7 +14,8 @@ from scipy.special import softmax
 
 from cnnjax.data import DIGITS, Dataset, Loaded
 from cnnjax.devices.layouts import require_backend
-from cnnjax.errors import ArgumentError, UserError, did_you_mean
+from cnnjax.errors import ArgumentError, UserError
+from cnnjax.files.misspelt import did_you_mean
 from cnnjax.keys import Masks, streams
 from cnnjax.models import ConvNet
 from cnnjax.runs import building, checkpoints, early_stopping, programs, resumption

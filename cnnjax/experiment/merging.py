@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cnnjax.errors import ArgumentError, did_you_mean
+from cnnjax.errors import ArgumentError
 from cnnjax.experiment import environments
 from cnnjax.experiment.plans import Look, Stated, broken, read_looks, read_plans, write_looks, write_plans
 from cnnjax.experiment.results import (
@@ -24,6 +24,7 @@ from cnnjax.experiment.results import (
 )
 from cnnjax.experiment.rows import Cell, Row, read_rows
 from cnnjax.files import explained, make_directory, read_json
+from cnnjax.files.misspelt import did_you_mean
 from cnnjax.stats.confusion import Predictions
 from cnnjax.stats.plan import Plan
 

@@ -6,10 +6,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cnnjax.errors import ArgumentError, did_you_mean
+from cnnjax.errors import ArgumentError
 from cnnjax.experiment.plans import read_plans
 from cnnjax.experiment.results import RESULTS, read_times
 from cnnjax.experiment.rows import Cell, Row, read_rows, values_of
+from cnnjax.files.misspelt import did_you_mean
 from cnnjax.shapes import Float
 from cnnjax.stats.plan import Plan
 from cnnjax.stats.power import seeds_for

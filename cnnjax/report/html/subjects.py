@@ -11,10 +11,11 @@ from cnnjax import files
 from cnnjax.data import DIGITS, NAMES, Dataset, Loaded, is_identity, load, training_split
 from cnnjax.data.loading import MEMORY
 from cnnjax.deploy.predict import evaluated, trained
-from cnnjax.errors import ArgumentError, UserError, did_you_mean
+from cnnjax.errors import ArgumentError, UserError
 from cnnjax.experiment.plans import analysed
 from cnnjax.experiment.results import Predictions, read_predictions
 from cnnjax.experiment.rows import Cell, Row, read_rows
+from cnnjax.files.misspelt import did_you_mean
 from cnnjax.runs import result, run_directory
 from cnnjax.runs.programs import Evaluation
 from cnnjax.runs.train_config import TrainConfig
