@@ -175,6 +175,37 @@ def speedrun(record: Record) -> Iterator[str]:
     yield from ("", f"({machine(record['made'])}.)")
 
 
+def benchmark(record: Record) -> Iterator[str]:
+    """Lines about peers: median seconds of quiet rounds, and the ratio to cnnjax with its range."""
+    peers = [line["peer"] for line in sorted(record["settings"][0]["peers"], key=lambda line: line["peer"])]
+    others = [peer for peer in peers if peer != "cnnjax"]
+    rows = []
+    for setting in record["settings"]:
+        lines = {line["peer"]: line for line in setting["peers"]}
+        members = f", each of {setting['members']}" * (setting["members"] > 1)
+        reached = lines["cnnjax"]["of_ceiling"]
+        rows.append(
+            [
+                f"{setting['model']}, {setting['batch_size']}{members}",
+                f"{lines['cnnjax']['seconds']:.2f}" + ("*" if not lines["cnnjax"]["quiet"] else ""),
+                "" if reached is None else f"{100 * reached:.0f}%",
+                *(
+                    f"{of['seconds']:.2f} ({of['ratio']:.1f}, {of['least']:.1f} to {of['greatest']:.1f})"
+                    for of in (lines[peer] for peer in others)
+                ),
+            ]
+        )
+    yield from table(["network, batch", "cnnjax", "of the ceiling", *others], rows)
+    busy, rounds = record["busy_cores_elsewhere"]["median"], record["settings"][0]["peers"][0]["rounds"]
+    ceilings = record["ceilings"]
+    yield ""
+    yield from wrapped(
+        f"({record['machine']['cpu']}, {record['machine']['cores']} cores, {record['date']}; medians of quiet "
+        f"rounds, {rounds} in the first row; * no round was quiet. Best rates {ceilings['flops'] / 1e9:.0f} "
+        f"GFLOP/s and {ceilings['bandwidth'] / 1e9:.0f} GB/s; other processes kept {busy:.2f} cores busy.)"
+    )
+
+
 def compared_with_cpu(record: Record) -> Iterator[str]:
     """Sentences about what is equal to the CPU, and what is repeatable."""
     if all(record["masks"]["must hold"].values()):
@@ -221,6 +252,8 @@ SECTIONS: Mapping[str, Callable[[Record], Iterator[str]]] = {
     "reproduce_tutorials": published,
     "dropout_paper": published,
     "accelerator": accelerator,
+    "benchmark_peers": benchmark,
+    "benchmark_foreign": benchmark,
     "speedrun": speedrun,
 }
 
