@@ -116,6 +116,20 @@ def test_a_changed_number_changes_the_page(tmp_path: Path) -> None:
     assert evidence.rewritten(page, {"dropout_ablation": record}) != page
 
 
+def test_the_readme_has_the_speed_on_a_cpu() -> None:
+    settings = evidence.stored()["benchmark_peers"]["settings"]
+    ratios = [min(line["ratio"] for line in of["peers"] if line["peer"] != "cnnjax") for of in settings]
+    claim = f"On two cores {min(ratios):.1f} to {max(ratios):.1f} times as fast as the fastest"
+    assert claim in (ROOT / "README.md").read_text()
+
+
+def test_the_readme_has_the_answer_about_batchnorm() -> None:
+    more = evidence.stored()["batchnorm_or_dropout"]["mnist"]["contrasts"]["difference"]
+    assert more["significant"] and more["difference"] > 0
+    claim = f"Not on MNIST: dropout gains more beside it (n = {more['n']})"
+    assert claim in (ROOT / "README.md").read_text()
+
+
 def test_the_readme_has_the_speed_on_a_gpu() -> None:
     seconds = evidence.stored()["accelerator"]["speed"]["seconds per epoch"].values()
     ratios = [min(time for peer, time in of.items() if peer != "cnnjax") / of["cnnjax"] for of in seconds]
