@@ -148,7 +148,7 @@ class Store:
     def save(self, tree: Any, members: Sequence[tuple[str, int]], epoch: int) -> None:
         """Write the state of the members in training, from which an interrupted experiment resumes.
 
-        One plain file, replaced after every epoch. Runs keep a history of Orbax checkpoints instead; here
+        One plain file, replaced as training goes on. Runs keep a history of Orbax checkpoints instead; here
         that would make the core depend on Orbax.
         """
         leaves = fetch(
