@@ -1,0 +1,126 @@
+"""Lines about how fast cnnjax is: on an accelerator, beside its peers, and on the way to 99%."""
+
+from collections.abc import Iterator
+
+from sections.markdown import Record, machine, table, wrapped
+
+PEERS = {
+    "keras-tensorflow": "Keras on TensorFlow",
+    "keras-jax": "Keras on JAX",
+    "torch": "PyTorch",
+    "flax": "plain Flax",
+}
+
+
+def accelerator(record: Record) -> Iterator[str]:
+    """Lines about an accelerator: times beside the peers, populations, and what was compared with the CPU."""
+    seconds = record["speed"]["seconds per epoch"]
+    peers = list(next(iter(seconds.values())))
+    ours, *others = peers
+    rows = [
+        [name, f"{of[ours]:.3f}", *(f"{of[peer]:.3f} ({of[peer] / of[ours]:.1f})" for peer in others)]
+        for name, of in seconds.items()
+    ]
+    yield from table(["network", *peers], rows)
+    populations = record["populations"]
+    each, best = (
+        populations["milliseconds per step and network, by networks and chunk"],
+        populations["best chunk"],
+    )
+    rows = [
+        [
+            f"{int(count):,}",
+            f"{1e3 * each[count][chunk]:.1f}",
+            f"{populations['time of all, in times of one'][count]:.1f}",
+        ]
+        for count, chunk in best.items()
+    ]
+    yield ""
+    yield from table(
+        ["networks in one program", "µs per step and network", "time of all, in times of one"], rows
+    )
+    yield from ("", *wrapped(" ".join(compared_with_cpu(record))), "")
+    runs, bfloat16 = record["speedrun"], record["bfloat16"]
+    times = [
+        f"{name} {of['seconds']:.3f} s ({100 * of['mean test accuracy']:.2f} ± "
+        f"{100 * of['half width of the 95% t interval']:.2f}%)"
+        for name, of in runs.items()
+        if isinstance(of, dict)
+    ]
+    yield from wrapped(
+        f"Speedrun, median of {runs['runs of each']} runs: {', '.join(times)}. bfloat16 minus float32, over "
+        f"{bfloat16['paired seeds']} paired seeds of {bfloat16['epochs']} epochs: "
+        f"{100 * bfloat16['bfloat16 minus float32']:+.3f} ± "
+        f"{100 * bfloat16['half width of the 95% t interval']:.3f} points of validation accuracy."
+    )
+    yield from ("", *wrapped(f"({machine(record['made'])}.)"))
+
+
+def compared_with_cpu(record: Record) -> Iterator[str]:
+    """Sentences about what is equal to the CPU, and what is repeatable."""
+    if all(record["masks"]["must hold"].values()):
+        yield "Dropout masks equal the CPU's bit for bit."
+    parts = [of for name, of in record["steps"].items() if "difference" in name]
+    full, default = (max(of[precision] for of in parts) for precision in ("full float32", "default"))
+    yield f"After three steps in full float32, the parameters differ from the CPU's by {full:.1g} of the way"
+    yield f"that they moved; in the device's default precision by {default:.1g}."
+    repetition = record["repetition"] | record["repetition"]["must hold"]
+    if all(same for name, same in repetition.items() if name.startswith("the same seed")):
+        yield "The same seed twice gives the same bits, with and without the flag for determinism."
+    ceiling, reached = record["ceiling"], record["ceiling"]["fraction reached"].values()
+    flops, bandwidth = ceiling["matrix products, TFLOP/s"], ceiling["memory, GB/s"]
+    yield f"The best rates are {flops:.0f} TFLOP/s and {bandwidth:,.0f} GB/s; a step reaches"
+    least, most = 100 * min(reached), 100 * max(reached)
+    yield f"{least:.1f} to {most:.0f}% of the one that limits it, more with larger batches."
+
+
+def speedrun(record: Record) -> Iterator[str]:
+    """Lines about both recipes."""
+    rows = [
+        [
+            f"{side['entry']} (n = {side['seeds']})",
+            f"{100 * side['accuracy']:.3f} ± {100 * side['half_width']:.3f}",
+            f"{side['seconds']:.2f}",
+            f"{side['processor_seconds']:.2f}",
+        ]
+        for side in record["sides"]
+    ]
+    yield from table(["recipe", "mean test accuracy, %", "seconds by the clock", "processor seconds"], rows)
+    clock, processor = record["times as fast"], record["times as fast, processor time"]
+    yield ""
+    yield from wrapped(
+        f"In pairs, cnnjax is {clock['median']:.2f} times as fast by the clock ({clock['least']:.2f} to "
+        f"{clock['greatest']:.2f}) and {processor['median']:.2f} times in processor time "
+        f"({processor['least']:.2f} to {processor['greatest']:.2f}). 95% t intervals; medians of times. "
+        f"Other processes kept {record['cores that other processes kept busy']:.2f} cores busy."
+    )
+    yield from ("", f"({machine(record['made'])}.)")
+
+
+def benchmark(record: Record) -> Iterator[str]:
+    """Lines about peers: median seconds, and the ratio to cnnjax with its range."""
+    measured = {line["peer"] for line in record["settings"][0]["peers"]}
+    others, rows = [peer for peer in PEERS if peer in measured], []
+    for setting in record["settings"]:
+        lines = {line["peer"]: line for line in setting["peers"]}
+        members = f", each of {setting['members']}" * (setting["members"] > 1)
+        reached = lines["cnnjax"]["of_ceiling"]
+        rows.append(
+            [
+                f"{setting['model']}, {setting['batch_size']}{members}",
+                f"{lines['cnnjax']['seconds']:.2f}" + ("*" if not lines["cnnjax"]["quiet"] else ""),
+                "" if reached is None else f"{100 * reached:.0f}%",
+                *(
+                    f"{of['seconds']:.2f} ({of['ratio']:.1f}, {of['least']:.1f} to {of['greatest']:.1f})"
+                    for of in (lines[peer] for peer in others)
+                ),
+            ]
+        )
+    yield from table(["network, batch", "cnnjax", "of the ceiling", *(PEERS[peer] for peer in others)], rows)
+    busy, best = record["busy_cores_elsewhere"]["median"], record["ceilings"]
+    yield ""
+    yield from wrapped(
+        f"({record['machine']['cpu']}, {record['machine']['cores']} cores, {record['date']}. Medians of "
+        f"quiet rounds; * of all, where none was quiet. Best rates {best['flops'] / 1e9:.0f} GFLOP/s and "
+        f"{best['bandwidth'] / 1e9:.0f} GB/s; other processes kept {busy:.2f} cores busy.)"
+    )
