@@ -123,6 +123,8 @@ def _code(value: Any) -> Any:
 
 def _source(value: Any) -> str | None:
     """Return the source of a function or a class, or None if it cannot be read."""
+    if getattr(getattr(value, "__code__", None), "co_filename", "") == "<string>":
+        return None  # from Python 3.13 on, what `exec` defines would get the source of `python -c`
     try:
         source = inspect.getsource(value)
     except (OSError, TypeError):
