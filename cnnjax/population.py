@@ -54,7 +54,7 @@ def default_chunk(backend: str) -> int:
     """How many members to `vmap`; the chunks follow one another by `lax.map`.
 
     On the CPU one: a member's batch fills a core, and `vmap` only makes its arrays leave the cache.
-    Elsewhere 100: on an H200, each then takes a tenth of its time alone (experiments/accelerator.py).
+    Elsewhere 100: on an H200, each then takes about a tenth of its time alone (experiments/accelerator.py).
     """
     return 1 if backend == "cpu" else 100
 
