@@ -23,6 +23,7 @@ SECTIONS: Mapping[str, Callable[[Record], Iterator[str]]] = {
     "batchnorm_or_dropout": accuracy.gains,
     "reproduce_tutorials": accuracy.published,
     "dropout_paper": accuracy.published,
+    "variance": accuracy.variance,
     "accelerator": speed.accelerator,
     "benchmark_peers": speed.benchmark,
     "speedrun": speed.speedrun,

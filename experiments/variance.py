@@ -142,9 +142,10 @@ class Variance(OptimizerFlags):
             spreads = {source: Spread.of(values, points["all"]) for source, values in points.items()}
             tested = np.nanmean(measured["all"][0].final("test_accuracy"))
             images = float(100 * np.sqrt(tested * (1 - tested) / len(splits.test.labels)))
+            sources = {source: plain(s._asdict()) for source, s in spreads.items()}
             record = {"protocol": caption, "rehearsal": rehearsal, "sd_of_other_images": images}
-            record["sources"] = {source: plain(s._asdict()) for source, s in spreads.items()}
-            record["conclusion"] = conclusion(spreads, images, rehearsal)
+            record |= {"sources": sources, "conclusion": conclusion(spreads, images, rehearsal)}
+            record |= files.made()
             report.say(caption)
             report.print_table(HEADS, [row(*item) for item in spreads.items()])
             report.say(record["conclusion"])

@@ -169,7 +169,7 @@ def test_an_error_agrees_if_one_more_run_could_have_it() -> None:
     a, b = comparison.compared(errors, {"a": 1.1, "b": 1.6})
     assert a.within and b.within is False and len(b.ours) == 4 and b.ours.mean() == pytest.approx(2)
     said = comparison.agreement([a, b])
-    assert "Of 2 published errors, 1 lie in" in said and "1 below it and 0 above" in said
+    assert "Of 2 published errors, 1 lies in" in said and "1 below it and 0 above" in said
     assert comparison.agreement(comparison.compared(errors, {})) == ""
 
 

@@ -107,22 +107,28 @@ def _p(c: Contrast) -> str:
 
 def _equivalence(summary: Summary, words: _Words) -> list[str]:
     """Say which arms equal the reference to within the margin, and how probable a larger difference is."""
-    sentences, corrected = [], "corrected " * (len(summary.contrasts) > 1)
-    for c in summary.contrasts:
-        same = c.equivalence
-        if same is None or c.n < FEWEST:
-            continue
-        margin = f"{words.scale * same.margin:g}{words.unit}"
-        verb, more = ("raises", same.above) if c.difference > 0 else ("lowers", same.below)
-        more_than = f"{verb} it by more than {margin} is {_probability(more)}"
-        if c.significant and not c.equivalent:
-            sentences.append(f"the probability that {c.arm} {more_than}")
-        else:
-            shown = "equals" if c.equivalent else "is not shown to equal"
-            p = f"{corrected}p {c.p_equivalent:.2g}"
-            sentences.append(
-                f"{c.arm} {shown} {c.reference} to within {margin} ({p}); the probability that it {more_than}"
-            )
+    known = [(c, c.equivalence) for c in summary.contrasts if c.equivalence and c.n >= FEWEST]
+    if not known:
+        return []
+    corrected, sentences = "corrected " * (len(summary.contrasts) > 1), []
+    margin = f"{words.scale * known[0][1].margin:g}{words.unit}"
+    within = f"{summary.arms[0].name} to within {margin}"
+
+    def p(c: Contrast) -> str:
+        return f"{corrected}p {c.p_equivalent:.2g}"
+
+    if same := [c for c, _ in known if c.equivalent]:
+        verb = "equals" if len(same) == 1 else "equal"
+        sentences.append(f"{enumerated(f'{c.arm} ({p(c)})' for c in same)} {verb} {within}")
+    if other := [c for c, _ in known if not c.equivalent and not c.significant]:
+        verb = "is" if len(other) == 1 else "are"
+        sentences.append(
+            f"{enumerated(f'{c.arm} ({p(c)})' for c in other)} {verb} not shown to equal {within}"
+        )
+    for verb, up in (("raised", True), ("lowered", False)):
+        if more := [(c.arm, e.above if up else e.below) for c, e in known if (c.difference > 0) == up]:
+            listed = enumerated(f"{_probability(value)} for {arm}" for arm, value in more)
+            sentences.append(f"the probability that it is {verb} by more than {margin} is {listed}")
     return sentences
 
 

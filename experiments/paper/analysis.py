@@ -19,7 +19,7 @@ from cnnjax.plots.arms import metric_bands
 from cnnjax.state import TrainState
 from cnnjax.stats import Contrast, conclusion, summarise
 from cnnjax.stats.contrasts import compare
-from cnnjax.stats.sentences import enumerated
+from cnnjax.stats.sentences import enumerated, plural
 from cnnjax.task import Task
 from paper.comparison import Errors, compared, reported
 from paper.figures import beside_paper, error_lines
@@ -171,7 +171,8 @@ def figure10(setting: Setting, item: Item, where: Path) -> Outcome:
 def gained(gains: tuple[Contrast, ...]) -> str:
     """Say with how many images dropout lowers the error, and where most."""
     if not all(gain.can_claim for gain in gains):
-        return "Too few seeds to test the gains of dropout."
+        n, needed = min(gain.n for gain in gains), max(gain.needed for gain in gains)
+        return f"{n} seeds are too few to test the gains of dropout; use at least {needed}."
     helps = [gain.arm for gain in gains if gain.significant and gain.difference > 0]
     where = f"with {enumerated(helps)}" if helps else "with no number of images"
     most = max(gains, key=lambda gain: gain.difference)
@@ -215,7 +216,9 @@ def figure11(setting: Setting, item: Item, where: Path) -> Outcome:
     answer = f"Up to {SAMPLES} samples the mean error stays above that of weight scaling."
     if len(reached):
         answer = f"The mean error of {reached[0]} samples is the first not above that of weight scaling."
-    shown = {"weight scaling": scaled} | {f"{count} samples": sampled[count - 1] for count in (1, *tested)}
+    shown = {"weight scaling": scaled} | {
+        plural(count, "sample"): sampled[count - 1] for count in (1, *tested)
+    }
     answer += " In the paper it is that of about 50."
     record = reported(results, compared(shown, {}), contrasts, answer, caption, setting.rehearsal)
     lines = {

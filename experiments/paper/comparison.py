@@ -41,8 +41,9 @@ def agreement(comparisons: Sequence[Comparison]) -> str:
         return ""
     inside = sum(c.within is True for c in known)
     below = sum(c.published is not None and c.published < c.low for c in known)
+    lie = "lies" if inside == 1 else "lie"
     return (
-        f" Of {len(known)} published errors, {inside} lie in the 95% interval of one more run of ours, "
+        f" Of {len(known)} published errors, {inside} {lie} in the 95% interval of one more run of ours, "
         f"{below} below it and {len(known) - inside - below} above."
     )
 

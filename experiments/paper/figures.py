@@ -6,6 +6,7 @@
 from collections.abc import Mapping
 
 import numpy as np
+from matplotlib.ticker import LogLocator, NullLocator
 
 from cnnjax.plots import Figure
 from cnnjax.plots.style import COLOURS, counted, frame, legend_below, line_style, mean_label
@@ -15,25 +16,40 @@ from cnnjax.stats.intervals import t_interval
 Lines = Mapping[str, tuple[Float[np.ndarray, "points"], Float[np.ndarray, "points seeds"]]]
 """By label, numbers and the test errors at them, in percent."""
 
+MARKED = 12
+"""With more points, a line has no markers, and a logarithmic axis only round numbers."""
+
 
 def error_lines(
     lines: Lines, xlabel: str, *, log: bool = False, title: str = "", caption: str = ""
 ) -> Figure:
-    """Draw mean test errors against numbers, with their 95% t intervals as bands."""
+    """Draw mean test errors against numbers, with their 95% t intervals as bands.
+
+    The axis of the errors is logarithmic if they span more than a factor of 10.
+    """
     figure, (axis,) = frame(8.4, 4.6, title, caption)
     halves, counts = [], []
     for i, (label, (x, errors)) in enumerate(lines.items()):
         mean, half, n = t_interval(errors)
-        look, every = line_style(i), max(1, len(x) // 20)
+        look, markersize = line_style(i), 4 if len(x) <= MARKED else 0
         axis.fill_between(x, mean - half, mean + half, color=look["color"], alpha=0.2, linewidth=0)
-        axis.plot(x, mean, **look, markersize=4, markevery=every, label=label)
+        axis.plot(x, mean, **look, markersize=markersize, label=label)
         halves.append(half)
         counts.append(n)
     if log:
         axis.set_xscale("log")
-        numbers = sorted({int(number) for x, _ in lines.values() for number in x})
+        numbers = np.unique(np.concatenate([x for x, _ in lines.values()]).astype(int))
+        if len(numbers) > MARKED:
+            rounded = np.outer(10 ** np.arange(10), (1, 2, 5)).ravel()
+            numbers = rounded[(numbers[0] <= rounded) & (rounded <= numbers[-1])]
         axis.set_xticks(numbers, [f"{number:,}" for number in numbers])
         axis.set_xticks([], minor=True)
+    low, high = (bound([bound(errors) for _, errors in lines.values()]) for bound in (np.nanmin, np.nanmax))
+    if high > 10 * low > 0:
+        axis.set_yscale("log")
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.yaxis.set_major_formatter("{x:g}")
+        axis.yaxis.set_minor_locator(NullLocator())
     axis.set(xlabel=xlabel, ylabel="test error, %")
     legend_below(figure, f"{mean_label(np.concatenate(halves))} ({counted(np.concatenate(counts))})")
     return figure

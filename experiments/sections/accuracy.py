@@ -62,7 +62,7 @@ def gains(record: Record) -> Iterator[str]:
 
 
 def published(record: Record) -> Iterator[str]:
-    """Lines about published values and ours."""
+    """Lines about published values and ours, and about the differences between arms."""
     for name, of_network in record.items():
         measures = {name: of for name, of in of_network.items() if isinstance(of, dict) and "within" in of}
         yield from (f"**{name}**", "")
@@ -77,6 +77,29 @@ def published(record: Record) -> Iterator[str]:
             for measure, of in measures.items()
         ]
         yield from table(["measure", "published", "ours ± sd", "95% prediction interval", "within"], rows)
+        if contrasts := of_network.get("contrasts"):
+            what = "difference to" if contrasts.keys() <= measures.keys() else "gain over"
+            head = f"{what} {next(iter(contrasts.values()))['reference']}"
+            heads = head, "n", "points [95% t, jointly]", "p (corrected) [of the test]"
+            yield ""
+            yield from table(heads, [[arm, f"{of['n']}", *compared(of)] for arm, of in contrasts.items()])
         if "answer" in of_network:
             yield from ("", *wrapped(of_network["answer"]))
         yield from ("", *wrapped(provenance(of_network)), "")
+
+
+def variance(record: Record) -> Iterator[str]:
+    """Lines about where the variance of one network comes from."""
+    rows = [
+        [
+            source,
+            f"{of['n']}",
+            f"{of['sd']:.3f} [{of['low']:.3f}, {of['high']:.3f}]",
+            f"{100 * of['share']:.0f} [{100 * of['share_low']:.0f}, {100 * of['share_high']:.0f}]"
+            if source != "all"
+            else "",
+        ]
+        for source, of in record["sources"].items()
+    ]
+    yield from table(["source", "n", "sd, points [95%]", "share of all, % [95%]"], rows)
+    yield from ("", *wrapped(record["conclusion"]), "", *wrapped(provenance(record)))
