@@ -13,18 +13,18 @@ in a population of 8 (the peers train one; seconds are those of each network):
     make bench ARGS="--models mlp resnet --members 1 8 --batch-sizes 32 128 --rates 0 --modes train
                      --peers flax torch --out results/benchmark_foreign"
 
-Protocol: each peer is a process, started once per setting. Peers train one epoch each in turn, A B C A B C,
-while the others wait. The first epoch, which compiles, does not count.
+Protocol: each peer is a process, launched --launches times in each setting. Peers train one epoch each in
+turn, A B C A B C, while the others wait. The first epoch, which compiles, does not count.
 
 Quiet or slow: before every round a fixed piece of work, a matrix product and a pass over memory, measures the
 machine. A round is quiet if both rates are at least 0.9 of the best of the run. Quiet rounds count; the
 median of slow ones stands beside them.
 
-Statistics: median seconds per epoch; the ratio to cnnjax in the same round (median, minimum, maximum), over
-the rounds of one launch, so that it says nothing of how launches differ; the fraction of the ceiling, which
-is the least time of an epoch at the best rates (costs.py); peak memory; seconds from process start to the
-end of the first epoch; validation accuracy after 3 epochs, which shows that all peers train the same
-network.
+Statistics: the unit is the launch, whose value is the median of its rounds, because a process stays as fast
+or slow as its memory and threads happened to be laid out. Over launches: median seconds per epoch; the ratio
+to cnnjax in the same round (median, minimum, maximum); the fraction of the ceiling, which is the least time
+of an epoch at the best rates (costs.py); peak memory; seconds from process start to the end of the first
+epoch; validation accuracy after 3 epochs, which shows that all peers train the same network.
 
 Run `make bench`; it writes results.csv, summary.json and ratios.png to --out, and continues an interrupted
 run.
@@ -48,7 +48,7 @@ from peers.calibration import best_rates, calibrator, least_seconds_of_epoch
 from peers.comparison import chart, compare, describe, print_table
 from peers.entries import Entry, entries, expected, launches, machine
 from peers.protocol import PARAMETERS, Arrays, Settings
-from peers.results import grouped, kept_rows, refuse_other_versions, write_rows
+from peers.results import by_launch, grouped, kept_rows, refuse_other_versions, write_rows
 from peers.worker import ACCURACY_EPOCH, Launch, Row, measure
 
 from cnnjax import files, report
@@ -60,7 +60,7 @@ MAX_LOAD = 0.1
 """Most cores that other processes may keep busy, on average, for timings to count as evidence."""
 
 
-QUICK = {"models": ("keras-cnn",), "batch_sizes": (32,), "rates": (0.5,), "modes": ("train",), "rounds": 2}
+QUICK = {"models": ("keras-cnn",), "batch_sizes": (32,), "rates": (0.5,), "modes": ("train",), "launches": 1}
 
 
 @dataclass(frozen=True)
@@ -85,8 +85,10 @@ class BenchmarkPeers:
     """Libraries to compare; cnnjax is always included."""
     members: tuple[int, ...] = (1,)
     """Networks in one program of cnnjax; of several, the seconds are those of each."""
-    rounds: int = 5
-    """Timed epochs of each peer in each setting."""
+    launches: int = 3
+    """Starts of each peer's process in each setting."""
+    rounds: int = 2
+    """Timed epochs of each peer in each launch."""
     dataset: str = "mnist"
     """mnist, fashion_mnist or kmnist."""
     data_dir: Path | None = None
@@ -96,7 +98,7 @@ class BenchmarkPeers:
     out: Path | None = None
     """Output directory; results/benchmark_peers by default. Settings that it has are not run again."""
     quick: bool = False
-    """Run for about two minutes: keras-cnn, batch 32, rate 0.5, training only, 2 rounds."""
+    """Run for about two minutes: keras-cnn, batch 32, rate 0.5, training only, one launch."""
 
     def __call__(self) -> None:
         """Run the missing settings, print the table and draw the chart."""
@@ -130,7 +132,7 @@ class BenchmarkPeers:
         keras = [peer for peer in self.peers if peer.startswith("keras")]
         if foreign and keras:
             raise ArgumentError(f"--models {foreign[0]} is not written for {keras[0]}; omit it from --peers")
-        require_positive(batch_sizes=self.batch_sizes, members=self.members)
+        require_positive(batch_sizes=self.batch_sizes, members=self.members, launches=self.launches)
         if not all(0 <= rate < 1 for rate in self.rates):
             raise ArgumentError(f"--rates {self.rates} must be at least 0 and less than 1")
         if self.rounds < ACCURACY_EPOCH - 1:
@@ -159,21 +161,29 @@ class BenchmarkPeers:
         ]
         path = out / "results.csv"
         rows = kept_rows(path, wanted, starts, self.rounds)
-        kept = grouped(rows)
-        missing = [setting for setting in dict.fromkeys(wanted) if setting not in kept]
-        estimates = [expected(setting, chosen, self.rounds) for setting in missing]
+        kept = {setting: by_launch(of_setting) for setting, of_setting in grouped(rows).items()}
+        # All settings once, then all again: the launches of a setting are far apart in time.
+        missing = [
+            (setting, launch)
+            for launch in range(1, self.launches + 1)
+            for setting in dict.fromkeys(wanted)
+            if launch not in kept.get(setting, {})
+        ]
+        estimates = [expected(setting, chosen, self.rounds) for setting, _ in missing]
         print(
-            f"{len(missing)} settings to run, {len(kept)} already in {out}; {len(starts)} processes each, "
-            f"1 + {self.rounds} epochs: about {sum(estimates) / 60:.0f} minutes on two idle cores",
+            f"{len(missing)} launches to run, {sum(map(len, kept.values()))} already in {out}; {len(starts)} "
+            f"processes each, 1 + {self.rounds} epochs: about {sum(estimates) / 60:.0f} minutes on two idle "
+            "cores",
             flush=True,
         )
         calibrate, began = calibrator(), time.perf_counter()
-        for i, setting in enumerate(missing):
-            print(f"{i + 1}/{len(missing)}  {describe(setting)}", flush=True)
+        for i, (setting, launch) in enumerate(missing):
+            print(f"{i + 1}/{len(missing)}  {describe(setting)}, launch {launch}", flush=True)
             logs = out / "logs" / describe(setting).replace(",", "").replace(" + ", "-").replace(" ", "-")
             with files.explained(logs):
                 logs.mkdir(parents=True, exist_ok=True)
-            with closing(measure(setting, starts, arrays, self.rounds, logs, calibrate)) as turns:
+            measured = measure(setting, starts, arrays, self.rounds, logs, calibrate, launch)
+            with closing(measured) as turns:
                 for new in turns:
                     refuse_other_versions(rows, new, out)
                     rows += new
@@ -214,10 +224,10 @@ class BenchmarkPeers:
                 ],
             },
         )
-        rounds = sorted({line.rounds for lines in comparisons.values() for line in lines})
+        launched = sorted({line.launches for lines in comparisons.values() for line in lines})
         caption = (
             f"{protocol['machine']['cpu']}, cores: {protocol['machine']['cores']}, {date}. Bars: median of "
-            f"{' or '.join(map(str, rounds))} rounds; whiskers: minimum and maximum; {background}."
+            f"{' or '.join(map(str, launched))} launches; whiskers: minimum and maximum; {background}."
         )
         report.draw(out, {"ratios.png": partial(chart, comparisons, caption)})
         print(f"table, summary and chart in {out}")

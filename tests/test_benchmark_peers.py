@@ -234,8 +234,9 @@ def test_ratios_are_taken_within_a_round(ours: list[float], load: list[float], f
     loaded = [a * b for a, b in zip(ours, load, strict=True)]
     rows = rows_of(TRAINING, {"cnnjax": loaded, "flax": [factor * value for value in loaded]})
     lines = {line.peer: line for line in comparison.compare(rows, BEST)}
-    np.testing.assert_allclose(lines["flax"][5:8], factor, rtol=1e-12)
-    assert lines["cnnjax"][5:8] == (1, 1, 1)
+    flax, ours_again = lines["flax"], lines["cnnjax"]
+    np.testing.assert_allclose([flax.ratio, flax.least, flax.greatest], factor, rtol=1e-12)
+    assert (ours_again.ratio, ours_again.least, ours_again.greatest) == (1, 1, 1)
     assert lines["cnnjax"].seconds == np.median(loaded)  # without round 0, of 1000 seconds
     for line in lines.values():
         assert (line.rounds, line.peak_rss_mb, line.startup_seconds) == (5, 105, 9)
@@ -279,6 +280,20 @@ def test_the_faster_torch_counts(one: list[float], two: list[float]) -> None:
     assert [line.seconds for line in lines] == sorted(line.seconds for line in lines)
 
 
+@given(st.lists(SECONDS, min_size=2, max_size=4))
+def test_the_unit_is_the_launch(times: list[list[float]]) -> None:
+    rows = [
+        row._replace(launch=launch)
+        for launch, flax in enumerate(times)
+        for row in rows_of(TRAINING, {"cnnjax": [1.0] * 5, "flax": flax})
+    ]
+    line = {line.peer: line for line in comparison.compare(rows, BEST)}["flax"]
+    medians = np.median(times, axis=1)
+    assert (line.launches, line.rounds) == (len(times), 5 * len(times))
+    assert line.seconds == line.ratio == np.median(medians)
+    assert (line.least, line.greatest) == (medians.min(), medians.max())
+
+
 # The command and the real peer ------------------------------------------------------------------------------
 
 
@@ -292,7 +307,7 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.setattr(benchmark, "launches", lambda entries, environments: chosen)
         monkeypatch.setattr(benchmark, "calibrator", lambda: lambda: BEST)
         diary.write_text("")
-        values = {"models": ("keras-cnn",), "modes": ("train",), "rounds": 2, "out": tmp_path / "out"}
+        values = {"models": ("keras-cnn",), "modes": ("train",), "launches": 1, "out": tmp_path / "out"}
         data = {"dataset": "fashion_mnist", "data_dir": Path(__file__).parent / "data"}
         benchmark.BenchmarkPeers(**{**values, **data, **flags})()
         return diary.read_text().count("ends")
@@ -309,7 +324,8 @@ def test_an_interrupted_benchmark_goes_on(command: Any, tmp_path: Path) -> None:
     assert command(batch_sizes=(32,), rates=(0.0,)) == 2 * 3
     assert command(**sizes) == 2 * 3, "batch 32 is there"
     assert command(**sizes) == 0
-    assert len(results.read_rows(out / "results.csv")) == 2 * 2 * 3
+    assert command(batch_sizes=(32,), rates=(0.0,), launches=2) == 2 * 3, "the second launch"
+    assert len(results.read_rows(out / "results.csv")) == 3 * 2 * 3
     summary = json.loads((out / "summary.json").read_text())
     assert [setting["batch_size"] for setting in summary["settings"]] == [32, 128]
     assert {line["peer"] for line in summary["settings"][0]["peers"]} == {"cnnjax", "flax"}

@@ -21,14 +21,18 @@ HATCHES = ("", "//", "..", "xx")
 
 
 class Line(NamedTuple):
-    """The fastest entry of a peer in a setting; ratios are to cnnjax in the same round."""
+    """The fastest entry of a peer in a setting; ratios are to cnnjax in the same round.
+
+    The unit is the launch: a value of a launch is the median of its rounds.
+    """
 
     peer: str
     entry: str
+    launches: int  # with rounds that count
     rounds: int  # that count: the quiet ones, or all if none was quiet
     quiet: bool
-    seconds: float  # median of these rounds, as are the following three
-    ratio: float  # median
+    seconds: float  # median over launches
+    ratio: float  # median over launches, as are the least and the greatest
     least: float
     greatest: float
     slow_seconds: float | None  # median of the other rounds, if not all count
@@ -46,20 +50,27 @@ def compare(rows: Iterable[Row], best: Ceilings, least_seconds: float | None = N
         best: the machine's best rates, which tell quiet rounds from slow ones.
         least_seconds: of an epoch, at these rates.
     """
-    entries: dict[str, dict[int, Row]] = {}
+    entries: dict[str, dict[tuple[int, int], Row]] = {}
     for row in rows:
-        entries.setdefault(row.entry, {})[row.round] = row
-    timed = {number: row for number, row in entries[BASE].items() if number > 0}
-    quiet = {number for number, row in timed.items() if is_quiet(row, best)}
+        entries.setdefault(row.entry, {})[row.launch, row.round] = row
+    timed = {turn: row for turn, row in entries[BASE].items() if turn[1] > 0}
+    quiet = {turn for turn, row in timed.items() if is_quiet(row, best)}
     counted = quiet or set(timed)
+    launches = {launch for launch, _ in counted}
+
+    def medians(values: Mapping[tuple[int, int], float]) -> list[float]:
+        """Return the median of each launch."""
+        return [median(value for turn, value in values.items() if turn[0] == launch) for launch in launches]
+
     lines: dict[str, Line] = {}
     for name, epochs in entries.items():
-        ratios = [epochs[number].seconds / timed[number].seconds for number in counted]
-        seconds = median(epochs[number].seconds for number in counted)
-        slow = [epochs[number].seconds for number in set(timed) - counted]
+        ratios = medians({turn: epochs[turn].seconds / timed[turn].seconds for turn in counted})
+        seconds = median(medians({turn: epochs[turn].seconds for turn in counted}))
+        slow = [epochs[turn].seconds for turn in set(timed) - counted]
         line = Line(
             peer=peer_of(name),
             entry=name,
+            launches=len(launches),
             rounds=len(counted),
             quiet=bool(quiet),
             seconds=seconds,
@@ -69,8 +80,10 @@ def compare(rows: Iterable[Row], best: Ceilings, least_seconds: float | None = N
             slow_seconds=median(slow) if slow else None,
             of_ceiling=None if least_seconds is None else least_seconds / seconds,
             peak_rss_mb=max(row.peak_rss_mb for row in epochs.values()),
-            startup_seconds=epochs[0].startup_seconds,
-            val_accuracy=epochs[ACCURACY_EPOCH - 1].val_accuracy,
+            startup_seconds=median(row.startup_seconds for turn, row in epochs.items() if turn[1] == 0),
+            val_accuracy=median(
+                row.val_accuracy for turn, row in epochs.items() if turn[1] == ACCURACY_EPOCH - 1
+            ),
         )
         if line.peer not in lines or line.seconds < lines[line.peer].seconds:
             lines[line.peer] = line

@@ -57,22 +57,31 @@ def grouped(rows: Iterable[Row]) -> dict[Settings, list[Row]]:
 
 
 def finished(rows: Iterable[Row], entries: Collection[str], rounds: int) -> bool:
-    """Return whether the rows of a setting have all entries, with round 0 and at least `rounds` more."""
+    """Return whether the rows of a launch have all entries, with round 0 and at least `rounds` more."""
     return {(row.entry, row.round) for row in rows} >= set(product(entries, range(rounds + 1)))
 
 
 def kept_rows(path: Path, wanted: Collection[Settings], names: Collection[str], rounds: int) -> list[Row]:
-    """Read the rows of complete settings, without wanted ones that lack entries or rounds.
+    """Read the rows of complete launches, without those of wanted settings that lack entries or rounds.
 
-    Timings are compared only within one run of the processes, so a setting is kept whole or not at all.
+    Timings are compared only within one launch of the processes, so it is kept whole or not at all.
     """
     kept: list[Row] = []
-    for setting, rows in grouped(read_rows(path)).items():
-        present = {row.entry for row in rows}
-        whole = finished(rows, present | {BASE}, max(ACCURACY_EPOCH - 1, *(row.round for row in rows)))
-        if whole and (setting not in wanted or finished(rows, names, rounds)):
-            kept += rows
+    for setting, of_setting in grouped(read_rows(path)).items():
+        for rows in by_launch(of_setting).values():
+            present = {row.entry for row in rows}
+            whole = finished(rows, present | {BASE}, max(ACCURACY_EPOCH - 1, *(row.round for row in rows)))
+            if whole and (setting not in wanted or finished(rows, names, rounds)):
+                kept += rows
     return kept
+
+
+def by_launch(rows: Iterable[Row]) -> dict[int, list[Row]]:
+    """Group the rows of a setting by launch."""
+    launches: dict[int, list[Row]] = {}
+    for row in rows:
+        launches.setdefault(row.launch, []).append(row)
+    return launches
 
 
 def refuse_other_versions(known: Sequence[Row], new: Sequence[Row], out: Path) -> None:

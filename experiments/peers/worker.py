@@ -50,6 +50,7 @@ class Row(NamedTuple):
     bandwidth: float
     version: str
     members: int = 1
+    launch: int = 1  # how often its processes had been started, this time included
 
     @property
     def setting(self) -> Settings:
@@ -151,10 +152,12 @@ def measure(
     rounds: int,
     logs: Path,
     calibrate: Callable[[], Ceilings],
+    launch: int = 1,
 ) -> Generator[list[Row], None, None]:
     """Let all processes train an epoch in turn, for round 0 and `rounds` more; yield the rows of each round.
 
-    Before each round, when all of them wait, `calibrate` measures the machine.
+    Before each round, when all of them wait, `calibrate` measures the machine. `launch` numbers the start of
+    the processes, for the rows.
 
     Raises:
         UserError: a process failed.
@@ -165,10 +168,10 @@ def measure(
         for number in range(rounds + 1):
             rows = []
             rates = calibrate()._asdict()
-            for name, launch in launches.items():
+            for name, start in launches.items():
                 began = time.perf_counter()
                 if number == 0:
-                    worker = Worker(name, launch, setting, arrays, logs / f"{name}.log")
+                    worker = Worker(name, start, setting, arrays, logs / f"{name}.log")
                     workers[name] = stack.enter_context(worker)
                     version = worker.answer()["version"]
                     versions[name] = ", ".join(" ".join(pair) for pair in version.items())
@@ -176,7 +179,7 @@ def measure(
                 startup = time.perf_counter() - began if number == 0 else None
                 if number + 1 == ACCURACY_EPOCH and not setting.validate:
                     answer |= workers[name].ask("evaluate")
-                answer |= {"entry": name, "round": number, "version": versions[name]}
+                answer |= {"entry": name, "launch": launch, "round": number, "version": versions[name]}
                 answer |= rates | setting._asdict() | {"startup_seconds": startup}
                 rows.append(Row(*(math.nan if answer[key] is None else answer[key] for key in Row._fields)))
             yield rows

@@ -118,9 +118,12 @@ def benchmark(record: Record) -> Iterator[str]:
         )
     yield from table(["network, batch", "cnnjax", "of the ceiling", *(PEERS[peer] for peer in others)], rows)
     busy, best = record["busy_cores_elsewhere"]["median"], record["ceilings"]
+    count = min(line["launches"] for setting in record["settings"] for line in setting["peers"])
+    launches = f"{count} launch" + "es" * (count > 1)
     yield ""
     yield from wrapped(
         f"({record['machine']['cpu']}, {record['machine']['cores']} cores, {record['date']}. Medians of "
-        f"quiet rounds; * of all, where none was quiet. Best rates {best['flops'] / 1e9:.0f} GFLOP/s and "
-        f"{best['bandwidth'] / 1e9:.0f} GB/s; other processes kept {busy:.2f} cores busy.)"
+        f"{launches}, of the quiet rounds of each; * of all, where none was quiet. Best rates "
+        f"{best['flops'] / 1e9:.0f} GFLOP/s and {best['bandwidth'] / 1e9:.0f} GB/s; other processes kept "
+        f"{busy:.2f} cores busy.)"
     )
