@@ -20,10 +20,11 @@ from cnnjax.config import HParams
 from cnnjax.data import Dataset
 from cnnjax.deploy.export_onnx import encode
 from cnnjax.deploy.layers import layers
-from cnnjax.dropout import as_dropout, inverted_dropout, inverted_noise
+from cnnjax.dropout import DROPOUT, as_dropout, inverted_dropout, inverted_noise
 from cnnjax.errors import ArgumentError, UserError
 from cnnjax.experiment import Arm, Protocol, Splits
 from cnnjax.experiment.identity import arm_identity
+from cnnjax.kernels.layers import Dropout
 from cnnjax.keys import Masks, streams
 from cnnjax.models import MODELS, ConvNet
 from cnnjax.optimizers import keras_adam
@@ -302,3 +303,13 @@ def test_what_cannot_compute_the_functions_says_so(change: dict[str, Any]) -> No
     pytest.importorskip("onnx")
     with pytest.raises(UserError, match="max pooling, relu or swish, and a dropout by name"):
         encode(model, {}, (28, 28, 1))
+
+
+def test_a_layer_alone_is_the_definition_from_example_0_on() -> None:
+    x, key, rate = jnp.ones((3, 40)), jax.random.key(4), jnp.float32(0.5)
+    for kind, definition in DROPOUT.items():
+        shaped = x.reshape(3, 2, 4, 5) if kind == "spatial" else x
+        expected = definition(key, shaped, rate)
+        chex.assert_trees_all_equal(Dropout(kind).apply({}, shaped, rate, key), expected)
+        later = Dropout(kind).apply({}, shaped[1:], rate, key, first_example=1)
+        chex.assert_trees_all_equal(later, expected[1:])
