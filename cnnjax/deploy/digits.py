@@ -7,7 +7,7 @@ the image so as to position this point at the center of the 28x28 field".
 """
 
 import numpy as np
-from scipy import ndimage
+import scipy  # its parts are loaded when they are first used
 
 from cnnjax.errors import UserError
 from cnnjax.shapes import Bool, Float, UInt8
@@ -89,7 +89,7 @@ def fine_noise(pixels: Grey, where: Bool[np.ndarray, "height width"] | None = No
     J. Immerkaer, "Fast noise variance estimation" (1996), with a median in place of his mean. The kernel
     ignores what is flat or changes along one axis alone.
     """
-    noise = ndimage.convolve(pixels, np.outer([1, -2, 1], [1, -2, 1]) / 6, mode="nearest")
+    noise = scipy.ndimage.convolve(pixels, np.outer([1, -2, 1], [1, -2, 1]) / 6, mode="nearest")
     values = np.abs(noise if where is None else noise[where])
     return 1.4826 * float(np.median(values)) if values.size else 0.0
 
@@ -103,7 +103,7 @@ def _noise_of_compression(deviation: Grey) -> float:
 
 def distance_from(where: Bool[np.ndarray, "height width"]) -> Grey:
     """Return the distance of each pixel from the nearest one in `where`, in pixels."""
-    return np.asarray(ndimage.distance_transform_edt(~where), np.float64)
+    return np.asarray(scipy.ndimage.distance_transform_edt(~where), np.float64)
 
 
 def _averages(size: int, cells: int) -> Float[np.ndarray, "cells size"]:

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
-from scipy import ndimage
+import scipy  # its parts are loaded when they are first used
 
 from cnnjax.deploy import digits
 from cnnjax.deploy.digits import Grey
@@ -59,20 +59,20 @@ def cleaned(pixels: Grey) -> Cleaned:
 def _parted(ink: Grey) -> tuple[Bool[np.ndarray, "height width"], int, int]:
     """Return where the digit is, and the numbers of specks and of other drawings."""
     shapes, number = _labelled(ink > digits.FAINT * ink.max())
-    mass = ndimage.sum_labels(ink, shapes, range(number + 1))
+    mass = scipy.ndimage.sum_labels(ink, shapes, range(number + 1))
     mass[0] = 0
     main = np.argmax(mass)
-    longer = max(side.stop - side.start for side in ndimage.find_objects(shapes)[main - 1])
+    longer = max(side.stop - side.start for side in scipy.ndimage.find_objects(shapes)[main - 1])
     parts = (mass >= PART * mass[main])[shapes]
     near = digits.distance_from(parts) <= GAP * longer / 2
     groups, number = _labelled(near)
-    of_group = ndimage.sum_labels(np.where(parts, ink, 0), groups, range(number + 1))
+    of_group = scipy.ndimage.sum_labels(np.where(parts, ink, 0), groups, range(number + 1))
     drawn = groups[shapes == main][0]
     small = of_group < SPECK * of_group[drawn]
     small[0] = False
     specks = np.sum(mass[1:] < PART * mass[main]) + np.sum(small)
     # With the faint ink around it.
-    digit = ndimage.binary_propagation(
+    digit = scipy.ndimage.binary_propagation(
         parts & (groups == drawn), EIGHT, mask=(ink > 0) & (parts | (shapes == 0))
     )
     return digit, int(specks), number - 1 - int(np.sum(small))
@@ -81,13 +81,13 @@ def _parted(ink: Grey) -> tuple[Bool[np.ndarray, "height width"], int, int]:
 def _labelled(where: Bool[np.ndarray, "height width"]) -> tuple[Int32[np.ndarray, "height width"], int]:
     """Number the connected parts from 1; the rest is 0. Also return how many there are."""
     labels = np.zeros(where.shape, np.int32)
-    return labels, int(ndimage.label(where, EIGHT, output=labels))  # type: ignore[arg-type]
+    return labels, int(scipy.ndimage.label(where, EIGHT, output=labels))  # type: ignore[arg-type]
 
 
 def _without_lines(pixels: Grey) -> Grey:
     """Interpolate the rows that differ from those around them from edge to edge, in the same direction."""
     height = len(pixels)
-    level = ndimage.median_filter(np.median(pixels, axis=1), 2 * (height // 20) + 1, mode="nearest")
+    level = scipy.ndimage.median_filter(np.median(pixels, axis=1), 2 * (height // 20) + 1, mode="nearest")
     apart = pixels - level[:, None]
     least = max(2 * digits.FAINTEST, 3 * digits.fine_noise(pixels))
     apart = np.stack([-apart, apart]) > least  # darker, lighter
@@ -96,5 +96,5 @@ def _without_lines(pixels: Grey) -> Grey:
     if not 0 < lines.sum() < height / 4:
         return pixels
     rows = np.arange(height)
-    kept = rows[np.logical_not(ndimage.binary_dilation(lines))]
+    kept = rows[np.logical_not(scipy.ndimage.binary_dilation(lines))]
     return np.apply_along_axis(lambda column: np.interp(rows, kept, column[kept]), 0, pixels)

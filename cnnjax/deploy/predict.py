@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy.special import softmax
+import scipy  # its parts are loaded when they are first used
 
 from cnnjax.data import DIGITS, Dataset, Loaded
 from cnnjax.devices.layouts import require_backend
@@ -153,7 +153,7 @@ def evaluated(network: Trained, dataset: Dataset) -> Evaluation:
 
 def probabilities(network: Trained, dataset: Dataset) -> Float32[np.ndarray, "n classes"]:
     """Return class probabilities for the images of `dataset`."""
-    return softmax(evaluated(network, dataset).logits, axis=1)
+    return scipy.special.softmax(evaluated(network, dataset).logits, axis=1)
 
 
 def same_data(network: Trained, loaded: Loaded) -> Loaded:

@@ -1,6 +1,7 @@
 """Intervals for a mean (t) and for a probability (Wilson)."""
 
 import math
+from statistics import NormalDist
 
 import numpy as np
 import scipy  # its parts are loaded when they are first used
@@ -34,5 +35,7 @@ def wilson_interval(successes: int, n: int) -> tuple[float, float]:
     """Return Wilson's 95% score interval (1927) for a probability, from `successes` in `n` trials."""
     if not n:
         return math.nan, math.nan
-    interval = scipy.stats.binomtest(successes, n).proportion_ci(method="wilson")
-    return float(interval.low), float(interval.high)
+    # Not scipy's: loading scipy.stats would take a third of the time of a short training.
+    z = NormalDist().inv_cdf(0.975)
+    middle, half = successes + z**2 / 2, z * math.sqrt(successes * (n - successes) / n + z**2 / 4)
+    return (middle - half) / (n + z**2), (middle + half) / (n + z**2)
