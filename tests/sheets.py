@@ -17,6 +17,7 @@ from PIL import Image
 Sheet = np.ndarray  # brightness from 0 to 1, 600 x 600
 Draw = np.random.Generator
 SIDE, TIMES = 600, 8
+BLANK = np.zeros((28, 28, 1), np.uint8)
 
 
 def enlarged(image: np.ndarray, times: float) -> np.ndarray:
@@ -161,20 +162,22 @@ def main() -> None:
     names = list(kinds(test.images[0, ..., 0]))
     read, plain, said = [], [], []
 
-    def as_before(sheet: Sheet) -> np.ndarray:
+    def read_from(sheet: Sheet) -> np.ndarray | None:
         try:
-            return digits.digit(sheet)
+            return digits.digit(sheet)[..., None]
         except UserError:  # blank
-            return np.zeros((28, 28), np.uint8)
+            return None
 
     for name in names:
         draw = np.random.default_rng(0)
         for i in range(number):
             sheet = kinds(test.images[number + i, ..., 0])[name](test.images[i, ..., 0], draw)
             cleaned = paper.cleaned(sheet)
-            read.append(digits.digit(cleaned.pixels)[..., None])
-            plain.append(as_before(sheet)[..., None])
-            said.append(any("crop" in remark or "edge" in remark for remark in cleaned.remarks))
+            found, before = read_from(cleaned.pixels), read_from(sheet)
+            read.append(BLANK if found is None else found)
+            plain.append(BLANK if before is None else before)
+            refused = found is None  # as blank, which is said
+            said.append(refused or any("crop" in remark or "edge" in remark for remark in cleaned.remarks))
     labels = np.tile(test.labels[:number], len(names))
     right, before = (
         probabilities(network, Dataset(np.stack(images), labels, loaded.class_names)).argmax(1) == labels
