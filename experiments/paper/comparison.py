@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from reproduce_tutorials import Comparison, prediction_interval
+from published import Comparison, prediction_interval
 
 from cnnjax import files, report
 from cnnjax.experiment.results import Results

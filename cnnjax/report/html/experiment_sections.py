@@ -13,8 +13,9 @@ from cnnjax.plots.style import is_share
 from cnnjax.report.html import words
 from cnnjax.report.html.charts import Chart, chart
 from cnnjax.report.html.encoding import png_uri
+from cnnjax.report.html.records import Record
 from cnnjax.report.html.run_sections import IMAGES
-from cnnjax.report.html.subjects import Experiment, Record
+from cnnjax.report.html.subjects import Experiment
 from cnnjax.report.html.words import DASH, digits_for, interval, measured, number
 from cnnjax.report.tables import confusion_table, spread, worst_pairs
 from cnnjax.shapes import Float

@@ -1,7 +1,7 @@
 """The subjects of a report: runs and experiments, read from their directories."""
 
 import csv
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,14 +16,13 @@ from cnnjax.experiment.plans import analysed
 from cnnjax.experiment.results import Predictions, read_predictions
 from cnnjax.experiment.rows import Cell, Row, read_rows
 from cnnjax.files.misspelt import did_you_mean
+from cnnjax.report.html import records
+from cnnjax.report.html.records import Record
 from cnnjax.runs import result, run_directory
 from cnnjax.runs.programs import Evaluation
 from cnnjax.runs.train_config import TrainConfig
 
 Announce = Callable[[str], None]
-SENTENCES = ("hypothesis", "protocol", "conclusion", "3 and 5", "answers")
-
-ORIGIN = ("date", "processor", "device", "host", "python", "versions", "mask_scheme", "sha256")
 
 GARMENTS = "T-shirt, trousers, pullover, dress, coat, sandal, shirt, sneaker, bag, ankle boot"
 CLASSES: Mapping[str, tuple[str, ...]] = {
@@ -31,8 +30,6 @@ CLASSES: Mapping[str, tuple[str, ...]] = {
     "fashion_mnist": tuple(GARMENTS.split(", ")),
     "kmnist": ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
 }
-Record = tuple[tuple[str, ...], dict[str, Any]]
-"""A dictionary inside summary.json, and the keys that lead to it."""
 
 
 class Run(NamedTuple):
@@ -166,7 +163,7 @@ def _other_data(path: Path, dataset: str) -> ArgumentError:
 def _experiment(path: Path, data_dir: Path | None, announce: Announce) -> Experiment:
     summary = files.read_json(path / "summary.json")
     protocol = files.read_json(path / "protocol.json") or {}
-    records = list(_records(summary or {}))
+    found = list(records.walk(summary or {}))
     rows = analysed(path, _rows(path / "results.csv"))
     arms = list(dict.fromkeys(arm for arm, _, _ in rows))
     seeds = sorted({seed for _, seed, _ in rows})
@@ -180,16 +177,16 @@ def _experiment(path: Path, data_dir: Path | None, announce: Announce) -> Experi
     made = Experiment(
         name=path.resolve().name,
         finished=summary is not None,
-        sentences=dict(_sentences(records)),
-        comparisons=list(_comparisons(path / "summary.json", records)),
-        crossed=list(_crossed(path / "summary.json", records)),
-        reproductions=list(_reproductions(path / "summary.json", records)),
+        sentences=dict(records.sentences(found)),
+        comparisons=list(records.comparisons(path / "summary.json", found)),
+        crossed=list(records.crossed(path / "summary.json", found)),
+        reproductions=list(records.reproductions(path / "summary.json", found)),
         rows=rows,
         predictions=predictions,
         test=None,
         figures=figures,
         protocol=protocol,
-        origin=_origin(records),
+        origin=records.origin(found),
     )
     return made._replace(test=_test(path, made, data_dir, announce))
 
@@ -226,56 +223,3 @@ def _rows(path: Path) -> dict[Cell, Row]:
     except (OSError, ValueError, csv.Error) as error:
         raise UserError(f"cannot read {path}: {error}") from error
     return read_rows(path) if header[:3] == ["arm", "seed", "epoch"] else {}
-
-
-def _records(record: dict[str, Any], keys: tuple[str, ...] = ()) -> Iterator[Record]:
-    """Iterate over a summary and every dictionary inside it."""
-    yield keys, record
-    for name, value in record.items():
-        if isinstance(value, dict):
-            yield from _records(value, (*keys, name))
-
-
-def _comparisons(path: Path, records: Sequence[Record]) -> Iterator[Record]:
-    for keys, record in records:
-        arms, contrasts = record.get("arms"), record.get("contrasts")
-        if isinstance(arms, list) and isinstance(contrasts, list):
-            _check(path, arms, {"name": str, "n": int}, ("mean", "sd"))
-            _check(path, contrasts, {"arm": str}, ("difference", "low", "high", "p", "p_holm"))
-            yield keys, record
-
-
-def _crossed(path: Path, records: Sequence[Record]) -> Iterator[Record]:
-    for keys, record in records:
-        if keys[-1:] == ("crossed",):
-            _check(path, list(record.values()), {}, ("difference", "low", "high", "seeds", "images"))
-            yield keys, record
-
-
-def _origin(records: Sequence[Record]) -> dict[str, Any]:
-    """Return what a summary says of its making: under "made", or beside its other entries."""
-    (_, summary), *_ = records
-    made = next((record for keys, record in records if keys[-1:] == ("made",)), summary)
-    return {name: made[name] for name in ORIGIN if name in made}
-
-
-def _reproductions(path: Path, records: Sequence[Record]) -> Iterator[Record]:
-    for keys, record in records:
-        if {"published", "mean", "within"} <= record.keys():
-            _check(path, [record], {"n": int}, ("published", "mean", "sd", "low", "high"))
-            yield keys, record
-
-
-def _check(path: Path, records: Sequence[Any], kinds: dict[str, type], numbers: Sequence[str]) -> None:
-    for record in records:
-        whole = isinstance(record, dict) and all(isinstance(record.get(k), t) for k, t in kinds.items())
-        if not whole or not all(isinstance(record.get(k), int | float | None) for k in numbers):
-            raise UserError(f"{path} is damaged: some fields are missing or wrong; run the experiment again")
-
-
-def _sentences(records: Sequence[Record]) -> Iterator[tuple[tuple[str, ...], str]]:
-    """Iterate over the texts of a summary that are written for readers."""
-    for keys, record in records:
-        for name, value in record.items():
-            if isinstance(value, str) and (name in SENTENCES or keys[-1:] == ("answers",)):
-                yield (*keys, name), value
