@@ -21,6 +21,7 @@ from common import hypothesis, start
 from cnnjax import experiment, report
 from cnnjax.api.ablation import run, settings
 from cnnjax.cli import flags
+from cnnjax.cli.runner import OutDirectory
 from cnnjax.config import HParams
 from cnnjax.files import write_json
 from cnnjax.kernels.layers import Conv, Dense, Dropout
@@ -79,7 +80,7 @@ class BatchNormOrDropout(flags.Flags):
     train_size: int | None = 24_000
     dataset: str = "both"
     """One data set; or both, mnist and fashion_mnist, which --data-dir then has as directories."""
-    out: Path | None = None
+    out: OutDirectory = None
     """Output directory; results/batchnorm_or_dropout by default."""
     quick: bool = False
     """Run for about a minute: 2 seeds, 2 epochs of 6,000 images."""

@@ -52,6 +52,7 @@ from peers.results import by_launch, grouped, kept_rows, refuse_other_versions, 
 from peers.worker import ACCURACY_EPOCH, Launch, Row, measure
 
 from cnnjax import files, report
+from cnnjax.cli.runner import DataDirectory, OutDirectory
 from cnnjax.data import load, split
 from cnnjax.errors import ArgumentError, choose
 from cnnjax.models import MODELS
@@ -91,11 +92,10 @@ class BenchmarkPeers:
     """Timed epochs of each peer in each launch."""
     dataset: str = "mnist"
     """mnist, fashion_mnist or kmnist."""
-    data_dir: Path | None = None
-    """Directory with the four IDX files (plain or .gz) to use instead of a download."""
+    data_dir: DataDirectory = None
     environments: Path = Path(".peers")
     """Directory of the peers' environments, created by `make bench`."""
-    out: Path | None = None
+    out: OutDirectory = None
     """Output directory; results/benchmark_peers by default. Settings that it has are not run again."""
     quick: bool = False
     """Run for about two minutes: keras-cnn, batch 32, rate 0.5, training only, one launch."""

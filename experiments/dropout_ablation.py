@@ -30,6 +30,7 @@ from common import convnet_named, hypothesis, start
 from cnnjax import experiment, report
 from cnnjax.api.ablation import run, settings
 from cnnjax.cli.flags import OptimizerFlags
+from cnnjax.cli.runner import OutDirectory
 from cnnjax.errors import ArgumentError
 from cnnjax.experiment import Arm
 from cnnjax.plots.arms import final_by_arm
@@ -50,7 +51,7 @@ class DropoutAblation(OptimizerFlags):
     """Kind of dropout."""
     model: str = "keras-cnn"
     """Name of the network."""
-    out: Path | None = None
+    out: OutDirectory = None
     """Output directory; results/dropout_ablation by default."""
     quick: bool = False
     """Run for about a minute: 2 rates, 2 epochs of 12,000 images."""

@@ -36,7 +36,7 @@ from paper.training import momentum_sgd
 
 from cnnjax import experiment, files, report
 from cnnjax.cli.flags import Flags
-from cnnjax.cli.runner import shown
+from cnnjax.cli.runner import OutDirectory, shown
 from cnnjax.data import subset
 from cnnjax.errors import ArgumentError, choose
 from cnnjax.experiment import Splits
@@ -61,7 +61,7 @@ class DropoutPaper(Flags):
     """Passes over the training images: 600 updates each; 1667 are the paper's million."""
     batch_size: int = 100
     """Images per step."""
-    out: Path | None = None
+    out: OutDirectory = None
     """Output directory; results/dropout_paper by default."""
     quick: bool = False
     """Rehearse every item in about two minutes: 2 seeds, networks of 32 hidden units, 20 updates."""

@@ -45,7 +45,7 @@ from pooled.output import described, figures
 from cnnjax import experiment, report
 from cnnjax.api.ablation import run, settings
 from cnnjax.cli.flags import OptimizerFlags
-from cnnjax.cli.runner import shown
+from cnnjax.cli.runner import OutDirectory, shown
 from cnnjax.errors import ArgumentError, choose
 from cnnjax.experiment import Arm
 from cnnjax.files import write_json
@@ -78,7 +78,7 @@ class PoolingAblation(OptimizerFlags):
     """Arms to train; max, the reference, is always included."""
     optimizer: Annotated[str, shown("STR", "the network's own: adam or rmsprop")] = ""
     """adam, rmsprop, sgd or adamw, as in Keras."""
-    out: Path | None = None
+    out: OutDirectory = None
     """Output directory; results/pooling_ablation by default."""
     quick: bool = False
     """Run for about a minute: lenet-swish, 3 arms, 2 seeds, 2 epochs of 6,000 images."""

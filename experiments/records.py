@@ -30,6 +30,7 @@ from common import hypothesis, start
 from cnnjax import experiment, files, report
 from cnnjax.api.ablation import run, settings
 from cnnjax.cli.flags import OptimizerFlags
+from cnnjax.cli.runner import OutDirectory
 from cnnjax.data import split
 from cnnjax.data.augmentation import chain, rotation, shift
 from cnnjax.errors import ArgumentError
@@ -101,7 +102,7 @@ class Records(OptimizerFlags):
     learning_rate: float = 4e-3
     schedule: str = "one-cycle"
     weight_decay: float = 0.05
-    out: Path | None = None
+    out: OutDirectory = None
     """Output directory; results/records/RECORD by default."""
     quick: bool = False
     """Run for about a minute: 2 seeds, 1 epoch of 2,000 images."""

@@ -35,6 +35,7 @@ from published import Comparison, compare, images_of, prediction_interval
 from cnnjax import experiment, files, report
 from cnnjax.api.ablation import run
 from cnnjax.cli.flags import Flags
+from cnnjax.cli.runner import OutDirectory
 from cnnjax.config import HParams
 from cnnjax.data.published import published_history
 from cnnjax.devices.processes import leads
@@ -68,7 +69,7 @@ class ReproduceTutorials(Flags):
     reuse: Path | None = None
     """Directory of a dropout_ablation.py run that has these networks: they are reused, and missing ones are
     trained and added there."""
-    out: Path | None = None
+    out: OutDirectory = None
     """Output directory; results/reproduce_tutorials by default."""
     quick: bool = False
     """Run for about a minute: 2 seeds, 2 epochs of 6,000 images."""

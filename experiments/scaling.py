@@ -28,7 +28,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import numpy as np
@@ -60,6 +60,7 @@ from common import convnet_named, require_positive, start, time_in_rounds
 from costs import step_cost
 
 from cnnjax import files, report
+from cnnjax.cli.runner import OutDirectory, shown
 from cnnjax.config import HParams
 from cnnjax.devices import layouts
 from cnnjax.errors import ArgumentError
@@ -87,13 +88,13 @@ class Scaling:
     """Name of the network."""
     compute_dtype: str = "float32"
     """float32 or bfloat16."""
-    chunk: int | None = None
-    """Networks to vmap at a time; by default chosen for the backend."""
+    chunk: Annotated[int | None, shown("INT", "chosen for the backend")] = None
+    """Networks to vmap at a time."""
     seeds: int = 9
     """Rounds; each times every program once."""
     epochs: int = 3
     """Calls of a compiled program in one timing, each of at least 8 steps."""
-    out: Path | None = None
+    out: OutDirectory = None
     """Output directory; results/scaling by default."""
     quick: bool = False
     """Run for about a minute: 3 batch sizes, 3 rounds."""

@@ -44,6 +44,7 @@ from peers.protocol import Arrays, Settings
 from peers.worker import Launch, Worker, busy_seconds
 
 from cnnjax import files, report
+from cnnjax.cli.runner import DataDirectory, OutDirectory
 from cnnjax.data import Loaded, load
 from cnnjax.metrics import means
 from cnnjax.stats.intervals import t_interval
@@ -76,11 +77,10 @@ class Speedrun:
     """Runs of each side."""
     first_seed: int = 0
     """Seed of the first run."""
-    data_dir: Path | None = None
-    """Directory with MNIST's four IDX files (plain or .gz) to use instead of a download."""
+    data_dir: DataDirectory = None
     environments: Path = Path(".peers")
     """Directory of the peers' environments, created by `make bench`."""
-    out: Path | None = None
+    out: OutDirectory = None
     """Output directory; results/speedrun by default."""
     quick: bool = False
     """Run for about a minute: 2 seeds."""

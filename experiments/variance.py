@@ -25,6 +25,7 @@ from common import convnet_named, start
 from cnnjax import experiment, files, report
 from cnnjax.api.ablation import run, settings
 from cnnjax.cli.flags import OptimizerFlags
+from cnnjax.cli.runner import OutDirectory
 from cnnjax.data import load
 from cnnjax.devices.processes import leads
 from cnnjax.experiment import Arm, Protocol
@@ -110,7 +111,7 @@ class Variance(OptimizerFlags):
     """Dropout rate."""
     model: str = "keras-cnn"
     """Name of the network."""
-    out: Path | None = None
+    out: OutDirectory = None
     """Output directory; results/variance by default."""
     quick: bool = False
     """Run for about a minute: 4 seeds, 2 epochs of 6,000 images."""

@@ -33,6 +33,8 @@ def shown(metavar: str, default: object = "", help: str | None = None) -> Any:
 RunDirectory = Annotated[Path, tyro.conf.Positional, shown("RUN", help="Run directory (train --out).")]
 _IDX = shown("DIR", "the run's own, or a download", "Directory with the four IDX files (plain or .gz).")
 DataDirectory = Annotated[Path | None, _IDX]
+OutDirectory = Annotated[Path | None, shown("DIR")]
+"""Where results go; the docstring of the flag says where by default."""
 
 
 class _Preformatted(str):
@@ -111,9 +113,9 @@ def _run(command: Any, description: str, given: list[str], prog: str, exits: boo
 
 def _parse(command: Any, description: str, arguments: list[str], prog: str) -> Command:
     """Return the command that the arguments name; raise tyro's errors as a one-line `ArgumentError`."""
-    config, commands = (), command if isinstance(command, Mapping) else {}
+    config, commands = (tyro.conf.DisallowNone,), command if isinstance(command, Mapping) else {}
     if isinstance(command, Mapping):
-        arguments, config = arguments or ["--help"], (tyro.conf.FlagCreatePairsOff,)
+        arguments, config = arguments or ["--help"], (*config, tyro.conf.FlagCreatePairsOff)
         summaries = {name: (inspect.getdoc(each) or "").split("\n")[0] for name, each in command.items()}
         command = _subcommands(command, summaries if arguments[0] in ("-h", "--help") else None)
         if arguments[0] == "--completion":
