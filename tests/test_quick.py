@@ -33,7 +33,7 @@ def test_flags_beside_quick_win(command: Any, quick: dict[str, Any], monkeypatch
     monkeypatch.setattr(command, "__call__", lambda self: seen.append(self))
     assert {field.name for field in fields(command)} >= quick.keys()
     default = command()
-    count = "epochs" if "epochs" in quick else "rounds"
+    count = next(name for name in ("epochs", "rounds", "launches") if name in quick)
     for arguments in (["--quick"], ["--quick", f"--{count}", str(getattr(default, count))], []):
         assert common.start(command, quick, "", "x", arguments) == 0
     plain, asked, whole = seen
