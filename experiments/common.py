@@ -2,8 +2,10 @@
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from typing import Any
+from multiprocessing import get_context
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -12,6 +14,8 @@ from cnnjax.errors import ArgumentError
 from cnnjax.experiment.results import Results
 from cnnjax.models import ConvNet
 from cnnjax.runs.building import model_named
+
+Measured = TypeVar("Measured")
 
 
 def start(
@@ -63,6 +67,15 @@ def renamed(results: Results, names: Mapping[str, str]) -> Results:
         values={metric: values[rows] for metric, values in results.values.items()},
         predictions={new: stored[arm] for arm, new in names.items() if arm in stored},
     )
+
+
+def launched(measure: Callable[..., Measured], launches: int, *arguments: Any) -> list[Measured]:
+    """Call `measure(*arguments)` in so many new processes, one after the other.
+
+    Rounds of one process share its compilation and its place in memory, so they say little about the next.
+    """
+    with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as pool:
+        return [pool.submit(measure, *arguments).result() for _ in range(launches)]
 
 
 def time_in_rounds(timers: Sequence[Callable[[int], Any]], rounds: int) -> np.ndarray:

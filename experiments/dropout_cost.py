@@ -5,8 +5,7 @@ machine, 38% in the tutorial's log.)
 
 Arms: no dropout, and the four kinds of dropout at rate 0.5 after Flatten.
 
-Replicates: launches, each a new process that compiles all arms anew. Rounds of one process share its
-compilation and its place in memory, so they say little about the next process.
+Replicates: launches, each a new process that compiles all arms anew.
 
 Pairing: each round times every arm once, starting with another arm each time, so that background load
 affects all arms of a round. Round r uses the weights and keys of seed r. The ratio of a launch is the median
@@ -28,16 +27,14 @@ are compared only within a run, so an interrupted run starts over.
 import sys
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from common import require_positive, start, time_in_rounds
+from common import launched, require_positive, start, time_in_rounds
 
 from cnnjax import files, plots
 from cnnjax.batches import sequential_plan
@@ -97,13 +94,6 @@ def measure_all(rounds: int, epochs: int) -> np.ndarray:
     return time_in_rounds(timers, rounds)
 
 
-def launched(launches: int, rounds: int, epochs: int) -> np.ndarray:
-    """Return seconds a step, float[launches, arms, rounds, clocks], each launch in a new process."""
-    workers = ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1)
-    with workers as pool:
-        return np.stack([pool.submit(measure_all, rounds, epochs).result() for _ in range(launches)])
-
-
 @dataclass(frozen=True)
 class DropoutCost:
     """Time training steps with and without dropout."""
@@ -123,7 +113,7 @@ class DropoutCost:
         """Time all arms, print the table and write the results."""
         require_positive(seeds=self.seeds, rounds=self.rounds, epochs=self.epochs)
         with files.claimed(self.out):
-            seconds = launched(self.seeds, self.rounds, self.epochs)
+            seconds = np.stack(launched(measure_all, self.seeds, self.rounds, self.epochs))
             device, steps = jax.devices()[0].device_kind, self.epochs * STEPS
             protocol = (
                 f"batch {BATCH}, rate {RATE:g}, {device}, n={self.seeds} launches of {self.rounds} paired "

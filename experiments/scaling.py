@@ -16,19 +16,20 @@ x + 1 over an array larger than any cache. The least time of a step is the large
 bytes divided by these; both are counted (costs.py), assuming that caches keep nothing, and compared with
 XLA's cost analysis.
 
-Protocol: random images; the programs that `train` and the experiments run. Each round times every program
-once, starting with another one each time. Medians over rounds.
+Protocol: random images; the programs that `train` and the experiments run. Each launch is a new process that
+compiles them anew; each of its rounds times every program once, starting with another one each time. The
+value of a launch is the median of its rounds; medians over launches.
 
 Run `python experiments/scaling.py`; it writes results.csv, summary.json and scaling.png to --out. Timings
 are compared only within a run, so an interrupted run starts over.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import numpy as np
@@ -56,7 +57,7 @@ from ceilings.measurements import (
     product_timers,
     step_timer,
 )
-from common import convnet_named, require_positive, start, time_in_rounds
+from common import convnet_named, launched, require_positive, start, time_in_rounds
 from costs import step_cost
 
 from cnnjax import files, report
@@ -69,7 +70,7 @@ from cnnjax.optimizers import keras_adam
 from cnnjax.runs.train_config import COMPUTE_DTYPES
 from cnnjax.task import Task
 
-QUICK = {"batches": (32, 256, 2048), "populations": (1, 2), "seeds": 3, "epochs": 1}
+QUICK = {"batches": (32, 256, 2048), "populations": (1, 2), "seeds": 1, "epochs": 1}
 BATCHES = tuple(32 * 2**i for i in range(9))
 MEMORY = "x + 1"
 
@@ -90,14 +91,16 @@ class Scaling:
     """float32 or bfloat16."""
     chunk: Annotated[int | None, shown("INT", "chosen for the backend")] = None
     """Networks to vmap at a time."""
-    seeds: int = 9
-    """Rounds; each times every program once."""
+    seeds: int = 5
+    """Launches of a process that times every program."""
+    rounds: int = 3
+    """Rounds of a launch; each times every program once."""
     epochs: int = 3
     """Calls of a compiled program in one timing, each of at least 8 steps."""
     out: OutDirectory = None
     """Output directory; results/scaling by default."""
     quick: bool = False
-    """Run for about a minute: 3 batch sizes, 3 rounds."""
+    """Run for about a minute: 3 batch sizes, one launch."""
 
     def __call__(self) -> None:
         """Time all programs, print tables and conclusions, and write the results."""
@@ -107,36 +110,69 @@ class Scaling:
             devices=self.devices,
             populations=self.populations,
             seeds=self.seeds,
+            rounds=self.rounds,
             epochs=self.epochs,
         )
         if self.compute_dtype not in COMPUTE_DTYPES:
             choices = ", ".join(COMPUTE_DTYPES)
             raise ArgumentError(f"--compute-dtype {self.compute_dtype!r} is unknown; choose from {choices}")
-        layouts.host_devices(max(self.devices, default=layouts.cores()))
         model = convnet_named(self.model).clone(dtype=self.compute_dtype)
-        batches = tuple(sorted({MEMBER_BATCH, *self.batches}))
-        available = jax.device_count()
-        powers = {2**i for i in range(1, available.bit_length())} | {available}
-        devices = sorted((set(self.devices) or powers) - {1})
-        multiples = self.populations or ((1, 2, 4) if jax.default_backend() == "cpu" else (1, 10, 100, 1000))
-        members = sorted({available * multiple for multiple in multiples})
         with files.claimed(out):
-            subject = f"{self.model}, {self.compute_dtype}, {available} x {jax.devices()[0].device_kind}"
-            report.say(f"{subject}; compiling")
-            timers = _timers(model, batches, devices, members, self.chunk)
-            products, memory = product_timers(self.compute_dtype), memory_timer()
-            timers |= {name: product.timer for name, product in products.items()} | {MEMORY: memory.timer}
-            calls = [lambda _, timer=timer: timer(self.epochs) for timer in timers.values()]
-            seconds = dict(zip(timers, time_in_rounds(calls, self.seeds), strict=True))
-            ceilings = Ceilings(
-                max(product.amount / seconds[name].min() for name, product in products.items()),
-                memory.amount / seconds[MEMORY].min(),
+            report.say(
+                f"launches: {self.seeds}, rounds of each: {self.rounds}; a launch compiles all programs first"
             )
-            timings = Timings(model, batches, devices, members, seconds, ceilings)
-            caption = f"{subject}, Adam, dropout 0.5, n={self.seeds} rounds"
+            launches = launched(measure_all, self.seeds, self)
+            layouts.host_devices(max(self.devices, default=layouts.cores()))
+            device = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
+            caption = (
+                f"{self.model}, {self.compute_dtype}, {device}, Adam, dropout 0.5, n={self.seeds} launches"
+            )
+            timings = over_launches(model, launches)
             record = describe(timings, caption)
-            _write(out, timings, record, caption, self.epochs)
+            _write(out, launches, timings, record, caption, self.epochs)
             report.say(f"results.csv, summary.json and scaling.png in {out}")
+
+
+class Launched(NamedTuple):
+    """What a launch measured: `Timings` without the model, of which a process cannot send every function."""
+
+    batches: Sequence[int]
+    devices: Sequence[int]
+    members: Sequence[int]
+    seconds: Mapping[str, np.ndarray]  # seconds a step, f64[rounds], by arm
+    ceilings: Ceilings
+
+
+def measure_all(given: Scaling) -> Launched:
+    """Compile all programs in this process, and time them."""
+    model = convnet_named(given.model).clone(dtype=given.compute_dtype)
+    layouts.host_devices(max(given.devices, default=layouts.cores()))
+    batches = tuple(sorted({MEMBER_BATCH, *given.batches}))
+    available = jax.device_count()
+    powers = {2**i for i in range(1, available.bit_length())} | {available}
+    devices = sorted((set(given.devices) or powers) - {1})
+    multiples = given.populations or ((1, 2, 4) if jax.default_backend() == "cpu" else (1, 10, 100, 1000))
+    members = sorted({available * multiple for multiple in multiples})
+    timers = _timers(model, batches, devices, members, given.chunk)
+    products, memory = product_timers(given.compute_dtype), memory_timer()
+    timers |= {name: product.timer for name, product in products.items()} | {MEMORY: memory.timer}
+    calls = [lambda _, timer=timer: timer(given.epochs) for timer in timers.values()]
+    seconds = dict(zip(timers, time_in_rounds(calls, given.rounds), strict=True))
+    ceilings = Ceilings(
+        max(product.amount / seconds[name].min() for name, product in products.items()),
+        memory.amount / seconds[MEMORY].min(),
+    )
+    return Launched(batches, devices, members, seconds, ceilings)
+
+
+def over_launches(model: ConvNet, launches: Sequence[Launched]) -> Timings:
+    """Return the median of each launch as `seconds`, f64[launches], and the best rates of all as ceilings."""
+    first = launches[0]
+    seconds = {
+        arm: np.array([np.median(launch.seconds[arm]) for launch in launches]) for arm in first.seconds
+    }
+    best = np.max([launch.ceilings for launch in launches], axis=0)
+    return Timings(model, *first[:3], seconds, Ceilings(*best.tolist()))
 
 
 def _timers(
@@ -163,13 +199,21 @@ def _descent(hparams: HParams) -> optax.GradientTransformation:
     return optax.sgd(hparams.learning_rate)
 
 
-def _write(out: Path, timings: Timings, record: dict[str, Any], caption: str, calls: int) -> None:
+def _write(
+    out: Path,
+    launches: Sequence[Launched],
+    timings: Timings,
+    record: dict[str, Any],
+    caption: str,
+    calls: int,
+) -> None:
     rows = (
-        (arm, number, calls, seconds)
-        for arm, rounds in timings.seconds.items()
+        (arm, launch, calls, number, seconds)
+        for launch, each in enumerate(launches)
+        for arm, rounds in each.seconds.items()
         for number, seconds in enumerate(rounds.tolist())
     )
-    files.write_csv(out / "results.csv", ("arm", "seed", "epoch", "seconds_per_step"), rows)
+    files.write_csv(out / "results.csv", ("arm", "seed", "epoch", "round", "seconds_per_step"), rows)
     files.write_json(out / "summary.json", record | files.provenance())
     costs = [step_cost(timings.model, batch) for batch in timings.batches]
     fitted = Fit(**record["fit"])

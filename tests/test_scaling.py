@@ -60,6 +60,10 @@ def timings(image: float = 1e-5, bend: float = 1.0) -> conclusions.Timings:
     return conclusions.Timings(MODEL, BATCHES, [2], [2], seconds, Ceilings(1e11, 1e10))
 
 
+def launch(of: conclusions.Timings) -> scaling.Launched:
+    return scaling.Launched(of.batches, of.devices, of.members, of.seconds, of.ceilings)
+
+
 def test_the_report_has_the_measured_numbers(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -84,9 +88,17 @@ def test_the_report_has_the_measured_numbers(
         assert share == pytest.approx(
             least_seconds(step_cost(MODEL, int(batch)), timings().ceilings) / seconds
         )
-    scaling._write(tmp_path, timings(), record, "caption", 3)
+    scaling._write(tmp_path, [launch(timings())] * 2, timings(), record, "caption", 3)
     assert {path.name for path in tmp_path.iterdir()} == {"results.csv", "summary.json", "scaling.png"}
-    assert len((tmp_path / "results.csv").read_text().splitlines()) == 1 + 3 * len(timings().seconds)
+    lines = (tmp_path / "results.csv").read_text().splitlines()
+    assert len(lines) == 1 + 2 * 3 * len(timings().seconds)
+
+
+def test_the_value_of_a_launch_is_the_median_of_its_rounds() -> None:
+    slow = launch(timings(image=2e-5))._replace(ceilings=Ceilings(2e11, 1e9))
+    joined = scaling.over_launches(MODEL, [launch(timings()), slow])
+    np.testing.assert_allclose(joined.seconds["batch 256"], [1e-3 + 256e-5, 1e-3 + 512e-5])
+    assert joined.ceilings == (2e11, 1e10), "the best of all launches"
 
 
 def test_a_bend_is_reported() -> None:
@@ -114,6 +126,7 @@ def test_it_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         model="lenet-swish",
         compute_dtype="bfloat16",
         seeds=2,
+        rounds=1,
         epochs=1,
         out=tmp_path / "out",
     )()
