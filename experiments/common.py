@@ -1,7 +1,7 @@
 """What several experiments share: their start, flag checks, renaming, timing in rounds."""
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
@@ -69,13 +69,14 @@ def renamed(results: Results, names: Mapping[str, str]) -> Results:
     )
 
 
-def launched(measure: Callable[..., Measured], launches: int, *arguments: Any) -> list[Measured]:
-    """Call `measure(*arguments)` in so many new processes, one after the other.
+def launched(measure: Callable[..., Measured], launches: Sequence[tuple[Any, ...]]) -> Iterator[Measured]:
+    """Call `measure` with the arguments of each launch, each in a new process, one after the other.
 
     Rounds of one process share its compilation and its place in memory, so they say little about the next.
     """
     with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as pool:
-        return [pool.submit(measure, *arguments).result() for _ in range(launches)]
+        for arguments in launches:
+            yield pool.submit(measure, *arguments).result()
 
 
 def time_in_rounds(timers: Sequence[Callable[[int], Any]], rounds: int) -> np.ndarray:

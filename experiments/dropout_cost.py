@@ -113,7 +113,7 @@ class DropoutCost:
         """Time all arms, print the table and write the results."""
         require_positive(seeds=self.seeds, rounds=self.rounds, epochs=self.epochs)
         with files.claimed(self.out):
-            seconds = np.stack(launched(measure_all, self.seeds, self.rounds, self.epochs))
+            seconds = np.stack(list(launched(measure_all, [(self.rounds, self.epochs)] * self.seeds)))
             device, steps = jax.devices()[0].device_kind, self.epochs * STEPS
             protocol = (
                 f"batch {BATCH}, rate {RATE:g}, {device}, n={self.seeds} launches of {self.rounds} paired "

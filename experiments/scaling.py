@@ -121,7 +121,7 @@ class Scaling:
             report.say(
                 f"launches: {self.seeds}, rounds of each: {self.rounds}; a launch compiles all programs first"
             )
-            launches = launched(measure_all, self.seeds, self)
+            launches = list(launched(measure_all, [(self,)] * self.seeds))
             layouts.host_devices(max(self.devices, default=layouts.cores()))
             device = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
             caption = (

@@ -16,10 +16,12 @@ Time: from the seed, initial weights included, to the last step. Data are in mem
 of each side, which is not counted, and testing are apart. Beside the time by the clock stands the processor
 time, which other processes on the machine change less.
 
-Protocol: the two sides train in turn, one waits while the other trains; each seed starts with the other one.
+Protocol: each launch starts both sides anew, for its share of the seeds. The two sides train in turn, one
+waits while the other trains; each seed starts with the other one.
 
-Statistics: mean test accuracy over seeds with a 95% t interval; median seconds; the ratio of the two times of
-a seed (median, minimum, maximum).
+Statistics: mean test accuracy over seeds with a 95% t interval. The unit of times is the launch: its value is
+the median over its seeds, of seconds and of the ratio of the two times of a seed; median, minimum and maximum
+over launches.
 
 Run `python experiments/speedrun.py`, which needs `make .peers/torch/.ready`; it writes results.csv and
 summary.json to --out.
@@ -28,7 +30,7 @@ summary.json to --out.
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +40,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import recipe
-from common import require_positive, start
+from common import launched, require_positive, start
 from peers.entries import PEERS, cores, interpreter
 from peers.protocol import Arrays, Settings
 from peers.worker import Launch, Worker, busy_seconds
@@ -52,12 +54,13 @@ from cnnjax.train import to_device
 
 OURS, PEER = "cnnjax", "train_mnist_fast"
 PEER_BATCH = 256
-QUICK = {"seeds": 2}
+QUICK = {"seeds": 2, "launches": 1}
 
 
 class Row(NamedTuple):
     """One run: a row of results.csv."""
 
+    launch: int
     entry: str
     seed: int
     seconds: float
@@ -66,7 +69,7 @@ class Row(NamedTuple):
     elsewhere: float  # cores that other processes kept busy, on average
 
 
-Runner = Callable[[int], Row]
+Runner = Callable[[int, int], Row]  # (launch, seed)
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,8 @@ class Speedrun:
     """Runs of each side."""
     first_seed: int = 0
     """Seed of the first run."""
+    launches: int = 5
+    """Starts of both sides, which share the seeds."""
     data_dir: DataDirectory = None
     environments: Path = Path(".peers")
     """Directory of the peers' environments, created by `make bench`."""
@@ -87,19 +92,14 @@ class Speedrun:
 
     def __call__(self) -> None:
         """Train all seeds on both sides, print the table and write the results."""
-        require_positive(seeds=self.seeds)
+        require_positive(seeds=self.seeds, launches=self.launches)
         out = self.out or Path("results/speedrun" + "_quick" * self.quick)
-        loaded = load("mnist", self.data_dir, announce=print)
-        with files.claimed(out), ExitStack() as stack:
-            print("compiling, and a warm-up run of each side")
-            sides = {OURS: compiled(loaded), PEER: peer(stack, loaded, self.environments, out)}
+        load("mnist", self.data_dir, announce=print)
+        with files.claimed(out):
             rows: list[Row] = []
-            for seed in range(self.first_seed, self.first_seed + self.seeds):
-                names = list(sides) if seed % 2 else list(sides)[::-1]
-                rows += (new := [sides[name](seed) for name in names])
-                print(
-                    f"seed {seed}: " + ", ".join(f"{r.entry} {r.seconds:.2f} s {r.accuracy:.2%}" for r in new)
-                )
+            parts = np.array_split(np.arange(self.first_seed, self.first_seed + self.seeds), self.launches)
+            for new in launched(race, [(self, out, i, part.tolist()) for i, part in enumerate(parts)]):
+                rows += new
                 files.write_csv(out / "results.csv", Row._fields, rows)
             summary = summarise(rows)
             show(summary)
@@ -107,19 +107,33 @@ class Speedrun:
             print(f"results.csv and summary.json in {out}")
 
 
+def race(given: Speedrun, out: Path, launch: int, seeds: Sequence[int]) -> list[Row]:
+    """Start both sides in this process, and let them train these seeds in turn."""
+    loaded, rows = load("mnist", given.data_dir), []
+    with ExitStack() as stack:
+        print(f"launch {launch}: compiling, and a warm-up run of each side", flush=True)
+        sides = {OURS: compiled(loaded), PEER: peer(stack, loaded, given.environments, out)}
+        for seed in seeds:
+            names = list(sides) if seed % 2 else list(sides)[::-1]
+            rows += (new := [sides[name](launch, seed) for name in names])
+            times = ", ".join(f"{row.entry} {row.seconds:.2f} s {row.accuracy:.2%}" for row in new)
+            print(f"seed {seed}: {times}", flush=True)
+    return rows
+
+
 def compiled(loaded: Loaded) -> Runner:
     """Compile the recipe, run it once to warm up, and return a function that trains and tests a seed."""
     program = recipe.compile_run(to_device(loaded.train), to_device(loaded.test))
 
-    def run(seed: int) -> Row:
+    def run(launch: int, seed: int) -> Row:
         began, busy, own = time.perf_counter(), busy_seconds(), time.process_time()
         state = jax.block_until_ready(program.train(seed))
         seconds, own = time.perf_counter() - began, time.process_time() - own
         elsewhere = max(0.0, busy_seconds() - busy - own) / seconds
         accuracy = float(means(program.evaluate(state))["accuracy"])
-        return Row(OURS, seed, seconds, own, accuracy, elsewhere)
+        return Row(launch, OURS, seed, seconds, own, accuracy, elsewhere)
 
-    run(0)
+    run(0, 0)
     return run
 
 
@@ -141,10 +155,11 @@ def peer(stack: ExitStack, loaded: Loaded, environments: Path, out: Path) -> Run
     print(f"{PEER} is fastest on this number of threads: {threads}")
     worker = workers[threads]
 
-    def run(seed: int) -> Row:
+    def run(launch: int, seed: int) -> Row:
         answer = worker.epoch()
         accuracy = worker.ask("evaluate")["val_accuracy"]
-        return Row(PEER, seed, answer["seconds"], answer["processor_seconds"], accuracy, answer["elsewhere"])
+        times = answer["seconds"], answer["processor_seconds"]
+        return Row(launch, PEER, seed, *times, accuracy, answer["elsewhere"])
 
     return run
 
@@ -154,28 +169,37 @@ class Side(NamedTuple):
 
     entry: str
     seeds: int
+    launches: int
     accuracy: float  # mean
     half_width: float | None  # of its 95% t interval, for which it takes a few seeds
-    seconds: float  # median
-    processor_seconds: float  # median
+    seconds: float  # median over launches
+    processor_seconds: float  # likewise
 
 
 def summarise(rows: Sequence[Row]) -> dict[str, Any]:
     """Summarise both sides, and the ratio of their times in each seed."""
-    sides, by_seed = [], {}
-    for entry in (OURS, PEER):
-        runs = [row for row in rows if row.entry == entry]
+    launches = np.unique([row.launch for row in rows])
+    of_entry = {entry: [row for row in rows if row.entry == entry] for entry in (OURS, PEER)}
+
+    def medians(values: Iterable[float]) -> list[float]:
+        """Return the median of each launch, of a value for each seed."""
+        found = list(zip((row.launch for row in of_entry[OURS]), values, strict=True))
+        return [median(value for launch, value in found if launch == wanted) for wanted in launches]
+
+    sides = []
+    for entry, runs in of_entry.items():
         mean, half, _ = t_interval(np.array([row.accuracy for row in runs]))
-        times = (median(row.seconds for row in runs), median(row.processor_seconds for row in runs))
         width = float(half) if np.isfinite(half) else None
-        sides.append(Side(entry, len(runs), float(mean), width, *times))
-        by_seed[entry] = {row.seed: row for row in runs}
-    pairs = [(by_seed[OURS][seed], by_seed[PEER][seed]) for seed in by_seed[OURS]]
+        clock, processor = (
+            median(medians(getattr(row, name) for row in runs)) for name in ("seconds", "processor_seconds")
+        )
+        sides.append(Side(entry, len(runs), len(launches), float(mean), width, clock, processor))
+    pairs = list(zip(*of_entry.values(), strict=True))
     return {
         "sides": [side._asdict() for side in sides],
-        "times as fast": spread([theirs.seconds / ours.seconds for ours, theirs in pairs]),
+        "times as fast": spread(medians(theirs.seconds / ours.seconds for ours, theirs in pairs)),
         "times as fast, processor time": spread(
-            [theirs.processor_seconds / ours.processor_seconds for ours, theirs in pairs]
+            medians(theirs.processor_seconds / ours.processor_seconds for ours, theirs in pairs)
         ),
         "cores that other processes kept busy": median(row.elsewhere for row in rows),
     }

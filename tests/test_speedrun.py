@@ -57,7 +57,7 @@ TIMES = st.lists(st.floats(0.1, 10), min_size=4, max_size=4)
 def test_ratios_are_taken_within_a_seed(ours: list[float], load: list[float], factor: float) -> None:
     """A load that slows a whole seed slows both sides, and leaves the ratio as it is."""
     rows = [
-        speedrun.Row(entry, seed, times * load[seed] * scale, times * scale, 0.99, 0.0)
+        speedrun.Row(seed // 2, entry, seed, times * load[seed] * scale, times * scale, 0.99, 0.0)
         for entry, scale in ((speedrun.OURS, 1.0), (speedrun.PEER, factor))
         for seed, times in enumerate(ours)
     ]
@@ -70,16 +70,17 @@ def test_the_command_writes_what_it_measures(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def side(name: str, seconds: float) -> Any:
-        return lambda *_: lambda seed: speedrun.Row(name, seed, seconds, seconds, 0.99, 0.5)
+        return lambda *_: lambda launch, seed: speedrun.Row(launch, name, seed, seconds, seconds, 0.99, 0.5)
 
     monkeypatch.setattr(speedrun, "load", lambda *_, **__: TINY)
     monkeypatch.setattr(speedrun, "compiled", side(speedrun.OURS, 1.0))
     monkeypatch.setattr(speedrun, "peer", side(speedrun.PEER, 3.0))
-    speedrun.Speedrun(seeds=2, first_seed=5, out=tmp_path / "out")()
+    monkeypatch.setattr(speedrun, "launched", lambda race, launches: [race(*each) for each in launches])
+    speedrun.Speedrun(seeds=2, launches=2, first_seed=5, out=tmp_path / "out")()
     summary = read_json(tmp_path / "out/summary.json")
     assert summary is not None and summary["times as fast"]["median"] == 3
     lines = (tmp_path / "out/results.csv").read_text().splitlines()[1:]
-    assert [line.split(",")[:2] for line in lines] == [
+    assert [line.split(",")[1:3] for line in lines] == [
         [name, seed]
         for seed, names in (("5", ("cnnjax", speedrun.PEER)), ("6", (speedrun.PEER, "cnnjax")))
         for name in names

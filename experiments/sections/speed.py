@@ -91,8 +91,9 @@ def speedrun(record: Record) -> Iterator[str]:
     yield from wrapped(
         f"In pairs, cnnjax is {clock['median']:.2f} times as fast by the clock ({clock['least']:.2f} to "
         f"{clock['greatest']:.2f}) and {processor['median']:.2f} times in processor time "
-        f"({processor['least']:.2f} to {processor['greatest']:.2f}). 95% t intervals; medians of times. "
-        f"Other processes kept {record['cores that other processes kept busy']:.2f} cores busy."
+        f"({processor['least']:.2f} to {processor['greatest']:.2f}). 95% t intervals; times are medians "
+        f"over launches ({record['sides'][0]['launches']}). Other processes kept "
+        f"{record['cores that other processes kept busy']:.2f} cores busy."
     )
     yield from ("", f"({machine(record['made'])}.)")
 
