@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import TINY, environment, fails, train
+from helpers import ROOT, TINY, environment, fails, train
 
 from cnnjax import experiment
 from cnnjax.cli.output import Output
@@ -26,7 +26,7 @@ def shell(
     """Run the command line in bash; the exit code is the command's, not that of what it is piped into."""
     line = f'"$@" {redirection}; exit ${{PIPESTATUS[0]}}'
     command = ["bash", "-c", line, "bash", sys.executable, "-m", "cnnjax", *arguments]
-    env = env or {**os.environ, "PYTHONPATH": str(TINY.parents[1])}
+    env = env or {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.run(command, capture_output=True, text=True, timeout=600, env=env)
 
 
@@ -41,7 +41,8 @@ def shell(
 )
 def test_output_that_nobody_reads(redirection: str, code: int, says: str) -> None:
     # Without a buffer every line is lost, not only the last flush.
-    done = shell(redirection, *DATA, env={**os.environ, "PYTHONUNBUFFERED": "1"})
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+    done = shell(redirection, *DATA, env=env)
     assert (done.returncode, done.stderr) == (code, says)
 
 
@@ -84,7 +85,7 @@ def test_what_is_written_before_the_reader_leaves_arrives(tmp_path: Path) -> Non
 def test_settings_under_which_nothing_can_be_trained(
     name: str, value: str, word: str, tmp_path: Path
 ) -> None:
-    env = {**os.environ, "PYTHONPATH": str(TINY.parents[1]), name: value}
+    env = {**os.environ, "PYTHONPATH": str(ROOT), name: value}
     done = shell("", *train(tmp_path / "run"), env=env)
     assert done.returncode in (1, 2) and done.stderr.count("\n") == 1
     assert word in done.stderr and "--debug" not in done.stderr
