@@ -63,7 +63,7 @@ def factors(schedule: optax.Schedule, total_steps: int) -> np.ndarray:
     return np.asarray(jax.jit(jax.vmap(schedule))(jnp.arange(total_steps + 1)))
 
 
-@pytest.mark.parametrize("total_steps", [1, 3, 10, 37, 500])
+@pytest.mark.parametrize("total_steps", [1, 10, 37])
 def test_cosine_ends_at_0_and_one_cycle_peaks_once(total_steps: int) -> None:
     cosine, cycle = (factors(SCHEDULES[name](total_steps), total_steps) for name in ("cosine", "one-cycle"))
     assert cosine[0] == 1 and abs(cosine[-1]) < 1e-6 and np.all(np.diff(cosine) < 0)
