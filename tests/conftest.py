@@ -74,11 +74,11 @@ def _runs(build: Callable[..., of_runs.Program]) -> Callable[..., of_runs.Progra
     made: dict[Any, of_runs.Program] = {}
 
     def once(config: Any, train: Any, val: Any, *more: Any) -> of_runs.Program:
-        if config.custom or ":" in config.model or (more and more[0] and more[0].axis_name):
+        if more and more[0] and more[0].axis_name:
             return build(config, train, val, *more)
         # An epoch is the same in a longer run, unless a schedule ends with it.
-        given = asdict(config) | ({"epochs": None} if config.schedule == "constant" else {})
-        name = str(given), train.class_names, *_same(train, val)
+        free = {"stop_early": None} | ({"epochs": None} if config.schedule == "constant" else {})
+        name = str(asdict(config) | free), more[1:], train.class_names, *_same(train, val)
         program = made[name] = made.get(name) or build(config, train, val, *more)
         return replace(program, start=jax.tree.map(jnp.copy, program.start))  # it is donated
 

@@ -29,7 +29,9 @@ from cnnjax.keys import Masks, streams
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("predict") / "run"
-    succeeds(*train(out, "--epochs", "2", "--model", "lenet-swish", "--batch-size", "8", "--data-dir", str(MORE)))
+    succeeds(
+        *train(out, "--epochs", "2", "--model", "lenet-swish", "--batch-size", "8", "--data-dir", str(MORE))
+    )
     return out
 
 

@@ -311,7 +311,8 @@ def test_classic_dropout_is_scaled_down_at_evaluation() -> None:
     data = arrays(9)
     model = ConvNet(features=(3,), hidden=(), dropout="classic")
     task = Task(model, keras_adam)
-    state = init_state(task, streams(jax.random.key(0)), data.images.shape[1:], HPARAMS)
+    init = jax.jit(lambda: init_state(task, streams(jax.random.key(0)), data.images.shape[1:], HPARAMS))
+    state = init()
     evaluation = jax.jit(partial(evaluate, make_eval_step(task)))
     full, scaled = (
         evaluation(state, data, HPARAMS._replace(dropout_rate=jnp.float32(rate)))[1] for rate in (0.0, 0.75)
