@@ -466,7 +466,6 @@ UNDETERMINED: dict[str, dict[str, Any]] = {
     "callback": {"model": Linear(partial(called_back, noisy))},
     "loss": {"model": LINEAR, "loss": random_loss},
     "augment": {"model": LINEAR, "augment": random_brightness},
-    "activation": {"model": ConvNet(features=(1,), hidden=(2,), classes=3, activation=by_numpy)},
 }
 
 
@@ -474,6 +473,12 @@ UNDETERMINED: dict[str, dict[str, Any]] = {
 def test_what_keys_do_not_decide_is_refused(arm: dict[str, Any]) -> None:
     with pytest.raises(ArgumentError, match="arm mine: two runs with the same keys differ"):
         require_determined(Arm("mine", hparams=HParams(), **arm))
+
+
+def test_a_conv_net_with_a_function_of_ones_own_is_not_taken_to_be_determined() -> None:
+    network = ConvNet(features=(1,), hidden=(2,), classes=3)
+    arms = [Arm("a", model, HParams()) for model in (network, network.clone(activation=by_numpy))]
+    assert list(map(checks._tested, arms)) == [True, False]
 
 
 def test_of_several_arms_the_undetermined_one_is_named_and_nothing_left(tmp_path: Path) -> None:
