@@ -28,7 +28,7 @@ from cnnjax.data import from_arrays
 from cnnjax.errors import ArgumentError, UserError
 from cnnjax.experiment import Arm, Protocol, checks, engine
 from cnnjax.experiment.identity import arm_identity
-from cnnjax.experiment.protocol import cores, divide
+from cnnjax.experiment.protocol import cores, divide, use_every_core
 from cnnjax.experiment.results import Store
 from cnnjax.metrics import example_loss
 from cnnjax.models import ConvNet
@@ -508,6 +508,8 @@ import jax, jax.numpy as jnp
 {first}
 from cnnjax.api.ablation import ablate
 from cnnjax.models import ConvNet
+from cnnjax.report import tables
+tables.draw = lambda *_: None  # which is not what this is about
 small = ConvNet(features=(), hidden=(2,))
 before = dict(jax.config.values)
 sizes = dict(seeds=1, epochs=1, batch_size=64)
@@ -517,7 +519,14 @@ print(jax.device_count(), sorted(changed))
 """
 
 
-@pytest.mark.parametrize("first", ["jnp.ones(2).sum()", pytest.param("", marks=pytest.mark.slow)])
+def test_after_other_code_of_jax_devices_and_settings_stay() -> None:
+    before, devices = dict(jax.config.values), jax.device_count()
+    use_every_core()
+    assert (dict(jax.config.values), jax.device_count()) == (before, devices)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", ["jnp.ones(2).sum()", ""])
 def test_it_works_after_other_code_of_jax(first: str, tmp_path: Path, programs: Path) -> None:
     env = environment(programs)
     del env["JAX_NUM_CPU_DEVICES"]

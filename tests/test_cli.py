@@ -369,7 +369,7 @@ def test_any_value_of_a_flag(flag: str, value: str) -> None:
     "flags",
     [
         ("--seed", "4294967295", "--dropout-rate", "1", "--learning-rate", "1e-45"),
-        ("--batch-size", "160", "--dropout-rate", "0"),
+        pytest.param(("--batch-size", "160", "--dropout-rate", "0"), marks=pytest.mark.slow),
     ],
 )
 def test_extreme_values_train(flags: tuple[str, ...], tmp_path: Path) -> None:

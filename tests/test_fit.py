@@ -376,6 +376,7 @@ def test_a_wrong_import_path_is_one_line(name: str, message: str, named: Path) -
     assert not Path("runs").exists()
 
 
+@pytest.mark.slow
 def test_two_devices_train_batch_norm_as_one_does(named: Path) -> None:
     """Statistics of half a batch would change the loss by more than a hundredth."""
     common = ["train", "--model", f"{named}:normalised", "--dataset", "own.npz", "--batch-size", "8"]

@@ -263,7 +263,13 @@ def test_step_in_parts(
     assert_same_step(jax.jit(make_train_step(TASK))(state, batch, HPARAMS), stepped)
 
 
-@pytest.mark.parametrize("way", [test_step_by_shard_map, test_step_by_pmap, test_step_by_sharded_jit])
+@pytest.mark.parametrize(
+    "way",
+    [
+        test_step_by_shard_map,
+        *(pytest.param(way, marks=pytest.mark.slow) for way in (test_step_by_pmap, test_step_by_sharded_jit)),
+    ],
+)
 def test_step_in_parts_on_devices(
     way: Callable, state: TrainState, batch: Batch, stepped: tuple, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -122,7 +122,7 @@ def arrays(n: int) -> Arrays:
 TRAIN, VAL = arrays(40), arrays(12)
 
 
-@pytest.mark.parametrize("name", ["adamw", "sgd"])
+@pytest.mark.parametrize("name", ["adamw", pytest.param("sgd", marks=pytest.mark.slow)])
 def test_a_member_with_its_own_weight_decay_is_its_solo_run(name: str) -> None:
     """One compiled program, eight weight decays (and momenta), in the middle of a schedule."""
     task = Task(ConvNet(features=(3,), hidden=(8,)), make_optimizer(name, "cosine", 10))

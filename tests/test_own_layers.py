@@ -163,6 +163,7 @@ def test_a_member_of_a_population_is_its_solo_run() -> None:
     chex.assert_trees_all_equal(ours, jax.device_get(state.params))
 
 
+@pytest.mark.slow
 def test_rates_under_vmap_are_those_of_a_run_each() -> None:
     run = partial(train_run, TASK, jax.random.key(0), train=TRAIN, val=VAL, epochs=1, batch_size=8)
     rates, once = jnp.array([0.0, 0.3, 1.0]), jax.jit(run)

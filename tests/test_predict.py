@@ -202,6 +202,7 @@ def test_an_unusable_file_is_a_one_line_error(name: str, word: str, run: Path, d
     assert ended.err.count("\n") == 1 and not ended.out, ended
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "darwin", reason="names of files are text there")
 def test_a_file_name_that_is_not_text(as_mnist: Path, drawn: Path, tmp_path: Path) -> None:
     odd = os.fsencode(tmp_path) + b"/\xff\x1b.png"

@@ -211,7 +211,7 @@ def assert_inside(drawn: Chart) -> None:
                     assert -1 <= float(value) + float(shift) <= size + 1
 
 
-@settings(deadline=None, max_examples=20)
+@settings(deadline=None, max_examples=10)
 @given(st.lists(st.lists(FLOATS, min_size=3, max_size=3), min_size=1, max_size=8), st.booleans())
 def test_a_chart_is_finite_and_inside_its_frame(values: list[list[float]], bounded: bool) -> None:
     x, table = np.arange(1, len(values) + 1), np.array(values).T

@@ -104,7 +104,7 @@ def test_any_module_learns(name: str) -> None:
     assert bool(jax.tree.leaves(state.collections)) == (name in ("BatchNorm", "NNX"))
 
 
-@pytest.mark.parametrize("name", ["plain", "dropout", "BatchNorm", "NNX"])
+@pytest.mark.parametrize("name", ["dropout", "BatchNorm", "NNX"])
 def test_a_member_of_a_population_is_its_solo_run(name: str) -> None:
     task, seeds = Task(MODELS[name], keras_adam), np.arange(8, dtype=np.uint32)
     program = make_population(task, TRAIN, VAL, batch_size=8, chunk=1)
