@@ -1,9 +1,17 @@
 """Strict settings for every test: promotions raise, warnings are errors, eight CPU devices."""
 
+import hashlib
 import os
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 from hypothesis import settings
 from jaxtyping import install_import_hook
@@ -16,7 +24,11 @@ with install_import_hook([f"cnnjax.{name}" for name in CHECKED], "beartype.beart
     # Their annotations of shapes and dtypes are checked at every call.
     pass
 
+from cnnjax import plots  # noqa: E402
 from cnnjax.cli.compiled import machine  # noqa: E402
+from cnnjax.experiment import engine  # noqa: E402
+from cnnjax.runs import programs as of_runs  # noqa: E402
+from cnnjax.runs import run_directory  # noqa: E402
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -36,6 +48,65 @@ def pytest_configure(config: pytest.Config) -> None:
     for name, value in options.items():
         jax.config.update(name, value)
         os.environ[name.upper()] = str(value)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled_once() -> Iterator[None]:
+    """Let runs and experiments of one process that train the same share what takes long to make of them.
+
+    These are their compiled programs, and the figures of runs with equal numbers.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(of_runs, "build", _runs(of_runs.build))
+        patch.setattr(engine, "make_population", _experiments(engine.make_population))
+        patch.setattr(plots, "attempt", _figures(plots.attempt))
+        yield
+
+
+def _same(*data: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return what data sets contain, and the settings under which programs are compiled."""
+    arrays = [np.asarray(array) for each in data for array in each[:2]]
+    sums = (hashlib.sha256(array.tobytes()).digest() for array in arrays)
+    return *sums, *(array.shape for array in arrays), *map(str, sorted(jax.config.values.items(), key=str))
+
+
+def _runs(build: Callable[..., of_runs.Program]) -> Callable[..., of_runs.Program]:
+    made: dict[Any, of_runs.Program] = {}
+
+    def once(config: Any, train: Any, val: Any, *more: Any) -> of_runs.Program:
+        if more and more[0] and more[0].axis_name:
+            return build(config, train, val, *more)
+        # An epoch is the same in a longer run, unless a schedule ends with it.
+        free = {"stop_early": None} | ({"epochs": None} if config.schedule == "constant" else {})
+        name = str(asdict(config) | free), more[1:], train.class_names, *_same(train, val)
+        program = made[name] = made.get(name) or build(config, train, val, *more)
+        return replace(program, start=jax.tree.map(jnp.copy, program.start))  # it is donated
+
+    return once
+
+
+def _experiments(make: Callable[..., Any]) -> Callable[..., Any]:
+    made: dict[Any, Any] = {}
+
+    def once(task: Any, train: Any, val: Any, **options: Any) -> Any:
+        name = task, *sorted(options.items()), *_same(train, val)
+        made[name] = made.get(name) or make(task, train, val, **options)
+        return made[name]
+
+    return once
+
+
+def _figures(attempt: Callable[..., bytes | None]) -> Callable[..., bytes | None]:
+    made: dict[Any, bytes] = {}
+
+    def once(name: str, draw: Any, announce: Callable[[str], None] = print) -> bytes | None:
+        if name not in run_directory.FIGURES or not isinstance(draw, partial):
+            return attempt(name, draw, announce)
+        shown = name, draw.func, re.sub("'seconds': [^,}]*", "", f"{draw.args} {draw.keywords}")
+        png = made.get(shown) or attempt(name, draw, announce)
+        return made.setdefault(shown, png) if png else None
+
+    return once
 
 
 @pytest.fixture

@@ -20,7 +20,11 @@ import pytest
 from cnnjax import cli
 from cnnjax.runs import manifest, programs
 
-TINY = Path(__file__).parent / "data"
+ROOT = Path(__file__).parents[1]
+MORE = ROOT / "tests/data"
+"""1,000 and 200 digits."""
+TINY = MORE / "few"
+"""200 and 50 of them, because what a run costs is its images."""
 CACHE: dict[str, Any] = {
     "jax_compilation_cache_dir": None,
     "jax_persistent_cache_min_compile_time_secs": 0.0,
@@ -92,7 +96,7 @@ def environment(directory: Path) -> dict[str, str]:
     cache = {**CACHE, "jax_compilation_cache_dir": str(directory)}
     options = {name.upper(): str(value) for name, value in cache.items()}
     options["JAX_NUM_CPU_DEVICES"] = str(jax.device_count())
-    return {**os.environ, **options, "PYTHONPATH": str(TINY.parents[1])}
+    return {**os.environ, **options, "PYTHONPATH": str(ROOT)}
 
 
 def words(text: str) -> set[str]:

@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from helpers import TINY
+from helpers import MORE
 
 from cnnjax.data import Dataset, load
 from cnnjax.models import ConvNet
@@ -70,7 +70,7 @@ class Page(HTMLParser):
 
 
 def tiny_test() -> Dataset:
-    return load("fashion_mnist", TINY, announce=lambda _: None).test
+    return load("fashion_mnist", MORE, announce=lambda _: None).test
 
 
 def own_test(n: int = 60, shape: tuple[int, ...] = (12, 10, 3), classes: int = 7) -> Dataset:

@@ -7,12 +7,11 @@ from typing import Any
 import jax
 import pytest
 import yaml
-from helpers import TINY
+from helpers import ROOT, TINY
 
 from cnnjax import experiment
 from cnnjax.data import load, loading
 
-ROOT = TINY.parents[1]
 DOCS = ROOT / "docs"
 SITE = yaml.safe_load((ROOT / "mkdocs.yml").read_text())
 

@@ -22,7 +22,7 @@ from cnnjax.task import Task
 from cnnjax.train import Arrays, make_training
 
 SEEDS = st.integers(0, 2**32 - 1)
-SIZES = [(7, 7, 1), (6, 9, 3), (8, 5, 1)]
+SIZES = [(8, 5, 1), (6, 9, 3)]
 AUGMENTS: dict[str, Augment] = {
     "shift": shift(3),
     "crop": crop(4),
@@ -47,7 +47,7 @@ def test_shape_and_dtype_stay_and_a_key_decides(name: str, shape: tuple[int, ...
     made = jax.jit(jax.vmap(AUGMENTS[name], (0, None)))(keys, image)
     chex.assert_shape(made, (20, *shape))
     chex.assert_type(made, jnp.uint8)
-    chex.assert_trees_all_equal(made[3], AUGMENTS[name](keys[3], image))
+    chex.assert_trees_all_equal(made[3], jax.jit(AUGMENTS[name])(keys[3], image))
     different = {np.asarray(one).tobytes() for one in made}
     assert len(different) == {"none": 1, "flip": 2}.get(name, len(different))
     assert len(different) > 5 or name in ("none", "flip")
@@ -148,7 +148,8 @@ def test_training_is_the_same_on_one_and_on_two_devices() -> None:
     images, labels = rng.integers(0, 256, (24, 8, 8, 1)), rng.integers(0, 10, 24)
     data = Arrays(jnp.asarray(images, jnp.uint8), jnp.asarray(labels, jnp.int32))
     hparams, losses = jax.tree.map(jnp.float32, HParams(1e-2, 0.3)), []
-    for augment, devices in ((AUGMENTS["chain"], 1), (AUGMENTS["chain"], 2), (None, 1)):
+    moved = chain(flip(), shift(2), cutout(4))
+    for augment, devices in ((moved, 1), (moved, 2), (None, 1)):
         layout = layouts.layout(devices)
         task = Task(ConvNet(features=(3,), hidden=(8,)), keras_adam, augment=augment)
         run = make_training(task, (8, 8, 1), 24, 8, layout.axis_name)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import rich.console
 from helpers import FILES, TINY, contents, fails, history, main, saved_tree, succeeds, terminal, train
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cnnjax import cli, experiment
@@ -72,7 +72,7 @@ def test_the_result_records_metrics_data_and_versions(done: tuple[Path, str]) ->
     assert (record["epochs"], record["parameters"], record["mask_scheme"]) == (2, 197_210, MASK_SCHEME)
     last = (out / "history.csv").read_text().splitlines()[-1].split(",")
     assert record["validation"] == {"loss": float(last[3]), "accuracy": float(last[4])}
-    assert 0.5 < record["test"]["accuracy"] <= 1
+    assert 0.2 < record["test"]["accuracy"] <= 1
     assert record["data"]["source"] == "data-dir"
     loaded = {file: idx.read(path) for file, path in idx.find(TINY).items()}
     assert record["data"]["sha256"] == idx.digests(loaded)
@@ -89,7 +89,7 @@ def test_the_checkpoints_hold_the_state(done: tuple[Path, str]) -> None:
     assert {path.name for path in (out / "checkpoints").iterdir()} == {"epoch-1", "epoch-2"}
     tree = saved_tree(out, 2)
     assert set(tree) == {"step", "params", "opt_state", "key_data"}
-    assert int(tree["step"]) == 2 * 800 // 32
+    assert int(tree["step"]) == 2 * 160 // 32
     assert tree["params"]["Dense_0"]["kernel"].shape == (1960, 100)
     assert tree["key_data"].tolist() == jax.random.key_data(streams(jax.random.key(0)).dropout).tolist()
 
@@ -135,7 +135,7 @@ def test_a_run_is_not_overwritten_without_being_asked(done: tuple[Path, str], tm
 def test_the_second_tutorials_protocol_is_its_member_of_the_reproduction(tmp_path: Path) -> None:
     flags = ("--optimizer", "rmsprop", "--train-split", "all", "--pixel-scale", "255", "--dropout-rate", "0")
     printed = succeeds(*train(tmp_path / "run", "--model", "lenet-swish", *flags, "--epochs", "2"))
-    assert "1,000 images to train and 200 test images to validate" in printed
+    assert "200 images to train and 50 test images to validate" in printed
     model = MODELS["lenet-swish"].clone(pixel_scale=255.0)
     protocol = Protocol(2, 1, dataset="fashion_mnist", optimizer="rmsprop", train_split="all")
     splits = experiment.prepare(protocol, TINY, announce=lambda _: None)
@@ -170,7 +170,7 @@ def test_the_default_directory_names_model_and_seed(tmp_path: Path, monkeypatch:
         (("--epochs", "0"), "--epochs"),
         (("--epochs", "1.5"), "1.5"),
         (("--batch-size", "0"), "--batch-size"),
-        (("--batch-size", "801"), "800"),
+        (("--batch-size", "161"), "160"),
         (("--learning-rate", "0"), "--learning-rate"),
         (("--learning-rate", "inf"), "--learning-rate"),
         (("--seed", "-1"), "--seed"),
@@ -249,7 +249,7 @@ def test_summary_is_the_table_that_keras_prints() -> None:
 
 def test_data_shows_its_contents() -> None:
     out = succeeds("data", "--dataset", "fashion_mnist", "--data-dir", str(TINY))
-    for word in ("train", "validation", "test", "800", "200", "uint8", "source: data-dir"):
+    for word in ("train", "validation", "test", "160", "50", "uint8", "source: data-dir"):
         assert word in out
     assert all(file in out for file in idx.FILES)
 
@@ -342,6 +342,7 @@ NUMBERS = st.one_of(st.integers().map(str), st.floats().map(str), st.just("1e400
 WORDS = st.one_of(FLAGS, NUMBERS, st.text(max_size=8), st.just("None"), st.just("keras-cnn"))
 
 
+@settings(max_examples=15)
 @given(st.lists(WORDS, max_size=6))
 def test_any_arguments(words: list[str]) -> None:
     if {"-h", "--help"} & set(words):
@@ -367,9 +368,8 @@ def test_any_value_of_a_flag(flag: str, value: str) -> None:
 @pytest.mark.parametrize(
     "flags",
     [
-        ("--seed", "4294967295", "--dropout-rate", "1"),
-        ("--batch-size", "800", "--dropout-rate", "0"),
-        ("--learning-rate", "1e-45"),
+        ("--seed", "4294967295", "--dropout-rate", "1", "--learning-rate", "1e-45"),
+        pytest.param(("--batch-size", "160", "--dropout-rate", "0"), marks=pytest.mark.slow),
     ],
 )
 def test_extreme_values_train(flags: tuple[str, ...], tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 The words are compared with what is printed where there is no terminal.
 """
 
+import itertools
 import shutil
 from pathlib import Path
 
@@ -15,9 +16,7 @@ LONG = "some-directory-with-a-long-name"
 """Paths of more than half of the line are broken in a table, where nothing else can be done."""
 DATA = ("--dataset", "fashion_mnist", "--data-dir", str(TINY))
 COMMANDS = [
-    "evaluate run",
     f"evaluate {LONG}/run --split train",
-    "predict run --first 3",
     "predict run --first 3 --mc 2",
     f"predict run {LONG}/7.png",
     "predict run --mistakes",
@@ -52,18 +51,20 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return at
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_a_command_fits_80_columns(command: str, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("command", "colours"), list(zip(COMMANDS, itertools.cycle(COLOURS), strict=False)))
+def test_a_command_fits_80_columns(
+    command: str, colours: str, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each in one of the kinds of terminal; what prints is shared by all commands."""
     monkeypatch.chdir(directory)
     plain = main(*command.split())
     assert "\x1b" not in plain.out + plain.err
-    for name, env in COLOURS.items():
-        with terminal(monkeypatch, **env) as lines:
-            assert cli.main(command.split()) == plain.code
-        assert not [line for line in lines if len(line) > 80], name
-        whole = words(plain.out + plain.err) | {"then"}  # what predict has instead of a column per class
-        assert not words(" ".join(lines)) - whole, name
-        assert "cnnjax" in " ".join(lines) or len(words(" ".join(lines))) > 2, name
+    with terminal(monkeypatch, **COLOURS[colours]) as lines:
+        assert cli.main(command.split()) == plain.code
+    assert not [line for line in lines if len(line) > 80]
+    whole = words(plain.out + plain.err) | {"then"}  # what predict has instead of a column per class
+    assert not words(" ".join(lines)) - whole
+    assert "cnnjax" in " ".join(lines) or len(words(" ".join(lines))) > 2
 
 
 @pytest.mark.parametrize("command", ["", *cli.COMMANDS])

@@ -8,6 +8,7 @@ from helpers import CORE_ALONE
 
 ROOT = Path(__file__).parents[1]
 CODE = """
+from functools import partial
 import jax
 import jax.numpy as jnp
 import cnnjax.experiment, cnnjax.population, cnnjax.stats
@@ -19,7 +20,8 @@ from cnnjax.train import Arrays, train_run
 
 data = Arrays(jnp.zeros((4, 4, 4, 1), jnp.uint8), jnp.zeros(4, jnp.int32))
 task = Task(ConvNet(features=(1,), hidden=(2,)), keras_adam)
-_, _, sums = train_run(task, jax.random.key(0), HParams(), data, data, epochs=1, batch_size=2)
+run = jax.jit(partial(train_run, task, epochs=1, batch_size=2))
+_, _, sums = run(jax.random.key(0), HParams(), data, data)
 print(sums.examples)
 """
 

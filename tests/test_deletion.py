@@ -135,7 +135,7 @@ def test_a_checkpoint_of_another_run_is_not_pruned(old: Path, new: Path) -> None
 
 
 def test_files_of_other_commands_go_with_the_run(old: Path, new: Path) -> None:
-    for name in ("report.html", "model.onnx"):
+    for name in ("report.html", "model.onnx", "model.stablehlo"):
         (old / name).touch()
     succeeds(*train(old, "--overwrite", *NEW))
     assert_same_run(old, new)

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import sheets
-from helpers import TINY
+from helpers import MORE
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -18,7 +18,7 @@ from cnnjax.deploy.likeness import UNLIKE, distances, shares_as_far
 from cnnjax.errors import UserError
 
 # The tiny data set of the tests is drawn from MNIST, despite its name.
-IMAGES = load("fashion_mnist", TINY).test.images[..., 0]
+IMAGES = load("fashion_mnist", MORE).test.images[..., 0]
 FAINT = 0.06  # of the strongest ink, at the edges, is cropped
 
 
@@ -195,7 +195,7 @@ def test_distances_are_euclidean() -> None:
 
 def test_p_values_are_valid_and_reject_squares() -> None:
     """At most a fraction p of genuine images has a p-value up to p, apart from chance."""
-    data = load("fashion_mnist", TINY)
+    data = load("fashion_mnist", MORE)
     train, rest = data.train, data.test
     half = len(rest.labels) // 2
     val = rest._replace(images=rest.images[:half], labels=rest.labels[:half])

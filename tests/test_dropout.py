@@ -3,6 +3,8 @@
 Statistical bounds are 5 standard deviations of the statistic's own distribution, at fixed seeds.
 """
 
+from functools import partial
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -30,18 +32,22 @@ SHAPE = st.sampled_from([(), (5,), (3, 7), (2, 3, 3, 4)])
 RATES = [0.0, 0.001, 0.1, 0.25, 0.3, 0.5, 0.75, 0.9, 1.0]
 
 
+@partial(jax.jit, static_argnums=(0, 1))
+def dropped(
+    function: DropoutFunction, shape: tuple[int, ...], key: jax.Array, rate: jax.Array, first: jax.Array
+) -> jax.Array:
+    x = 1 + jnp.arange(np.prod(shape), dtype=jnp.float32).reshape(shape)
+    return function(key, x, rate, first_example=first)
+
+
 @pytest.mark.parametrize("definition", DROPOUT.values(), ids=DROPOUT)
 @given(seed=st.integers(0, 2**32 - 1), rate=RATE, shape=SHAPE, first_example=st.integers(0, 2**32 - 5))
 def test_the_fast_form_equals_the_definition(
     definition: DropoutFunction, seed: int, rate: float, shape: tuple[int, ...], first_example: int
 ) -> None:
     """To the bit, but for Gaussian noise, whose logarithm XLA rounds as it is fused."""
-    key, x = jax.random.key(seed), 1 + jnp.arange(np.prod(shape), dtype=jnp.float32).reshape(shape)
-    with jax.numpy_dtype_promotion("standard"):
-        arguments = key, x, rate
-        slow, fast = (
-            f(*arguments, first_example=jnp.uint32(first_example)) for f in (definition, FAST[definition])
-        )
+    given_ = shape, jax.random.key(seed), jnp.float32(rate), jnp.uint32(first_example)
+    slow, fast = (dropped(f, *given_) for f in (definition, FAST[definition]))
     tolerance = 1e-5 if definition is gaussian_dropout else 0.0
     np.testing.assert_allclose(fast, slow, rtol=tolerance, atol=tolerance)
 
@@ -84,27 +90,29 @@ def test_deterministic_is_the_expectation(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", DROPOUT)
 def test_rate_zero_keeps_everything(kind: str) -> None:
-    x = jax.random.normal(jax.random.key(1), (4, 5, 5, 3))
+    x = jax.random.normal(jax.random.key(1), (2, 3, 3, 4))
     chex.assert_trees_all_equal(DROPOUT[kind](jax.random.key(0), x, 0.0), x)
 
 
 @pytest.mark.parametrize("kind", DROPOUT)
-@pytest.mark.parametrize("rate", RATES)
-def test_gradients_are_finite_everywhere(kind: str, rate: float) -> None:
+def test_gradients_are_finite_everywhere(kind: str) -> None:
     x = jax.random.normal(jax.random.key(1), (4, 5, 5, 3))
 
+    @jax.jit
+    @partial(jax.value_and_grad, argnums=(0, 1))
     def loss(x: jax.Array, rate: jax.Array) -> jax.Array:
         return jnp.sum(DROPOUT[kind](jax.random.key(0), x, rate) ** 2)
 
-    value, gradients = jax.value_and_grad(loss, argnums=(0, 1))(x, jnp.float32(rate))
-    chex.assert_tree_all_finite((value, gradients))
-    if rate == 1.0:
-        chex.assert_trees_all_equal((value, gradients[0]), (jnp.float32(0), jnp.zeros_like(x)))
+    for rate in RATES:
+        value, gradients = loss(x, jnp.float32(rate))
+        chex.assert_tree_all_finite((value, gradients))
+        if rate == 1.0:
+            chex.assert_trees_all_equal((value, gradients[0]), (jnp.float32(0), jnp.zeros_like(x)))
 
 
 @pytest.mark.parametrize("kind", DROPOUT)
 def test_a_traced_rate_under_vmap_equals_a_python_float(kind: str) -> None:
-    key, x = jax.random.key(7), jnp.ones((3, 4, 4, 2))
+    key, x = jax.random.key(7), jnp.ones((2, 3, 3, 4))
     rates = jnp.array(RATES)
     together = jax.jit(jax.vmap(lambda rate: DROPOUT[kind](key, x, rate)))(rates)
     for row, rate in zip(together, RATES, strict=True):
@@ -195,7 +203,7 @@ def test_spatial_masks_are_constant_over_height_and_width() -> None:
     assert 0 < int(jnp.sum(y[:, 0, 0] == 0)) < 400
 
 
-@pytest.mark.parametrize("shape", [(), (200,), (20, 10)])
+@pytest.mark.parametrize("shape", [(), (20, 10)])
 def test_spatial_dropout_of_vectors_drops_single_elements(shape: tuple[int, ...]) -> None:
     """They have no places: every element is a channel."""
     x = jnp.ones(shape)

@@ -41,7 +41,7 @@ def test_the_test_split_matches_the_results_of_the_run(run: Path) -> None:
     before = contents(run)
     printed = succeeds("evaluate", str(run))
     result, recorded = last(printed), json.loads((run / "result.json").read_text())["test"]
-    assert result["n"] == 200
+    assert result["n"] == 50
     assert result["loss"] == pytest.approx(recorded["loss"], abs=5e-5)
     assert result["accuracy"] == pytest.approx(recorded["accuracy"], abs=5e-5)
     assert result["low"] < result["accuracy"] < result["high"]
@@ -50,13 +50,13 @@ def test_the_test_split_matches_the_results_of_the_run(run: Path) -> None:
 
 def test_the_validation_split_matches_the_last_epoch(run: Path) -> None:
     result, last_epoch = last(succeeds("evaluate", str(run), "--split", "validation")), history(run)[-1]
-    assert result["n"] == 200
+    assert result["n"] == 40
     assert result["loss"] == pytest.approx(float(last_epoch[3]), abs=5e-5)
     assert result["accuracy"] == pytest.approx(float(last_epoch[4]), abs=5e-5)
 
 
 def test_the_train_split_is_the_part_used_in_training(run: Path) -> None:
-    assert last(succeeds("evaluate", str(run), "--split", "train"))["n"] == 800
+    assert last(succeeds("evaluate", str(run), "--split", "train"))["n"] == 160
 
 
 def test_the_classes_add_up(run: Path) -> None:
@@ -80,7 +80,7 @@ def test_classes_without_images_are_omitted(run: Path) -> None:
 def test_a_run_without_a_validation_split(run: Path, tmp_path: Path) -> None:
     rename(shutil.copytree(run, tmp_path / "run"), train_split="all")
     assert "no validation split" in fails(2, "evaluate", str(tmp_path / "run"), "--split", "validation")
-    assert last(succeeds("evaluate", str(tmp_path / "run"), "--split", "train"))["n"] == 1000
+    assert last(succeeds("evaluate", str(tmp_path / "run"), "--split", "train"))["n"] == 200
 
 
 def test_a_wrong_argument_is_a_one_line_error(run: Path, tmp_path: Path) -> None:

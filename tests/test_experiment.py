@@ -19,7 +19,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from helpers import TINY, contents, environment
+from helpers import ROOT, TINY, contents, environment
 
 from cnnjax import experiment
 from cnnjax.config import HParams
@@ -158,7 +158,7 @@ def test_only_new_seeds_are_computed(whole: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_kills_at_random_times(tmp_path: Path) -> None:
     """After repeated SIGKILLs the files are those of an uninterrupted experiment."""
-    script = TINY.parents[1] / "experiments" / "dropout_ablation.py"
+    script = ROOT / "experiments" / "dropout_ablation.py"
     sizes = ("--rates", "0", "0.5", "--seeds", "3", "--epochs", "3", "--dataset", "fashion_mnist")
     command = [sys.executable, str(script), *sizes, "--data-dir", str(TINY), "--out"]
     env = environment(tmp_path / "programs")

@@ -81,7 +81,7 @@ TEXTS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]
 NUMBERS = st.one_of(st.integers().map(str), st.floats().map(str))
 
 
-@settings(max_examples=150, suppress_health_check=SHARED)
+@settings(max_examples=40, suppress_health_check=SHARED)
 @given(COMMANDS, st.lists(st.one_of(FLAGS, PLACES, VALUES, TEXTS, NUMBERS), max_size=6))
 @example("predict", ["run", "digit.png", "--mc", "7", "--seed", "1"])
 @example("predict", ["run", "digit.png", "text"])
@@ -95,7 +95,7 @@ def test_any_arguments(quick: dict[Path, bytes], directory: Path, command: str, 
     assert contents(directory) == before
 
 
-@settings(max_examples=100, suppress_health_check=SHARED)
+@settings(suppress_health_check=SHARED)
 @given(COMMANDS, FLAGS, st.one_of(VALUES, NUMBERS, TEXTS, PLACES))
 def test_any_value_of_a_flag(
     quick: dict[Path, bytes], directory: Path, command: str, flag: str, value: str
@@ -145,7 +145,7 @@ def damaged(run: Path, directory: Path, content: bytes, checkpoints: bool) -> No
         shutil.rmtree(directory / "RUN" / "checkpoints")
 
 
-@settings(max_examples=120, suppress_health_check=SHARED)
+@settings(max_examples=30, suppress_health_check=SHARED)
 @given(ASKED, CHANGES, st.lists(st.sampled_from(KEYS), max_size=2), st.booleans())
 @example(["predict", "RUN"], {"model": "keras-cnn"}, [], True)
 @example(["predict", "RUN"], {"model": "resnet"}, [], True)

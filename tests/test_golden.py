@@ -12,12 +12,12 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from helpers import TINY, contents, fails, history, saved_tree, succeeds
+from helpers import MORE, contents, fails, history, saved_tree, succeeds
 
 from cnnjax.deploy.predict import trained
 from cnnjax.runs import resumption
 
-GOLDEN = TINY / "golden"
+GOLDEN = MORE / "golden"
 PARAMETERS = "6bd94eb236c449a9ee28393004afb3042f99fcdb3985dbcf7c3fa9de016142a5"
 THIRD = [3, 0.789401, 0.76875, 0.659665, 0.825]
 """The row of history.csv after a third epoch, as it was trained at once with the two before it."""
@@ -37,13 +37,13 @@ def test_it_is_whole_and_its_parameters_are_those(run: Path) -> None:
 
 def test_it_is_evaluated_as_when_it_was_trained(run: Path) -> None:
     result = json.loads((run / "result.json").read_text())["test"]
-    printed = succeeds("evaluate", str(run), "--data-dir", str(TINY))
+    printed = succeeds("evaluate", str(run), "--data-dir", str(MORE))
     assert f"loss {result['loss']:.4f}, accuracy {result['accuracy']:.4f} " in printed
 
 
 def test_it_goes_on_as_if_it_had_never_stopped(run: Path) -> None:
     before = contents(run / "checkpoints" / "epoch-2")
-    data = ("--data-dir", str(TINY))
+    data = ("--data-dir", str(MORE))
     assert "nothing to do" in succeeds("train", "--resume", "--out", str(run), *data)
     printed = succeeds("train", "--resume", "--out", str(run), "--epochs", "3", *data)
     assert "resumed after epoch 2 of 3" in printed
@@ -56,5 +56,5 @@ def test_it_goes_on_as_if_it_had_never_stopped(run: Path) -> None:
 
 def test_another_mask_scheme_refuses_it_by_name(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resumption, "MASK_SCHEME", 3)
-    line = fails(1, "train", "--resume", "--out", str(run), "--epochs", "3", "--data-dir", str(TINY))
+    line = fails(1, "train", "--resume", "--out", str(run), "--epochs", "3", "--data-dir", str(MORE))
     assert "mask scheme 2, and this version has mask scheme 3" in line

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from helpers import ROOT, TINY
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from inverted import demonstration, dropout_figures
@@ -31,7 +32,6 @@ from cnnjax.optimizers import keras_adam
 from cnnjax.task import to_unit_interval
 from cnnjax.train import Arrays, to_device
 
-ROOT = Path(__file__).parent.parent
 NETWORK = {kind: ConvNet(features=(4,), hidden=(16,), dropout=kind) for kind in ("inverted", "classic")}
 INVERTED, CLASSIC = NETWORK.values()
 SEEDS = jnp.arange(2, dtype=jnp.uint32)
@@ -42,7 +42,7 @@ OPTIMIZERS = {"SGD": (lambda h: optax.sgd(h.learning_rate), 0.1, 2), "Adam": (ke
 @pytest.fixture(scope="module")
 def data() -> Arrays:
     # A piece of MNIST under another name: under its own, only the whole of it is accepted.
-    return to_device(load("kmnist", ROOT / "tests" / "data").test)
+    return to_device(load("kmnist", TINY).test)
 
 
 @pytest.fixture(scope="module")
@@ -191,8 +191,7 @@ def test_where_curve_and_line_agree() -> None:
     assert demonstration.meeting(curve[:1], line[:1], 0.8) == (None, None)
 
 
-@pytest.mark.parametrize("k", [1, 12])
-@pytest.mark.parametrize("seeds", [1, 3])
+@pytest.mark.parametrize(("seeds", "k"), [(1, 12), (3, 1)])
 def test_figures_of_few_seeds_are_drawn(seeds: int, k: int) -> None:
     rng = np.random.default_rng(0)
     metrics = {name: rng.random((seeds, k)) for name in ("error", "loss")}

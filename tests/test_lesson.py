@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers import TINY
+from helpers import ROOT, TINY
 
-DOCS = TINY.parents[1] / "docs"
+DOCS = ROOT / "docs"
 
 
 def cells(source: str) -> list[tuple[str, str]]:

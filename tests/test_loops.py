@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cnnjax.kernels.convolution_in_loops import LAYOUT, conv_general_dilated, fast_in_loops
@@ -18,6 +18,7 @@ SMALL = st.integers(1, 3)
 PADDINGS = st.sampled_from(["SAME", "VALID", ((1, 2), (0, 3)), ((0, 0), (2, 1)), ((-1, 1), (0, -1))])
 
 
+@settings(max_examples=15)  # each is compiled
 @given(
     groups=st.sampled_from([1, 2, 4]),
     channels=st.tuples(st.integers(1, 4), st.integers(1, 2)),
@@ -69,7 +70,7 @@ CPU_FORMS = {
 }
 
 
-@pytest.mark.parametrize("padding", ["SAME", "VALID", ((1, 2), (0, 1)), ((0, 0), (2, 1)), ((-1, 0), (3, 0))])
+@pytest.mark.parametrize("padding", ["SAME", ((-1, 0), (3, 0))])
 @pytest.mark.parametrize("form", CPU_FORMS)
 def test_forms_for_the_cpu_equal_lax(form: str, padding: Any) -> None:
     shape, groups = CPU_FORMS[form]
@@ -129,11 +130,12 @@ class Net(nn.Module):
 def test_modules_use_it_without_being_changed() -> None:
     """Layers with a convolution of their own keep it; the compiled gradient has no slow form left."""
     net, x = Net(), jax.random.normal(jax.random.key(0), (3, 8, 8, 4))
-    params = net.init(jax.random.key(1), x)
+    params = jax.jit(net.init)(jax.random.key(1), x)
 
     def loss(apply: Any, params: Any) -> jax.Array:
         return jnp.sum(apply(params, x) ** 2)
 
     plain, fast = (partial(loss, apply) for apply in (net.apply, fast_in_loops(net)))
-    chex.assert_trees_all_close(jax.grad(fast)(params), jax.grad(plain)(params), rtol=1e-4, atol=1e-4)
+    ours, flax = (jax.jit(jax.grad(f))(params) for f in (fast, plain))
+    chex.assert_trees_all_close(ours, flax, rtol=1e-4, atol=1e-4)
     assert [str(jax.make_jaxpr(f)(params)).count("custom_vjp_call") for f in (plain, fast)] == [0, 1]

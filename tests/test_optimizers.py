@@ -63,7 +63,7 @@ def factors(schedule: optax.Schedule, total_steps: int) -> np.ndarray:
     return np.asarray(jax.jit(jax.vmap(schedule))(jnp.arange(total_steps + 1)))
 
 
-@pytest.mark.parametrize("total_steps", [1, 3, 10, 37, 500])
+@pytest.mark.parametrize("total_steps", [1, 10, 37])
 def test_cosine_ends_at_0_and_one_cycle_peaks_once(total_steps: int) -> None:
     cosine, cycle = (factors(SCHEDULES[name](total_steps), total_steps) for name in ("cosine", "one-cycle"))
     assert cosine[0] == 1 and abs(cosine[-1]) < 1e-6 and np.all(np.diff(cosine) < 0)
@@ -122,7 +122,7 @@ def arrays(n: int) -> Arrays:
 TRAIN, VAL = arrays(40), arrays(12)
 
 
-@pytest.mark.parametrize("name", ["adamw", "sgd"])
+@pytest.mark.parametrize("name", ["adamw", pytest.param("sgd", marks=pytest.mark.slow)])
 def test_a_member_with_its_own_weight_decay_is_its_solo_run(name: str) -> None:
     """One compiled program, eight weight decays (and momenta), in the middle of a schedule."""
     task = Task(ConvNet(features=(3,), hidden=(8,)), make_optimizer(name, "cosine", 10))

@@ -6,6 +6,7 @@ It computes in float64 and shares no code with the library. From JAX it takes ke
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from cnnjax.keys import Masks, streams, uniform_bits
 from cnnjax.models import ConvNet
 from cnnjax.optimizers import keras_adam
 from cnnjax.population import make_population, stack
+from cnnjax.state import TrainState
 from cnnjax.task import Task, init_state
 from cnnjax.train import to_device
 
@@ -236,9 +238,13 @@ def network(kind: str = "inverted", sites: Any = "flatten") -> ConvNet:
     return ConvNet(features=FEATURES, hidden=(HIDDEN,), classes=CLASSES, dropout=kind, dropout_sites=sites)
 
 
+@partial(jax.jit, static_argnums=0)
+def _start(model: ConvNet, key: jax.Array) -> TrainState:
+    return init_state(Task(model, keras_adam), streams(key), (SIDE, SIDE, 1), HParams(0.01, 0.0))
+
+
 def initial(model: ConvNet, seed: int) -> Tree:
-    task = Task(model, keras_adam)
-    state = init_state(task, streams(jax.random.key(seed)), (SIDE, SIDE, 1), HParams(0.01, 0.0))
+    state = _start(model, jax.random.key(seed))
     return jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), state.params)
 
 
@@ -251,12 +257,13 @@ def test_the_network_draws_the_mask_of_each_site(kind: str, sites: str) -> None:
     stream, rate = jax.random.key(9), np.float32(0.4)
     images = TEST.images / np.float32(255)
     single = jax.tree.map(np.float32, params)
+    apply = jax.jit(model.apply, static_argnums=2)
     for step in (0, 5):
         ours = Oracle(kind, sites, float(rate)).logits(params, TEST.images, (stream, step))
-        theirs = model.apply({"params": single}, images, True, rate, Masks(stream, jnp.uint32(step)))
+        theirs = apply({"params": single}, images, True, rate, Masks(stream, jnp.uint32(step)))
         np.testing.assert_allclose(np.asarray(theirs), ours, atol=2e-5)
     ours = Oracle(kind, sites, float(rate)).logits(params, TEST.images)
-    theirs = model.apply({"params": single}, images, False, rate)
+    theirs = apply({"params": single}, images, False, rate)
     np.testing.assert_allclose(np.asarray(theirs), ours, atol=2e-5)
 
 
@@ -283,6 +290,7 @@ def test_initial_weights_of_seed_0_are_frozen() -> None:
     assert sums == pytest.approx(frozen, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_two_steps_of_a_population_member() -> None:
     model, rates = network("inverted", "blocks"), (0.25, 0.5)
     hparams = stack([HParams(0.01, rate) for rate in rates] * (jax.device_count() // 2))

@@ -82,6 +82,12 @@ def untimed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spare what is not about figures their drawing."""
+    monkeypatch.setattr(report, "draw", lambda *_: None)
+
+
+@pytest.fixture
 def untrained(untimed: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(experiment, "run", trains_nothing)
 
@@ -144,7 +150,7 @@ def test_the_ablation_reports_and_saves_its_measurements(tmp_path: Path) -> None
     check_pooled(out, main(pooling.PoolingAblation, *POOLED, "--out", str(out)))
 
 
-@pytest.mark.usefixtures("untrained")
+@pytest.mark.usefixtures("untrained", "undrawn")
 def test_the_report_fits_80_columns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     plain = main(pooling.PoolingAblation, *POOLED, "--out", "plain")
@@ -155,7 +161,7 @@ def test_the_report_fits_80_columns(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert words(" ".join(lines)) - words(plain) <= bar
 
 
-@pytest.mark.usefixtures("untrained")
+@pytest.mark.usefixtures("untrained", "undrawn")
 def test_every_question_is_answered_on_both_networks(tmp_path: Path) -> None:
     out = tmp_path / "out"
     main(pooling.PoolingAblation, "--epochs", "1", "--out", str(out))

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import TINY, Ended, new_process, rename, succeeds, terminal, train
+from helpers import MORE, Ended, new_process, rename, succeeds, terminal, train
 from PIL import Image
 
 from cnnjax import cli
@@ -29,7 +29,9 @@ from cnnjax.keys import Masks, streams
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("predict") / "run"
-    succeeds(*train(out, "--epochs", "2", "--model", "lenet-swish", "--batch-size", "8"))
+    succeeds(
+        *train(out, "--epochs", "2", "--model", "lenet-swish", "--batch-size", "8", "--data-dir", str(MORE))
+    )
     return out
 
 
@@ -50,7 +52,7 @@ def test_the_table_has_the_first_test_images(run: Path) -> None:
     ended = main(str(run))
     assert (ended.code, ended.err) == (0, "")
     table = rows(ended.out)
-    data = load("fashion_mnist", TINY, announce=lambda _: None).test
+    data = load("fashion_mnist", MORE, announce=lambda _: None).test
     assert [row[0] for row in table] == list("01234")
     assert [int(row[1]) for row in table] == data.labels[:5].tolist()
     shares = np.array([[float(cell) for cell in row[4:]] for row in table])
@@ -77,7 +79,7 @@ def test_a_narrow_terminal_has_the_two_likeliest(
 
 def test_the_probabilities_match_the_results_of_the_run(run: Path) -> None:
     network = trained(run, announce=lambda _: None)
-    test = load("fashion_mnist", TINY, announce=lambda _: None).test
+    test = load("fashion_mnist", MORE, announce=lambda _: None).test
     predicted = probabilities(network, test)
     assert network.epochs == 2
     recorded = json.loads((run / "result.json").read_text())["test"]
@@ -138,7 +140,7 @@ def drawn(made: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Ten test digits, dark on light, as 0.png to 9.png, and files that show no digit."""
     directory = tmp_path_factory.mktemp("pictures")
-    images = load("fashion_mnist", TINY).test.images
+    images = load("fashion_mnist", MORE).test.images
     for i, image in enumerate(images[:10, ..., 0]):
         sheet = np.pad(np.kron(255 - image, np.ones((5, 5), np.uint8)), (30, 90), constant_values=255)
         Image.fromarray(sheet).convert("RGB").save(directory / f"{i}.png")
@@ -163,7 +165,7 @@ def test_pictures_are_predicted_like_the_images_they_show(as_mnist: Path, drawn:
     files = [f"{i}.png" for i in range(10)]
     table = rows(main(str(as_mnist), *files).out, width=13)
     network = trained(as_mnist, announce=lambda _: None)
-    test = load("fashion_mnist", TINY).test
+    test = load("fashion_mnist", MORE).test
     predicted = probabilities(network, Dataset(test.images[:10], test.labels[:10]))
     assert [int(row[1]) for row in table] == predicted.argmax(axis=1).tolist()
     shares = np.array([[float(cell) for cell in row[3:]] for row in table])
@@ -200,6 +202,7 @@ def test_an_unusable_file_is_a_one_line_error(name: str, word: str, run: Path, d
     assert ended.err.count("\n") == 1 and not ended.out, ended
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "darwin", reason="names of files are text there")
 def test_a_file_name_that_is_not_text(as_mnist: Path, drawn: Path, tmp_path: Path) -> None:
     odd = os.fsencode(tmp_path) + b"/\xff\x1b.png"
@@ -213,17 +216,18 @@ def test_a_file_name_that_is_not_text(as_mnist: Path, drawn: Path, tmp_path: Pat
 
 def test_a_mask_is_a_function_of_seed_number_and_row(run: Path) -> None:
     network = trained(run, announce=lambda _: None)
-    data = load("fashion_mnist", TINY).train
+    data = load("fashion_mnist", MORE).train
     model, rate = network.convnet, network.config.dropout_rate
     images = jnp.asarray(data.images[:4].astype(np.float32) / 255)
     stream = streams(jax.random.key(3)).dropout
 
-    def one(mask: int) -> np.ndarray:
-        masks = Masks(stream, jnp.uint32(mask))
+    @jax.jit
+    def one(mask: jax.Array) -> jax.Array:
+        masks = Masks(stream, mask)
         logits: Any = model.apply({"params": network.params}, images, True, rate, masks)
-        return np.asarray(jax.nn.softmax(logits))
+        return jax.nn.softmax(logits)
 
-    drawn = np.stack([one(mask) for mask in range(7)])
+    drawn = np.stack([one(jnp.uint32(mask)) for mask in range(7)])
     result = sampled(network, Dataset(data.images[:4], data.labels[:4]), 7, seed=3)
     np.testing.assert_allclose(result.mean, drawn.mean(axis=0), atol=1e-5)
     np.testing.assert_allclose(result.spread, drawn.std(axis=0, ddof=1), atol=1e-5)
@@ -235,7 +239,7 @@ def test_a_mask_is_a_function_of_seed_number_and_row(run: Path) -> None:
 
 def test_two_seeds_agree_within_their_spread(run: Path) -> None:
     network = trained(run, announce=lambda _: None)
-    data = load("fashion_mnist", TINY).test
+    data = load("fashion_mnist", MORE).test
     one, other = (sampled(network, data, 400, seed) for seed in (0, 1))
     assert (one.mean != other.mean).any()
     np.testing.assert_allclose(one.mean.sum(axis=1), 1, atol=1e-5)
@@ -259,4 +263,4 @@ def test_mc_without_masks_is_refused(rate: float, run: Path) -> None:
     network = trained(run, announce=lambda _: None)
     network = network._replace(hparams=network.hparams._replace(dropout_rate=rate))
     with pytest.raises(ArgumentError, match="--mc"):
-        sampled(network, load("fashion_mnist", TINY).test, 5)
+        sampled(network, load("fashion_mnist", MORE).test, 5)

@@ -11,7 +11,7 @@ import browser
 import numpy as np
 import pytest
 from browser import Browser
-from helpers import TINY, succeeds, train
+from helpers import MORE, succeeds, train
 from PIL import Image
 from reports import LONG, made_run, make_demonstration, make_experiment, make_pooling, own_test, tiny_test
 
@@ -48,7 +48,7 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("report") / "run"
-    succeeds(*train(out, "--epochs", "8", "--batch-size", "16"))
+    succeeds(*train(out, "--epochs", "8", "--batch-size", "16", "--data-dir", str(MORE)))
     succeeds("report", str(out))
     return out
 
@@ -296,7 +296,7 @@ def pages(run: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path
     for name, make in EXPERIMENTS.items():
         make(made[name])
         Image.new("RGB", (1600, 800), "white").save(made[name] / "cost.png")
-        succeeds("report", str(made[name]), "--data-dir", str(TINY))
+        succeeds("report", str(made[name]), "--data-dir", str(MORE))
     several = out / "runs.html"
     both = [shutil.copytree(run, out / name) for name in ("first", LONG)]
     succeeds("report", *map(str, both), "--out", str(several))

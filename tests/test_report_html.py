@@ -111,13 +111,13 @@ def test_the_numbers_are_those_of_the_run(run: Path, whole: Page) -> None:
     result = json.loads((run / "result.json").read_text())
     accuracy = result["test"]["accuracy"]
     assert percent(accuracy) in whole.text()
-    low, high = wilson_interval(round(200 * accuracy), 200)
+    low, high = wilson_interval(round(50 * accuracy), 50)
     assert f"{interval(100 * low, 100 * high, 2)}%" in whole.text()
     history = (run / "history.csv").read_text().splitlines()
     assert number(float(history[-1].split(",")[3])) in whole.text()
     assert result["versions"]["jax"] in whole.text()
-    wrong = 200 - round(200 * accuracy)
-    assert f"{wrong} test images of 200\nare misclassified" in whole.text()
+    wrong = 50 - round(50 * accuracy)
+    assert f"{wrong} test images of 50\nare misclassified" in whole.text()
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="names of files are text there")
@@ -211,7 +211,7 @@ def assert_inside(drawn: Chart) -> None:
                     assert -1 <= float(value) + float(shift) <= size + 1
 
 
-@settings(deadline=None, max_examples=20)
+@settings(deadline=None, max_examples=10)
 @given(st.lists(st.lists(FLOATS, min_size=3, max_size=3), min_size=1, max_size=8), st.booleans())
 def test_a_chart_is_finite_and_inside_its_frame(values: list[list[float]], bounded: bool) -> None:
     x, table = np.arange(1, len(values) + 1), np.array(values).T
@@ -358,7 +358,7 @@ def test_predictions_of_other_images_are_refused(tmp_path: Path) -> None:
     few = {"labels": np.zeros(7, np.uint8), "probability": np.ones(7, np.float32)}
     np.savez_compressed(tmp_path / "x/predictions/a, seed 0.npz", **few)
     assert "--data-dir" in fails(2, "report", str(tmp_path / "x"), "--data-dir", str(TINY))
-    stored = {"labels": np.zeros(200, np.uint8), "probability": np.ones(200, np.float32)}
+    stored = {"labels": np.zeros(50, np.uint8), "probability": np.ones(50, np.float32)}
     np.savez_compressed(tmp_path / "x/predictions/a, seed 0.npz", **stored)
     succeeds("report", str(tmp_path / "x"), "--data-dir", str(TINY))
     read = Page((tmp_path / "x/report.html").read_text())

@@ -181,7 +181,7 @@ def test_the_records_are_what_is_printed(pair: tuple[Path, Path]) -> None:
     *classes, total = as_json("evaluate", str(pair[0]))
     assert total["class"] == "all" and total["right"] == sum(row["right"] for row in classes)
     assert sum(row["parameters"] for row in as_json("summary")) == 197_210
-    assert [row["examples"] for row in as_json("data", *DATA)] == [800, 200, 200]
+    assert [row["examples"] for row in as_json("data", *DATA)] == [160, 40, 50]
 
 
 def test_a_problem_is_a_record_and_the_exit_code_stays(pair: tuple[Path, Path], tmp_path: Path) -> None:

@@ -90,10 +90,10 @@ def test_pixels_become_fractions() -> None:
 
 
 def test_the_remainder_is_a_smaller_batch() -> None:
-    """A padded batch of 3 in 5 places takes the very step that a batch of 3 takes."""
-    data = arrays(3)
-    padded, sums = step_once(start(data), take(*data, sequential_plan(3, 5)[0]), HPARAMS)
-    small, small_sums = step_once(start(data), take(*data, sequential_plan(3, 3)[0]), HPARAMS)
+    """A padded batch of 3 in 6 places takes the very step that a batch of 3 takes."""
+    data = arrays(6)  # of which a batch takes the first three
+    padded, sums = step_once(start(data), take(*data, jnp.array([0, 1, 2, -1, -2, -3])), HPARAMS)
+    small, small_sums = step_once(start(data), take(*data, jnp.arange(3)), HPARAMS)
     chex.assert_trees_all_close(sums, small_sums, rtol=1e-6)
     chex.assert_trees_all_close(padded.params, small.params, rtol=1e-5, atol=1e-6)
 
@@ -122,7 +122,7 @@ def test_a_step_is_optax_on_the_mean_loss() -> None:
     assert int(after.step) == 1
 
 
-@pytest.mark.parametrize("n", [1, 7, 40])
+@pytest.mark.parametrize("n", [1, 40])
 def test_evaluation_counts_every_example_once(n: int) -> None:
     data = arrays(n)
     state = start(data)
@@ -259,22 +259,21 @@ def test_initial_weights_are_glorot_uniform() -> None:
 @pytest.mark.parametrize("kind", DROPOUT)
 def test_every_kind_of_dropout_trains_as_it_is_defined(kind: str) -> None:
     """At a rate of 1, where nothing passes, the last bias alone is trained."""
-    data = arrays(8, 16)
-    batch = take(*data, sequential_plan(8, 8)[0])
+    data = arrays(8)
+    batch, before = take(*data, sequential_plan(8, 8)[0]), start(data)
 
     @partial(jax.jit, static_argnums=0)
-    def first_step(dropout: Any, hparams: HParams) -> tuple[TrainState, TrainState, MetricSums]:
-        task = Task(ConvNet((3, 4), hidden=(8,), dropout=dropout, dropout_sites="blocks"), keras_adam)
-        state = init_state(task, streams(jax.random.key(0)), data.images.shape[1:], hparams)
-        return state, *make_train_step(task)(state, batch, hparams)
+    def first_step(dropout: Any, hparams: HParams) -> tuple[TrainState, MetricSums]:
+        task = Task(MODEL.clone(dropout=dropout, dropout_sites="blocks"), keras_adam)
+        return make_train_step(task)(before, batch, hparams)
 
     def definition(*arguments: Any, **options: Any) -> jax.Array:
         return DROPOUT[kind](*arguments, **options)
 
     ours, theirs = (first_step(dropout, HPARAMS) for dropout in (kind, definition))
-    chex.assert_trees_all_close(ours[2], theirs[2], rtol=1e-5)
-    chex.assert_trees_all_close(ours[1].params, theirs[1].params, atol=1e-6)
-    before, after, sums = first_step(kind, HPARAMS._replace(dropout_rate=jnp.float32(1)))
+    chex.assert_trees_all_close(ours[1], theirs[1], rtol=1e-5)
+    chex.assert_trees_all_close(ours[0].params, theirs[0].params, atol=1e-6)
+    after, sums = first_step(kind, HPARAMS._replace(dropout_rate=jnp.float32(1)))
     assert float(sums.loss) == pytest.approx(8 * np.log(10))
     moved = after.params["Dense_1"].pop("bias") - before.params["Dense_1"].pop("bias")
     np.testing.assert_allclose(jnp.abs(moved), 1e-3, rtol=1e-3)
@@ -299,10 +298,10 @@ def test_flax_users_pass_rngs() -> None:
 
 
 def test_an_all_padding_place_has_no_influence() -> None:
-    data = arrays(4)
-    row = jnp.array([0, 1, -1, -3], jnp.int32)
+    data = arrays(6)
+    row = jnp.array([0, 1, 2, -1, -3, -2], jnp.int32)
     batch = take(*data, row)
-    noisy = Batch(batch.images.at[2:].set(9), batch.labels, batch.weight)
+    noisy = Batch(batch.images.at[3:].set(9), batch.labels, batch.weight)
     clean, dirty = (step_once(start(data), b, HPARAMS)[0].params for b in (batch, noisy))
     chex.assert_trees_all_equal(clean, dirty)
 
@@ -312,7 +311,8 @@ def test_classic_dropout_is_scaled_down_at_evaluation() -> None:
     data = arrays(9)
     model = ConvNet(features=(3,), hidden=(), dropout="classic")
     task = Task(model, keras_adam)
-    state = init_state(task, streams(jax.random.key(0)), data.images.shape[1:], HPARAMS)
+    init = jax.jit(lambda: init_state(task, streams(jax.random.key(0)), data.images.shape[1:], HPARAMS))
+    state = init()
     evaluation = jax.jit(partial(evaluate, make_eval_step(task)))
     full, scaled = (
         evaluation(state, data, HPARAMS._replace(dropout_rate=jnp.float32(rate)))[1] for rate in (0.0, 0.75)

@@ -20,6 +20,7 @@ from cnnjax.api.ablation import ablate
 from cnnjax.data import idx
 from cnnjax.deploy.predict import trained
 from cnnjax.models import ConvNet
+from cnnjax.report import tables
 from cnnjax.runs import arrays, checkpoints, manifest, resumption, verification
 
 EPOCHS = 2
@@ -318,6 +319,7 @@ def experiment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     network = ConvNet(features=(2,), hidden=(4,))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(experiments, "use_every_core", lambda: None)
+        patch.setattr(tables, "draw", lambda *_: None)  # figures are not verified
         ablate(
             {"rate 0": (network, {"dropout_rate": 0.0}), "rate 0.5": network},
             "fashion_mnist",
