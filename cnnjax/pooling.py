@@ -33,7 +33,7 @@ def maximum(
     """Pick along axis 0 the value whose `key` is largest, as `max(values, key=key)` does.
 
     Of equal ones the first wins and takes the whole gradient, as in `flax.linen.max_pool`. A NaN wins over
-    numbers.
+    numbers; of several NaNs, the first on a CPU and any on a GPU.
     """
     winner = jnp.argmax(key(values), axis=0, keepdims=True)
     return jnp.take_along_axis(values, winner, axis=0)[0]

@@ -1,4 +1,8 @@
-"""Strict settings for every test: promotions raise, warnings are errors, eight CPU devices."""
+"""Strict settings for every test: promotions raise, warnings are errors, eight CPU devices.
+
+On an accelerator, JAX_PLATFORMS=cuda (or tpu) runs the tests there: in full float32, and without those that
+need eight devices.
+"""
 
 import hashlib
 import os
@@ -8,6 +12,8 @@ from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")  # also where there is a GPU, and in child processes
 
 import jax
 import jax.numpy as jnp
@@ -45,9 +51,17 @@ def pytest_configure(config: pytest.Config) -> None:
         "jax_compilation_cache_dir": str(config.cache.mkdir("programs") / machine()),
         "jax_persistent_cache_min_compile_time_secs": 0.0,
     }
+    if jax.default_backend() != "cpu":
+        # Products have the tolerances of float32, not of the device's faster formats.
+        options["jax_default_matmul_precision"] = "highest"
     for name, value in options.items():
         jax.config.update(name, value)
         os.environ[name.upper()] = str(value)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("devices") and jax.device_count() < 8:
+        pytest.skip("needs eight devices")
 
 
 @pytest.fixture(scope="session", autouse=True)

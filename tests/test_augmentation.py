@@ -143,6 +143,7 @@ def test_a_value_out_of_range_is_refused(make: Any, value: float) -> None:
         make(value)
 
 
+@pytest.mark.devices
 def test_training_is_the_same_on_one_and_on_two_devices() -> None:
     rng = np.random.default_rng(0)
     images, labels = rng.integers(0, 256, (24, 8, 8, 1)), rng.integers(0, 10, 24)

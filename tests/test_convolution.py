@@ -157,6 +157,7 @@ def test_gradients_in_a_scan_equal_those_outside() -> None:
     chex.assert_trees_all_close(total, sum(gradient(kernel, one) for one in x), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.devices
 @pytest.mark.parametrize("channels", [1, 2])
 def test_gradients_under_shard_map(channels: int) -> None:
     x, kernel, bias = case((8, 8, 8, channels), (3, 3, channels, 4))

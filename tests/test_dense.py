@@ -63,6 +63,7 @@ def test_descent_in_a_scan_equals_flax() -> None:
     chex.assert_trees_all_close(ours, flax, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.devices
 def test_under_shard_map_gradients_of_shared_parameters_are_summed() -> None:
     arguments = case()
     mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))
@@ -77,6 +78,7 @@ def test_under_shard_map_gradients_of_shared_parameters_are_summed() -> None:
     chex.assert_trees_all_close(jax.jit(sharded)(*arguments), expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.devices
 def test_a_sharded_batch_gives_the_same() -> None:
     x, kernel, bias = case()
     mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))

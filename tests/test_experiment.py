@@ -91,6 +91,7 @@ def test_results_hold_every_arm_seed_and_epoch(whole: Path) -> None:
     assert len((whole / "results.csv").read_text().splitlines()) == 1 + 2 * 5 * 2
 
 
+@pytest.mark.devices
 @pytest.mark.parametrize("stop_after", [*(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2)), 3])
 def test_an_interrupted_experiment_ends_with_the_same_results(
     stop_after: int, whole: Path, tmp_path: Path
@@ -101,6 +102,7 @@ def test_an_interrupted_experiment_ends_with_the_same_results(
     assert (tmp_path / "results.csv").read_bytes() == (whole / "results.csv").read_bytes()
 
 
+@pytest.mark.devices
 def test_large_states_are_saved_less_often_and_resume_to_the_same_results(
     whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -55,6 +55,7 @@ def expected() -> Masks:
     return jax.device_get(jax.jit(masks)(layer_key(3, 5, 1), jnp.ones(SHAPE)))
 
 
+@pytest.mark.devices
 @pytest.mark.parametrize("devices", DEVICES)
 def test_sharded_jit(devices: int, expected: Masks) -> None:
     x = jax.device_put(jnp.ones(SHAPE), NamedSharding(mesh(devices), P("data")))
@@ -63,6 +64,7 @@ def test_sharded_jit(devices: int, expected: Masks) -> None:
     chex.assert_trees_all_equal(jax.device_get(got), expected)
 
 
+@pytest.mark.devices
 @pytest.mark.parametrize("devices", DEVICES)
 def test_pmap(devices: int, expected: Masks) -> None:
     mapped = jax.pmap(
@@ -72,6 +74,7 @@ def test_pmap(devices: int, expected: Masks) -> None:
     chex.assert_trees_all_equal({kind: np.asarray(y).reshape(SHAPE) for kind, y in got.items()}, expected)
 
 
+@pytest.mark.devices
 @pytest.mark.parametrize("devices", DEVICES)
 def test_shard_map(devices: int, expected: Masks) -> None:
     mapped = jax.shard_map(
@@ -204,6 +207,7 @@ def assert_same_step(got: tuple[TrainState, object], want: tuple[TrainState, obj
         assert np.max(np.abs(ours - theirs)) <= 1e-5 * np.max(np.abs(theirs))
 
 
+@pytest.mark.devices
 @pytest.mark.parametrize("devices", [8])  # two: in parts, below
 def test_step_by_sharded_jit(devices: int, state: TrainState, batch: Batch, stepped: tuple) -> None:
     here = mesh(devices)
@@ -213,6 +217,7 @@ def test_step_by_sharded_jit(devices: int, state: TrainState, batch: Batch, step
     assert_same_step(got, stepped)
 
 
+@pytest.mark.devices
 @pytest.mark.parametrize("devices", [8])  # two: in parts, below
 def test_step_by_pmap(devices: int, state: TrainState, batch: Batch, stepped: tuple) -> None:
     parts = jax.tree.map(lambda x: x.reshape(devices, -1, *x.shape[1:]), batch)
@@ -226,6 +231,7 @@ def test_step_by_pmap(devices: int, state: TrainState, batch: Batch, stepped: tu
     assert_same_step(step(state, parts, HPARAMS), stepped)
 
 
+@pytest.mark.devices
 @pytest.mark.parametrize("devices", [8])  # two: in parts, below
 def test_step_by_shard_map(devices: int, state: TrainState, batch: Batch, stepped: tuple) -> None:
     step = jax.shard_map(
@@ -263,6 +269,7 @@ def test_step_in_parts(
     assert_same_step(jax.jit(make_train_step(TASK))(state, batch, HPARAMS), stepped)
 
 
+@pytest.mark.devices
 @pytest.mark.parametrize(
     "way",
     [

@@ -290,6 +290,7 @@ def test_initial_weights_of_seed_0_are_frozen() -> None:
     assert sums == pytest.approx(frozen, rel=1e-5)
 
 
+@pytest.mark.devices
 @pytest.mark.slow
 def test_two_steps_of_a_population_member() -> None:
     model, rates = network("inverted", "blocks"), (0.25, 0.5)

@@ -34,6 +34,8 @@ from cnnjax.train import Arrays, evaluate, make_eval_step, make_train_step, trai
 CONFIG = TrainConfig(model="lenet-swish", dropout_rate=0.4, epochs=3)
 Rows = list[dict[str, float]]
 
+pytestmark = pytest.mark.devices
+
 
 @pytest.fixture(scope="module")
 def sets() -> tuple[Dataset, Dataset]:

@@ -147,12 +147,15 @@ def test_nan_is_never_hidden(reduction, place: int) -> None:
 
 @pytest.mark.parametrize("options", [{}, {"key": jnp.square}], ids=["value", "key"])
 @pytest.mark.parametrize("place", range(4))
-def test_the_first_nan_takes_the_whole_gradient(place: int, options: dict[str, Any]) -> None:
+def test_a_nan_takes_the_whole_gradient_on_a_cpu_the_first(place: int, options: dict[str, Any]) -> None:
     for function, end in itertools.product((maximum, pooling.maximum), (place + 1, 4)):
         values = jnp.arange(4.0).at[place:end].set(jnp.nan)[:, None]
         best, back = jax.vjp(partial(function, **options), values)
         assert jnp.isnan(best).all()
-        chex.assert_trees_all_equal(back(jnp.ones(1))[0][:, 0], jnp.eye(4)[place])
+        gradient = back(jnp.ones(1))[0][:, 0]
+        taker = place if jax.default_backend() == "cpu" else int(gradient.argmax())
+        assert jnp.isnan(values[taker, 0])
+        chex.assert_trees_all_equal(gradient, jnp.eye(4)[taker])
 
 
 def test_of_what_is_nowhere_finite_the_first_wins() -> None:

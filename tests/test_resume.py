@@ -86,6 +86,7 @@ def test_a_new_process_goes_on_to_the_bit(uninterrupted: Path, interrupted: Path
     assert_same_run(interrupted, uninterrupted)
 
 
+@pytest.mark.devices
 def test_another_number_of_devices_is_accepted(uninterrupted: Path, interrupted: Path) -> None:
     """Batches and masks are the same; the order of sums differs, which changes float32's last digits."""
     out = succeeds("train", "--resume", "--out", str(interrupted), "--devices", "4")

@@ -145,6 +145,7 @@ def test_statistics_are_those_of_the_batch_and_are_used_in_evaluation() -> None:
     assert float(jnp.abs(logits[0] - logits[1]).max()) > 1e-3
 
 
+@pytest.mark.devices
 def test_batch_norm_over_two_devices_is_batch_norm_of_the_whole_batch() -> None:
     whole, _ = jax.jit(partial(first_step, BATCH_NORM))(TRAIN, jnp.arange(8))
     mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:2])
