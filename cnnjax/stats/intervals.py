@@ -38,5 +38,5 @@ def wilson_interval(successes: int, n: int) -> tuple[float, float]:
     # Not scipy's: loading scipy.stats would take a third of the time of a short training.
     z = NormalDist().inv_cdf(0.975)
     middle, half = successes + z**2 / 2, z * math.sqrt(successes * (n - successes) / n + z**2 / 4)
-    share = successes / n  # an end of the interval where it is 0 or 1, but for rounding
-    return min(share, max(0.0, middle - half) / (n + z**2)), max(share, (middle + half) / (n + z**2))
+    low, high = (middle - half) / (n + z**2), (middle + half) / (n + z**2)
+    return (low if successes else 0.0), (high if successes < n else 1.0)  # there the formula only rounds
