@@ -47,6 +47,12 @@ def test_output_that_nobody_reads(redirection: str, code: int, says: str) -> Non
     assert (done.returncode, done.stderr) == (code, says)
 
 
+def test_versions_that_nobody_reads() -> None:
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+    done = shell(">/dev/full", "--version", env=env)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1) and "cannot write" in done.stderr
+
+
 @pytest.mark.slow
 def test_a_reader_that_leaves_stops_no_training(tmp_path: Path, programs: Path) -> None:
     done = shell("| head -1", *train(tmp_path / "run", "--epochs", "2"), env=environment(programs))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import version
 
 from cnnjax import __version__
-from cnnjax.cli import runner
+from cnnjax.cli import output, runner
 from cnnjax.cli.compare import Compare
 from cnnjax.cli.data import Data
 from cnnjax.cli.evaluate import Evaluate
@@ -46,7 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one of `COMMANDS` and return the exit code; see `runner.run`."""
     given = sys.argv[1:] if arguments is None else arguments
     if list(given) == ["--version"]:
+        if arguments is None:
+            output.protect()
         versions = (f"{name} {version(name)}" for name in ("jax", "flax", "optax"))
         print(f"cnnjax {__version__} ({', '.join(versions)}, Python {platform.python_version()})")
-        return 0
+        return output.exit_code(0)
     return runner.run(COMMANDS, DESCRIPTION, arguments)
