@@ -35,7 +35,7 @@ train: $(READY) ## Train the first tutorial's network on MNIST
 SOON_COMPILED := --xla_backend_optimization_level=0 \
   $(if $(filter x86_64 amd64,$(shell uname -m)),--xla_cpu_use_fusion_emitters=false --xla_cpu_max_isa=SSE4_2)
 
-test: $(READY) ## Run the unit tests (three minutes, no network)
+test: $(READY) ## Run the unit tests (some minutes, no network)
 	@XLA_FLAGS="$${XLA_FLAGS-$(SOON_COMPILED)}" $(BIN)/python -m pytest -m 'not slow' -n 2 --dist worksteal
 
 test-slow: $(READY) ## Run the end-to-end tests (minutes)
