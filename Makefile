@@ -30,13 +30,16 @@ $(READY): pyproject.toml constraints.txt
 train: $(READY) ## Train the first tutorial's network on MNIST
 	@$(BIN)/python -m cnnjax train $(ARGS)
 
-# Compiling takes most of the tests' time, for programs that run once: without LLVM's optimisation and XLA's emitters of
-# fused loops a third of it. What is fused is then rounded otherwise, unless there is no fused multiply-add, as in SSE 4.2.
-SOON_COMPILED := --xla_backend_optimization_level=0 \
-  $(if $(filter x86_64 amd64,$(shell uname -m)),--xla_cpu_use_fusion_emitters=false --xla_cpu_max_isa=SSE4_2)
+# Compiling takes most of the tests' time, for programs that run once: without LLVM's optimisation and, in jaxlibs that
+# have the flag, XLA's emitters of fused loops, a third of it. What is fused is then rounded otherwise, unless there is no
+# fused multiply-add, as in SSE 4.2.
+SOON := --xla_backend_optimization_level=0
+SOONER := $(SOON) $(if $(filter x86_64 amd64,$(shell uname -m)),--xla_cpu_use_fusion_emitters=false --xla_cpu_max_isa=SSE4_2)
 
 test: $(READY) ## Run the unit tests (some minutes, no network)
-	@XLA_FLAGS="$${XLA_FLAGS-$(SOON_COMPILED)}" $(BIN)/python -m pytest -m 'not slow' -n 2 --dist worksteal
+	@flags=$$( (JAX_PLATFORMS=cpu XLA_FLAGS="$(SOONER)" $(BIN)/python -c 'import jax; jax.devices()') >/dev/null 2>&1 \
+	  && echo "$(SOONER)" || echo "$(SOON)"); \
+	XLA_FLAGS="$${XLA_FLAGS-$$flags}" $(BIN)/python -m pytest -m 'not slow' -n 2 --dist worksteal
 
 test-slow: $(READY) ## Run the end-to-end tests (minutes)
 	@$(BIN)/python -m pytest -m slow -n 2
