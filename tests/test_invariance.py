@@ -265,7 +265,7 @@ def test_step_in_parts(
 ) -> None:
     """As a CPU takes a batch that is larger than `PART`, here in parts of 4."""
     monkeypatch.setattr(parts, "PART", 5)
-    assert parts.part_size(BATCH) == 4
+    assert parts.part_size(BATCH, parts.PART) == 4
     assert_same_step(jax.jit(make_train_step(TASK))(state, batch, HPARAMS), stepped)
 
 
@@ -285,7 +285,7 @@ def test_step_in_parts_on_devices(
 
 
 def test_a_batch_that_hardly_divides_is_taken_whole() -> None:
-    assert [parts.part_size(n) for n in (1, 32, 128, 192, 250, 256, 257, 500, 512)] == [
+    assert [parts.part_size(n, parts.PART) for n in (1, 32, 128, 192, 250, 256, 257, 500, 512)] == [
         *(1, 32, 128, 96, 125, 128, 257, 125, 128)
     ]
 

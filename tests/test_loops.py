@@ -12,7 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cnnjax.kernels import convolution_in_loops
 from cnnjax.kernels.convolution_in_loops import LAYOUT, conv_general_dilated, fast_in_loops
+from cnnjax.kernels.parts import part_size
 
 SMALL = st.integers(1, 3)
 PADDINGS = st.sampled_from(["SAME", "VALID", ((1, 2), (0, 3)), ((0, 0), (2, 1)), ((-1, 1), (0, -1))])
@@ -59,6 +61,30 @@ def test_equals_lax(
 
     ours, lax = results(x, weights)
     chex.assert_trees_all_close(ours, lax, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("fitting", "parts"), [(8, 1), (4, 2), (3, 4), (2, 4), (1, 8), (0, 8)])
+def test_the_gradient_of_a_kernel_is_a_sum_over_parts(
+    monkeypatch: pytest.MonkeyPatch, fitting: int, parts: int
+) -> None:
+    x, weights = jax.random.normal(jax.random.key(0), (8, 6, 5, 4)), jnp.cos(jnp.arange(144.0))
+    weights = weights.reshape(3, 3, 4, 4)
+    monkeypatch.setattr(convolution_in_loops, "PART_BYTES", fitting * 2 * 6 * 5 * 4 * 4)
+
+    @partial(jax.grad, argnums=(0, 1))
+    def gradients(x: jax.Array, weights: jax.Array, convolve: Any) -> jax.Array:
+        return jnp.sum(jnp.sin(convolve(x, weights, (1, 1), "SAME", dimension_numbers=LAYOUT)))
+
+    compiled = jax.jit(partial(gradients, convolve=conv_general_dilated)).lower(x, weights)
+    lax = gradients(x, weights, jax.lax.conv_general_dilated)
+    chex.assert_trees_all_close(compiled.compile()(x, weights), lax, rtol=1e-4, atol=1e-4)
+    assert ("while" in compiled.as_text()) == (parts > 1)
+    assert 8 // part_size(8, fitting) == parts
+
+
+def test_a_part_divides_the_batch_and_is_not_much_smaller_than_it_may_be() -> None:
+    sizes = {(128, 20): 16, (96, 20): 16, (97, 20): 97, (100, 20): 20, (12, 20): 12, (32, 1): 1, (32, 0): 1}
+    assert {given: part_size(*given) for given in sizes} == sizes
 
 
 CPU_FORMS = {

@@ -4,7 +4,8 @@ XLA's CPU compiler has a fast routine for convolutions of the form `b01f_01io->b
 others into that form. The pass sees the entry computation alone. In the body of `lax.scan`, `lax.map` or any
 other loop, the gradient with respect to the kernel stays `f01b_i01o->01bf` and is computed naively: 9 to 41
 times as slow (JAX 0.10.2 and 0.12; jax issue 12868 is one report). Here both gradients are written in the
-fast form from the start.
+fast form from the start. The kernel's is a sum over parts of the batch: as one convolution, it takes twice as
+long where the batch does not fit the caches.
 
 For the few channels of a network's first layer, that routine itself is slow; there the convolution is the
 product of patches that `cnnjax.kernels.convolution` has. A depthwise convolution is a sum over taps
@@ -22,6 +23,7 @@ import jax.numpy as jnp
 
 from cnnjax.kernels.convolution import conv_pool
 from cnnjax.kernels.depthwise import depthwise
+from cnnjax.kernels.parts import part_size
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 Pads = tuple[tuple[int, int], ...]
@@ -31,6 +33,8 @@ FEW_TAPS = 27
 """Up to so many products a value (3 x 3 on three channels), patches are faster, gradients included."""
 DEPTHWISE_TAPS = 25
 """Up to so many, the kernels of a depthwise convolution become a sum over their taps."""
+PART_BYTES = 2**21
+"""Of images and gradient, so much at a time is read for the gradient of a kernel: it stays in the caches."""
 
 
 def conv_general_dilated(
@@ -181,18 +185,29 @@ def _backward(
         dimension_numbers=LAYOUT,
         feature_group_count=groups,
     )
-    # Without the barrier XLA folds the transposes into the convolution, which is then in the slow form again.
-    images, gradient = jax.lax.optimization_barrier((x.transpose(3, 1, 2, 0), g.transpose(1, 2, 0, 3)))
-    dkernel = jax.lax.conv_general_dilated(
-        images,
-        gradient,
-        dilation,
-        kernel_pads,
-        rhs_dilation=strides,
-        dimension_numbers=LAYOUT,
-        batch_group_count=groups,
-    )
-    return dx, dkernel.transpose(1, 2, 0, 3)
+
+    def kernel_gradient(x: jax.Array, g: jax.Array) -> jax.Array:
+        # Without the barrier XLA folds the transposes into the convolution, in the slow form again.
+        images, gradient = jax.lax.optimization_barrier((x.transpose(3, 1, 2, 0), g.transpose(1, 2, 0, 3)))
+        dkernel = jax.lax.conv_general_dilated(
+            images,
+            gradient,
+            dilation,
+            kernel_pads,
+            rhs_dilation=strides,
+            dimension_numbers=LAYOUT,
+            batch_group_count=groups,
+        )
+        return dkernel.transpose(1, 2, 0, 3)
+
+    def in_parts(x: jax.Array, g: jax.Array) -> jax.Array:
+        parts = tuple(leaf.reshape(-1, size, *leaf.shape[1:]) for leaf in (x, g))
+        return jnp.sum(jax.lax.map(lambda part: kernel_gradient(*part), parts), 0)
+
+    size = part_size(len(x), PART_BYTES * len(x) // (x.nbytes + g.nbytes))
+    if size == len(x):
+        return dx, kernel_gradient(x, g)
+    return dx, jax.lax.platform_dependent(x, g, cpu=in_parts, default=kernel_gradient)
 
 
 _convolution.defvjp(_forward, _backward)

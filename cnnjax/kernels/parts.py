@@ -10,10 +10,10 @@ PART = 128
 """Examples that go through a step at a time."""
 
 
-def part_size(examples: int) -> int:
-    """The largest divisor of `examples` up to `PART`, or all of them where that is much smaller."""
-    size = max(size for size in range(1, PART + 1) if examples % size == 0)
-    return size if size >= PART // 2 else examples
+def part_size(examples: int, largest: int) -> int:
+    """The largest divisor of `examples` up to `largest`, or all of them where that is much smaller."""
+    size = max((size for size in range(1, min(largest, examples) + 1) if examples % size == 0), default=1)
+    return size if size >= largest // 2 else examples
 
 
 def sum_over_parts(
@@ -27,7 +27,7 @@ def sum_over_parts(
     """
 
     def in_parts(params: Any, batch: Any, first_example: Any) -> Any:
-        size = part_size(len(jax.tree.leaves(batch)[0]))
+        size = part_size(len(jax.tree.leaves(batch)[0]), PART)
         parts = jax.tree.map(lambda leaf: leaf.reshape(-1, size, *leaf.shape[1:]), batch)
         firsts = first_example + size * jnp.arange(len(jax.tree.leaves(parts)[0]))
 
@@ -42,7 +42,7 @@ def sum_over_parts(
 
     def whole_or_in_parts(params: Any, batch: Any, first_example: Any) -> Any:
         examples = len(jax.tree.leaves(batch)[0])
-        if part_size(examples) == examples:
+        if part_size(examples, PART) == examples:
             return function(params, batch, first_example)
         first_example = jnp.asarray(first_example)
         return jax.lax.platform_dependent(params, batch, first_example, cpu=in_parts, default=function)
