@@ -8,10 +8,10 @@ Settings: the tutorials' networks, batch sizes 32, 128 and 512, dropout rates 0 
 without validation. All peers have the same 48,000 training and 12,000 validation images in memory.
 
 Networks of one's own, a perceptron and a BatchNorm ResNet that cnnjax knows as plain Flax modules, alone and
-in a population of 8 (the peers train one; seconds are those of each network):
+in a population of 8 (the peers train one; seconds are those of each network), on fewer images:
 
     make bench ARGS="--models mlp resnet --members 1 8 --batch-sizes 32 128 --rates 0 --modes train
-                     --peers flax torch --out results/benchmark_foreign"
+                     --peers flax torch --train-size 1024 --out results/benchmark_foreign"
 
 Protocol: each peer is a process, launched --launches times in each setting. Peers train one epoch each in
 turn, A B C A B C, while the others wait. The first epoch, which compiles, does not count.
@@ -40,7 +40,7 @@ from functools import partial
 from itertools import product
 from pathlib import Path
 from statistics import median
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from common import require_positive, start
@@ -52,8 +52,8 @@ from peers.results import by_launch, grouped, kept_rows, refuse_other_versions, 
 from peers.worker import ACCURACY_EPOCH, Launch, Row, measure
 
 from cnnjax import files, report
-from cnnjax.cli.runner import DataDirectory, OutDirectory
-from cnnjax.data import load, split
+from cnnjax.cli.runner import DataDirectory, OutDirectory, shown
+from cnnjax.data import load, split, subset
 from cnnjax.errors import ArgumentError, choose
 from cnnjax.models import MODELS
 
@@ -92,6 +92,8 @@ class BenchmarkPeers:
     """Timed epochs of each peer in each launch."""
     dataset: str = "mnist"
     """mnist, fashion_mnist or kmnist."""
+    train_size: Annotated[int | None, shown("INT", "48,000 of the training split")] = None
+    """Training images of an epoch."""
     data_dir: DataDirectory = None
     environments: Path = Path(".peers")
     """Directory of the peers' environments, created by `make bench`."""
@@ -108,6 +110,7 @@ class BenchmarkPeers:
         starts = launches(chosen, self.environments)
         loaded = load(self.dataset, self.data_dir, announce=print)
         train, val = split(loaded.train)
+        train = subset(train, self.train_size or len(train.labels))
         protocol = {
             "machine": machine(),
             "dataset": self.dataset,
@@ -119,7 +122,7 @@ class BenchmarkPeers:
             arrays = Path(temporary, "arrays.npz")
             parts = Arrays(train.images, train.labels, val.images, val.labels)
             np.savez(arrays, allow_pickle=False, **parts._asdict())
-            rows = self._run(out, chosen, starts, arrays)
+            rows = self._run(out, chosen, starts, arrays, len(train.labels))
             self._report(out, rows, protocol)
 
     def _check(self) -> None:
@@ -133,6 +136,8 @@ class BenchmarkPeers:
         if foreign and keras:
             raise ArgumentError(f"--models {foreign[0]} is not written for {keras[0]}; omit it from --peers")
         require_positive(batch_sizes=self.batch_sizes, members=self.members, launches=self.launches)
+        if self.train_size is not None:
+            require_positive(train_size=self.train_size)
         if not all(0 <= rate < 1 for rate in self.rates):
             raise ArgumentError(f"--rates {self.rates} must be at least 0 and less than 1")
         if self.rounds < ACCURACY_EPOCH - 1:
@@ -150,7 +155,12 @@ class BenchmarkPeers:
             raise ArgumentError(f"{out} has results of another {different}; choose another --out")
 
     def _run(
-        self, out: Path, chosen: Mapping[str, Entry], starts: Mapping[str, Launch], arrays: Path
+        self,
+        out: Path,
+        chosen: Mapping[str, Entry],
+        starts: Mapping[str, Launch],
+        arrays: Path,
+        images: int,
     ) -> list[Row]:
         """Measure the missing settings, and save each round as it ends."""
         wanted = [
@@ -169,7 +179,7 @@ class BenchmarkPeers:
             for setting in dict.fromkeys(wanted)
             if launch not in kept.get(setting, {})
         ]
-        estimates = [expected(setting, chosen, self.rounds) for setting, _ in missing]
+        estimates = [expected(setting, chosen, self.rounds, images) for setting, _ in missing]
         print(
             f"{len(missing)} launches to run, {sum(map(len, kept.values()))} already in {out}; {len(starts)} "
             f"processes each, 1 + {self.rounds} epochs: about {sum(estimates) / 60:.0f} minutes on two idle "

@@ -27,6 +27,8 @@ SECTIONS: Mapping[str, Callable[[Record], Iterator[str]]] = {
     "accelerator": speed.accelerator,
     "benchmark_peers": speed.benchmark,
     "speedrun": speed.speedrun,
+    "benchmark_foreign": speed.benchmark,
+    "scaling": speed.scaling,
 }
 
 

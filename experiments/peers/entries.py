@@ -14,8 +14,8 @@ from .results import BASE
 from .worker import Launch
 
 PEERS = Path(__file__).resolve().parent
-IMAGES = 48_000
-"""Training images, to estimate the total time."""
+FULL = 48_000
+"""Training images for which the entries' seconds are."""
 
 
 class Entry(NamedTuple):
@@ -26,7 +26,7 @@ class Entry(NamedTuple):
     variables: dict[str, str]
     start: float  # seconds to start and compile
     step: float  # milliseconds a step, for any batch size
-    images: float  # seconds an epoch, for any batch size
+    images: float  # seconds an epoch of `FULL` images, for any batch size
 
 
 def entries(peers: Collection[str]) -> dict[str, Entry]:
@@ -92,7 +92,7 @@ def machine() -> dict[str, Any]:
     return {"cpu": cpu, "cores": cores(), "system": platform.platform()}
 
 
-def expected(setting: Settings, chosen: Mapping[str, Entry], rounds: int) -> float:
+def expected(setting: Settings, chosen: Mapping[str, Entry], rounds: int, images: int) -> float:
     """Estimate the seconds that a setting takes."""
-    epochs, steps = rounds + 1, IMAGES / setting.batch_size
-    return sum(e.start + epochs * (e.images + steps * e.step / 1000) for e in chosen.values())
+    epochs, steps = rounds + 1, images / setting.batch_size
+    return sum(e.start + epochs * (e.images * images / FULL + steps * e.step / 1000) for e in chosen.values())

@@ -128,3 +128,19 @@ def benchmark(record: Record) -> Iterator[str]:
         f"{best['flops'] / 1e9:.0f} GFLOP/s and {best['bandwidth'] / 1e9:.0f} GB/s; other processes kept "
         f"{busy:.2f} cores busy.)"
     )
+
+
+def scaling(record: Record) -> Iterator[str]:
+    """Lines about a step's time over batch sizes, devices and populations."""
+    times = [
+        f"{count} devices are {ratio:.2f} times as fast as one at {batch}."
+        for batch, of in record["speed-up"].items()
+        for count, ratio in of.items()
+    ]
+    alone = record["parts"]["32"]["and dropout"]
+    times += [
+        f"{count} networks in one program take {each / alone:.2f} times as long, each, as one alone."
+        for count, each in record["seconds a step and network"].items()
+    ]
+    yield from wrapped(" ".join([*record["sentences"], *times]))
+    yield from ("", *wrapped(f"({record['protocol']}. Medians over launches. {machine(record['made'])}.)"))
