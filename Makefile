@@ -34,7 +34,8 @@ train: $(READY) ## Train the first tutorial's network on MNIST
 # have the flag, XLA's emitters of fused loops, a third of it. What is fused is then rounded otherwise, unless there is no
 # fused multiply-add, as in SSE 4.2.
 SOON := --xla_backend_optimization_level=0
-SOONER := $(SOON) $(if $(filter x86_64 amd64,$(shell uname -m)),--xla_cpu_use_fusion_emitters=false --xla_cpu_max_isa=SSE4_2)
+SOONER := $(SOON) --xla_llvm_disable_expensive_passes=true --xla_cpu_parallel_codegen_split_count=1 \
+  $(if $(filter x86_64 amd64,$(shell uname -m)),--xla_cpu_use_fusion_emitters=false --xla_cpu_max_isa=SSE4_2)
 
 test: $(READY) ## Run the unit tests (some minutes, no network)
 	@flags=$$( (JAX_PLATFORMS=cpu XLA_FLAGS="$(SOONER)" $(BIN)/python -c 'import jax; jax.devices()') >/dev/null 2>&1 \

@@ -197,6 +197,7 @@ def test_arms_may_differ_in_their_loss_or_augmentation(tmp_path: Path) -> None:
     assert len(set(results.values["loss"][:, 0, 0])) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("undrawn")
 def test_a_conv_net_gets_the_classes_of_the_data(tmp_path: Path) -> None:
     small = ConvNet(features=(), hidden=(4,))
@@ -481,6 +482,7 @@ def test_a_conv_net_with_a_function_of_ones_own_is_not_taken_to_be_determined() 
     assert list(map(checks._tested, arms)) == [True, False]
 
 
+@pytest.mark.slow
 def test_of_several_arms_the_undetermined_one_is_named_and_nothing_left(tmp_path: Path) -> None:
     arms = [Arm("keyed", LINEAR, HParams()), Arm("mine", Linear(by_counter), HParams())]
     with pytest.raises(ArgumentError, match="arm mine: two runs with the same keys differ"):

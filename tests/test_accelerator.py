@@ -67,6 +67,7 @@ def test_a_missing_directory_is_one_line(tmp_path: Path) -> None:
     assert ended.stderr.startswith("cnnjax: error: ") and ended.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_wrong_mask_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(correctness.masks()[correctness.HOLDS].values())
     monkeypatch.setattr(correctness, "keep_mask", lambda key, shape, rate: jnp.ones(shape, bool))

@@ -143,6 +143,7 @@ def test_a_value_out_of_range_is_refused(make: Any, value: float) -> None:
         make(value)
 
 
+@pytest.mark.slow
 @pytest.mark.devices
 def test_training_is_the_same_on_one_and_on_two_devices() -> None:
     rng = np.random.default_rng(0)

@@ -315,6 +315,7 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return run
 
 
+@pytest.mark.slow
 def test_an_interrupted_benchmark_goes_on(command: Any, tmp_path: Path) -> None:
     out = tmp_path / "out"
     sizes: dict[str, Any] = {"batch_sizes": (32, 128), "rates": (0.0,)}

@@ -107,6 +107,7 @@ def test_an_epoch_is_a_line(done: tuple[Path, str]) -> None:
     assert "\x1b" not in printed
 
 
+@pytest.mark.slow
 def test_the_same_command_twice_is_the_same_run(done: tuple[Path, str], tmp_path: Path) -> None:
     out, _ = done
     succeeds(*train(tmp_path / "again", "--epochs", "2"))

@@ -124,6 +124,7 @@ def test_it_is_the_same_in_another_process() -> None:
     assert json.loads(ended.stdout) == code_used(arm(model=Net(activation=both))), ended.stderr
 
 
+@pytest.mark.slow
 def test_a_directory_refuses_another_helper_and_earlier_ones_resume(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

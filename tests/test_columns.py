@@ -51,6 +51,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return at
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("command", "colours"), list(zip(COMMANDS, itertools.cycle(COLOURS), strict=False)))
 def test_a_command_fits_80_columns(
     command: str, colours: str, directory: Path, monkeypatch: pytest.MonkeyPatch

@@ -357,6 +357,7 @@ def test_failed_cache_write_leaves_the_old_one(homes, files):
     assert contents(homes) == before
 
 
+@pytest.mark.slow
 def test_two_first_starts_at_once(homes, files):
     code = f"""
 import sys, pathlib

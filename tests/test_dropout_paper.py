@@ -181,6 +181,7 @@ def test_repeating_keeps_every_image_equally_often() -> None:
     assert np.bincount(analysis.repeated(data, 12).labels).tolist() == [4, 4, 4]
 
 
+@pytest.mark.slow
 def test_without_dropout_every_sample_is_the_network_itself() -> None:
     hparams = HParams(input_rate=0.0, hidden_rate=0.0)
     task, rng = Task(SMALL, momentum_sgd), np.random.default_rng(0)
@@ -241,6 +242,7 @@ def test_mistakes_are_refused(
     assert f"{flag} {value}" in capsys.readouterr().err and not out.exists()
 
 
+@pytest.mark.slow
 def test_averages_are_kept_with_each_network_and_read_when_it_resumes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -37,6 +37,7 @@ def rows(printed: str) -> list[list[str]]:
     return [row for row in cells if len(row) == 5]
 
 
+@pytest.mark.slow
 def test_the_test_split_matches_the_results_of_the_run(run: Path) -> None:
     before = contents(run)
     printed = succeeds("evaluate", str(run))

@@ -385,6 +385,7 @@ def test_a_state_with_fewer_hyperparameters_starts_its_members_again(whole: Path
     assert (tmp_path / "results.csv").read_bytes() == (whole / "results.csv").read_bytes()
 
 
+@pytest.mark.slow
 def test_arms_may_differ_in_momentum_if_their_optimizer_reads_it(tmp_path: Path) -> None:
     arms = [Arm(f"momentum {m:g}", MODEL, HParams(1e-2, 0.0, momentum=m)) for m in (0.0, 0.9)]
     with pytest.raises(ArgumentError, match=r"arm momentum 0.9: --momentum 0.9 .* --optimizer sgd"):

@@ -71,6 +71,7 @@ def test_a_bfloat16_network_is_exported_in_float32() -> None:
     np.testing.assert_allclose(logits, fast_logits(network, IMAGES), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_file_needs_no_cnnjax(run: Path, tmp_path: Path) -> None:
     network = trained(run, announce=lambda _: None)
     before = contents(run)

@@ -304,6 +304,7 @@ def test_divergence_keeps_the_last_good_checkpoint(
 SMALL_FILES = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))"
 
 
+@pytest.mark.slow
 def test_no_room_for_a_checkpoint(uninterrupted: Path, tmp_path: Path, programs: Path) -> None:
     """A limit on the size of files, in a new process, stands in for a full disk."""
     out = tmp_path / "run"

@@ -103,6 +103,7 @@ def run(out: Path) -> cnnjax.Run:
     return cnnjax.fit(Normalised(), DATA, **OWN, **SMALL, out=out)
 
 
+@pytest.mark.slow
 def test_data_may_be_what_keras_returns(run: cnnjax.Run, out: Path) -> None:
     keras = (made(60), made(15))
     again = cnnjax.load(out, keras, model=Normalised(), **EVALUATED, verbose=False)
@@ -119,6 +120,7 @@ class Dropped(nn.Module):
         return nn.Dense(CLASSES)(nn.Dropout(0.5, deterministic=not train)(x.reshape(x.shape[0], -1)))
 
 
+@pytest.mark.slow
 def test_masks_of_flax_are_sampled_after_the_preprocessing_of_ones_own(run: cnnjax.Run) -> None:
     mine = cnnjax.fit(Dropped(), DATA, preprocess=standardised, **SMALL)
     sample = sampled(mine.network, DATA.test, 400)
@@ -153,6 +155,7 @@ def test_it_leaves_what_the_command_leaves(run: cnnjax.Run, out: Path) -> None:
     assert config["custom"].keys() == {"model", *OWN}
 
 
+@pytest.mark.slow
 def test_every_part_of_the_task_is_used() -> None:
     """Leaving any of them out trains another network."""
 
@@ -199,6 +202,7 @@ def test_a_resumed_run_equals_one_without_interruption(run: cnnjax.Run, out: Pat
         )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_module_of_nnx_trains_through_the_bridge_of_flax(tmp_path: Path) -> None:
     run = cnnjax.fit(nnx.bridge.to_linen(Bridged), DATA, **SMALL, out=tmp_path / "run")
     assert run.network.config.model == "Bridged"
@@ -287,6 +291,7 @@ def noise() -> Loaded:
     return from_arrays(images[:60], labels[:60], images[60:], labels[60:])
 
 
+@pytest.mark.slow
 def test_early_stopping_is_a_prefix_whose_result_is_the_best_epoch(tmp_path: Path) -> None:
     settings = {**SMALL, "epochs": 6, "learning_rate": 0.02, "dropout_rate": 0.0}
     network = ConvNet(features=(2,), hidden=(8,))
@@ -349,6 +354,7 @@ def named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return Path(f"nets_{tmp_path.name}")
 
 
+@pytest.mark.slow
 def test_a_module_by_its_import_path_goes_through_every_command(named: Path) -> None:
     model = ["train", "--model", f"{named}:Net", "--dataset", "own.npz", "--batch-size", "8"]
     succeeds(*model, "--epochs", "1", "--out", "run")
@@ -387,6 +393,7 @@ def test_two_devices_train_batch_norm_as_one_does(named: Path) -> None:
         np.testing.assert_allclose(one, two, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_file_of_settings_is_what_the_flags_are(named: Path) -> None:
     Path("run.toml").write_text('model = "keras-cnn"\nepochs = 1\nbatch_size = 16\ndataset = "own.npz"\n')
     succeeds("train", "--config", "run.toml", "--batch-size", "8", "--out", "file")

@@ -81,6 +81,7 @@ TEXTS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]
 NUMBERS = st.one_of(st.integers().map(str), st.floats().map(str))
 
 
+@pytest.mark.slow
 @settings(max_examples=40, suppress_health_check=SHARED)
 @given(COMMANDS, st.lists(st.one_of(FLAGS, PLACES, VALUES, TEXTS, NUMBERS), max_size=6))
 @example("predict", ["run", "digit.png", "--mc", "7", "--seed", "1"])
@@ -95,6 +96,7 @@ def test_any_arguments(quick: dict[Path, bytes], directory: Path, command: str, 
     assert contents(directory) == before
 
 
+@pytest.mark.slow
 @settings(suppress_health_check=SHARED)
 @given(COMMANDS, FLAGS, st.one_of(VALUES, NUMBERS, TEXTS, PLACES))
 def test_any_value_of_a_flag(
@@ -145,6 +147,7 @@ def damaged(run: Path, directory: Path, content: bytes, checkpoints: bool) -> No
         shutil.rmtree(directory / "RUN" / "checkpoints")
 
 
+@pytest.mark.slow
 @settings(max_examples=30, suppress_health_check=SHARED)
 @given(ASKED, CHANGES, st.lists(st.sampled_from(KEYS), max_size=2), st.booleans())
 @example(["predict", "RUN"], {"model": "keras-cnn"}, [], True)

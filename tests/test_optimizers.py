@@ -122,6 +122,7 @@ def arrays(n: int) -> Arrays:
 TRAIN, VAL = arrays(40), arrays(12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["adamw", pytest.param("sgd", marks=pytest.mark.slow)])
 def test_a_member_with_its_own_weight_decay_is_its_solo_run(name: str) -> None:
     """One compiled program, eight weight decays (and momenta), in the middle of a schedule."""
@@ -197,6 +198,7 @@ SETTINGS = ("--model", "lenet-swish", "--optimizer", "sgd", "--learning-rate", "
 SETTINGS += ("--weight-decay", "0.001", "--schedule", "one-cycle", "--mask-seed", "5", "--epochs", "2")
 
 
+@pytest.mark.slow
 def test_a_run_resumes_in_the_middle_of_a_schedule(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     succeeds(*train(whole, *SETTINGS))

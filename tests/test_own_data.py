@@ -65,6 +65,7 @@ def assert_same(loaded: data.Loaded, given: dict[str, np.ndarray]) -> None:
 # From the file to the exported network
 
 
+@pytest.mark.slow
 def test_every_command_follows_the_shape_and_the_classes(run: Path, npz: Path, tmp_path: Path) -> None:
     printed = succeeds("data", "--dataset", str(npz))
     assert "12 x 10 x 3" in printed and re.search(r"┃ +0 ┃.*┃ +6 ┃\n", printed) and "source: npz" in printed
@@ -128,6 +129,7 @@ def test_classes_with_names_are_shown_with_them(run: Path, capsys: pytest.Captur
         probabilities(network, test._replace(class_names=data.DIGITS))
 
 
+@pytest.mark.slow
 def test_an_experiment_needs_networks_with_the_classes_of_the_data(npz: Path, tmp_path: Path) -> None:
     from cnnjax import experiment
     from cnnjax.config import HParams

@@ -154,6 +154,7 @@ def test_the_network_calls_the_functions() -> None:
         chex.assert_trees_all_close(logits(rate), expected(rate), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_member_of_a_population_is_its_solo_run() -> None:
     program = make_population(TASK, TRAIN, VAL, batch_size=8, chunk=1)
     population = program.start(np.arange(8, dtype=np.uint32), stack([HParams(1e-2, 0.4)] * 8))

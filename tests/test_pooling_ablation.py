@@ -161,6 +161,7 @@ def test_the_report_fits_80_columns(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert words(" ".join(lines)) - words(plain) <= bar
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("untrained", "undrawn")
 def test_every_question_is_answered_on_both_networks(tmp_path: Path) -> None:
     out = tmp_path / "out"
@@ -292,6 +293,7 @@ def test_a_quarter_of_the_images_moves_each_way(pixels: int) -> None:
         np.testing.assert_array_equal(image, rolled)
 
 
+@pytest.mark.slow
 def test_a_probe_is_measured_after_the_last_epoch(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (24, 8, 8, 1), dtype=np.uint8)

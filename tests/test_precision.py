@@ -56,6 +56,7 @@ def test_float32_is_the_default_and_knows_no_bfloat16() -> None:
     assert TrainConfig().compute_dtype == ConvNet.dtype == "float32"
 
 
+@pytest.mark.slow
 def test_it_learns_as_float32_does() -> None:
     """8 bits of mantissa are a relative error of 2^-9 an operation: the losses agree to a few per cent."""
     loaded = load("fashion_mnist", TINY, announce=lambda _: None)

@@ -48,6 +48,7 @@ def rows(printed: str, width: int = 14) -> list[list[str]]:
     return [row for row in cells if len(row) == width]
 
 
+@pytest.mark.slow
 def test_the_table_has_the_first_test_images(run: Path) -> None:
     ended = main(str(run))
     assert (ended.code, ended.err) == (0, "")
@@ -214,6 +215,7 @@ def test_a_file_name_that_is_not_text(as_mnist: Path, drawn: Path, tmp_path: Pat
 # Monte-Carlo dropout
 
 
+@pytest.mark.slow
 def test_a_mask_is_a_function_of_seed_number_and_row(run: Path) -> None:
     network = trained(run, announce=lambda _: None)
     data = load("fashion_mnist", MORE).train
@@ -237,6 +239,7 @@ def test_a_mask_is_a_function_of_seed_number_and_row(run: Path) -> None:
     np.testing.assert_allclose(more.mean[:4], result.mean, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_two_seeds_agree_within_their_spread(run: Path) -> None:
     network = trained(run, announce=lambda _: None)
     data = load("fashion_mnist", MORE).test

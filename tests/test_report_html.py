@@ -127,6 +127,7 @@ def test_a_directory_whose_name_is_no_text_has_a_page(run: Path, tmp_path: Path)
     assert "x?" in (odd / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_several_subjects_share_a_page(run: Path, tmp_path: Path) -> None:
     again, ablation = tmp_path / "again", tmp_path / "ablation"
     shutil.copytree(run, again)
@@ -445,6 +446,7 @@ def assert_images_of(read: Page, test: Dataset) -> None:
         np.testing.assert_array_equal(Image.open(io.BytesIO(content)), test.images[int(number[1])])
 
 
+@pytest.mark.slow
 def test_a_run_on_own_data_has_its_images_and_classes(own: Path, shades: Path, tmp_path: Path) -> None:
     out = tmp_path / "missing/directories/own.html"
     succeeds("report", str(own), "--out", str(out))
@@ -475,6 +477,7 @@ def test_a_picture_is_the_image_or_its_first_channel(channels: int, height: int,
         np.testing.assert_array_equal(shown, image if channels == 3 else image[..., 0])
 
 
+@pytest.mark.slow
 def test_it_is_said_that_only_one_of_many_channels_is_shown() -> None:
     for channels, said in ((1, False), (2, True), (3, False), (4, True)):
         run = made_run(SMALL.clone(classes=7), test=own_test(shape=(8, 9, channels)), dataset="/own.npz")
@@ -643,6 +646,7 @@ def headings(read: Page) -> list[str]:
     return [f"#{attributes['id']}" for attributes in read.all("section") if "id" in attributes]
 
 
+@pytest.mark.slow
 def test_sections_are_in_the_order_of_the_navigation_and_none_is_empty(run: Path, tmp_path: Path) -> None:
     shutil.copytree(run, tmp_path / "again")
     for make, name in ((make_pooling, "pooling"), (make_demonstration, "demonstration")):
@@ -683,6 +687,7 @@ def test_the_interval_over_seeds_and_images_has_a_table(tmp_path: Path) -> None:
     assert any(cells[i : i + 3] == row for i in range(len(cells)))
 
 
+@pytest.mark.slow
 def test_runs_side_by_side_show_the_settings_that_differ() -> None:
     runs = [made_run(SMALL, f"run {size}") for size in (8, 32)]
     runs = [
@@ -705,6 +710,7 @@ def test_arms_are_in_the_order_of_the_summary(tmp_path: Path) -> None:
     assert [row[0] for row in group["rows"]] == ["b", "a"]
 
 
+@pytest.mark.slow
 def test_a_loss_of_ones_own_has_no_unit(tmp_path: Path) -> None:
     make_experiment(tmp_path / "x", ("a", "b"))
     for arm, nats in (("ConvNet() HParams()", True), ("ConvNet() HParams() loss=mine", False)):

@@ -78,6 +78,7 @@ def interrupted(shorter: Path) -> Path:
 # Exactness
 
 
+@pytest.mark.slow
 def test_a_new_process_goes_on_to_the_bit(uninterrupted: Path, interrupted: Path, programs: Path) -> None:
     ended = new_process("train", "--resume", "--out", str(interrupted), env=environment(programs))
     assert ended.code == 0 and ended.err == "", ended
@@ -86,6 +87,7 @@ def test_a_new_process_goes_on_to_the_bit(uninterrupted: Path, interrupted: Path
     assert_same_run(interrupted, uninterrupted)
 
 
+@pytest.mark.slow
 @pytest.mark.devices
 def test_another_number_of_devices_is_accepted(uninterrupted: Path, interrupted: Path) -> None:
     """Batches and masks are the same; the order of sums differs, which changes float32's last digits."""

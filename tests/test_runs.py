@@ -121,6 +121,7 @@ def test_the_same_run_twice_does_not_differ(pair: tuple[Path, Path]) -> None:
     assert "two or more" in fails(2, "compare", str(pair[0]))
 
 
+@pytest.mark.slow
 def test_other_images_give_no_difference(pair: tuple[Path, Path], tmp_path: Path) -> None:
     other = tmp_path / "digits.npz"
     data = load("fashion_mnist", TINY)
@@ -155,6 +156,7 @@ COMMANDS: dict[str, Callable[[Path, Path], list[str]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COMMANDS)
 def test_json_and_csv_are_the_same_table_and_nothing_else(name: str, pair: tuple[Path, Path]) -> None:
     arguments = COMMANDS[name](*pair)
