@@ -159,7 +159,7 @@ def report(out: Path, seconds: np.ndarray, protocol: str, epochs: int) -> None:
     }
     summary = {"protocol": protocol, "rehearsal": protocol.startswith(REHEARSAL), "ratio": shown}
     summary["logarithm of wall seconds"] = compared.as_dict()
-    files.write_json(out / "summary.json", summary | files.provenance())
+    files.write_json(out / "summary.json", summary | files.made())
     caption = f"{protocol}. Dots: launches. Black: geometric mean and 95% t interval."
     write_figures(out, {"cost.png": partial(draw, ratios, (middle, low, high), names[1:], caption)})
     say(f"results.csv, summary.json and cost.png in {out}")

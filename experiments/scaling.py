@@ -214,7 +214,7 @@ def _write(
         for number, seconds in enumerate(rounds.tolist())
     )
     files.write_csv(out / "results.csv", ("arm", "seed", "epoch", "round", "seconds_per_step"), rows)
-    files.write_json(out / "summary.json", record | files.provenance())
+    files.write_json(out / "summary.json", record | files.made())
     costs = [step_cost(timings.model, batch) for batch in timings.batches]
     fitted = Fit(**record["fit"])
     figure = partial(

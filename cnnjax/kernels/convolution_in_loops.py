@@ -34,7 +34,7 @@ FEW_TAPS = 27
 DEPTHWISE_TAPS = 25
 """Up to so many, the kernels of a depthwise convolution become a sum over their taps."""
 PART_BYTES = 2**21
-"""Of images and gradient, so much at a time is read for the gradient of a kernel: it stays in the caches."""
+"""Of images and gradient, so much at a time is read for a kernel's gradient; all, if up to twice that."""
 
 
 def conv_general_dilated(
@@ -204,8 +204,9 @@ def _backward(
         parts = tuple(leaf.reshape(-1, size, *leaf.shape[1:]) for leaf in (x, g))
         return jnp.sum(jax.lax.map(lambda part: kernel_gradient(*part), parts), 0)
 
-    size = part_size(len(x), PART_BYTES * len(x) // (x.nbytes + g.nbytes))
-    if size == len(x):
+    whole = x.nbytes + g.nbytes
+    size = part_size(len(x), PART_BYTES * len(x) // whole)
+    if size == len(x) or whole <= 2 * PART_BYTES:
         return dx, kernel_gradient(x, g)
     return dx, jax.lax.platform_dependent(x, g, cpu=in_parts, default=kernel_gradient)
 

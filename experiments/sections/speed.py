@@ -100,27 +100,29 @@ def speedrun(record: Record) -> Iterator[str]:
 
 def benchmark(record: Record) -> Iterator[str]:
     """Lines about peers: median seconds, and the ratio to cnnjax with its range."""
-    measured = {line["peer"] for line in record["settings"][0]["peers"]}
-    others, rows = [peer for peer in PEERS if peer in measured], []
-    for setting in record["settings"]:
-        lines = {line["peer"]: line for line in setting["peers"]}
+    every = [{line["peer"]: line for line in setting["peers"]} for setting in record["settings"]]
+    others = [peer for peer in PEERS if peer in every[0]]
+    counted = any(lines["cnnjax"]["of_ceiling"] is not None for lines in every)
+    rows = []
+    for setting, lines in zip(record["settings"], every, strict=True):
         members = f", each of {setting['members']}" * (setting["members"] > 1)
-        reached = lines["cnnjax"]["of_ceiling"]
+        ours = lines["cnnjax"]
         rows.append(
             [
                 f"{setting['model']}, {setting['batch_size']}{members}",
-                f"{lines['cnnjax']['seconds']:.2f}" + ("*" if not lines["cnnjax"]["quiet"] else ""),
-                "" if reached is None else f"{100 * reached:.0f}%",
+                f"{ours['seconds']:#.3g}" + "*" * (not ours["quiet"]),
+                *([f"{100 * ours['of_ceiling']:.0f}%"] if counted else []),
                 *(
-                    f"{of['seconds']:.2f} ({of['ratio']:.1f}, {of['least']:.1f} to {of['greatest']:.1f})"
+                    f"{of['seconds']:#.3g} ({of['ratio']:.1f}, {of['least']:.1f} to {of['greatest']:.1f})"
                     for of in (lines[peer] for peer in others)
                 ),
             ]
         )
-    yield from table(["network, batch", "cnnjax", "of the ceiling", *(PEERS[peer] for peer in others)], rows)
+    heads = ["network, batch", "cnnjax", *["of the ceiling"] * counted, *(PEERS[peer] for peer in others)]
+    yield from table(heads, rows)
     busy, best = record["busy_cores_elsewhere"]["median"], record["ceilings"]
-    count = min(line["launches"] for setting in record["settings"] for line in setting["peers"])
-    launches = f"{count} launch" + "es" * (count > 1)
+    fewest, *_, most = sorted(2 * [lines["cnnjax"]["launches"] for lines in every])
+    launches = f"{fewest} launch" + "es" * (fewest > 1) if fewest == most else f"{fewest} to {most} launches"
     yield ""
     yield from wrapped(
         f"({record['machine']['cpu']}, {record['machine']['cores']} cores, {record['date']}. Medians of "
@@ -132,15 +134,13 @@ def benchmark(record: Record) -> Iterator[str]:
 
 def scaling(record: Record) -> Iterator[str]:
     """Lines about a step's time over batch sizes, devices and populations."""
-    times = [
-        f"{count} devices are {ratio:.2f} times as fast as one at {batch}."
-        for batch, of in record["speed-up"].items()
-        for count, ratio in of.items()
-    ]
     alone = record["parts"]["32"]["and dropout"]
-    times += [
-        f"{count} networks in one program take {each / alone:.2f} times as long, each, as one alone."
-        for count, each in record["seconds a step and network"].items()
-    ]
-    yield from wrapped(" ".join([*record["sentences"], *times]))
+    for sentence in record["sentences"]:
+        yield f"- {sentence}"
+    for batch, of in record["speed-up"].items():
+        times = ", ".join(f"{ratio:.2f} on {count} devices" for count, ratio in of.items())
+        yield f"- Speed-up of {batch} over one device: {times}."
+    each = record["seconds a step and network"].items()
+    times = ", ".join(f"{seconds / alone:.2f} of {count} networks" for count, seconds in each)
+    yield f"- Time of each network in one program, in times of one alone: {times}."
     yield from ("", *wrapped(f"({record['protocol']}. Medians over launches. {machine(record['made'])}.)"))
