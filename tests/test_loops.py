@@ -82,6 +82,16 @@ def test_the_gradient_of_a_kernel_is_a_sum_over_parts(
     assert parts == 1 or 8 // part_size(8, fitting) == parts
 
 
+def test_no_images_have_a_gradient_of_zero() -> None:
+    kernel = jnp.ones((3, 3, 4, 4))
+    gradient = jax.grad(
+        lambda k: jnp.sum(
+            conv_general_dilated(jnp.ones((0, 6, 5, 4)), k, (1, 1), "SAME", dimension_numbers=LAYOUT)
+        )
+    )(kernel)
+    chex.assert_trees_all_equal(gradient, jnp.zeros_like(kernel))
+
+
 def test_a_part_divides_the_batch_and_is_not_much_smaller_than_it_may_be() -> None:
     sizes = {(128, 20): 16, (96, 20): 16, (97, 20): 97, (100, 20): 20, (12, 20): 12, (32, 1): 1, (32, 0): 1}
     assert {given: part_size(*given) for given in sizes} == sizes

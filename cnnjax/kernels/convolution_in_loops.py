@@ -204,9 +204,11 @@ def _backward(
         parts = tuple(leaf.reshape(-1, size, *leaf.shape[1:]) for leaf in (x, g))
         return jnp.sum(jax.lax.map(lambda part: kernel_gradient(*part), parts), 0)
 
-    whole = x.nbytes + g.nbytes
-    size = part_size(len(x), PART_BYTES * len(x) // whole)
-    if size == len(x) or whole <= 2 * PART_BYTES:
+    size, whole = len(x), x.nbytes + g.nbytes
+    # Not in bfloat16, which would round every part.
+    if whole > 2 * PART_BYTES and jnp.finfo(x.dtype).bits >= 32:
+        size = part_size(len(x), PART_BYTES * len(x) // whole)
+    if size == len(x):
         return dx, kernel_gradient(x, g)
     return dx, jax.lax.platform_dependent(x, g, cpu=in_parts, default=kernel_gradient)
 
