@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,7 @@ from cnnjax.cli import runner
 from cnnjax.data import idx
 from cnnjax.devices import signals
 from cnnjax.errors import UserError
+from cnnjax.files import temporary
 from cnnjax.runs import arrays, checkpoints, run_directory, training
 
 EPOCHS = 3
@@ -447,6 +449,54 @@ def test_an_interrupt_waits_for_the_end_of_an_import(tmp_path: Path, monkeypatch
         importlib.import_module("imported_under_fire")
         time.sleep(30)
     assert sys.modules.pop("imported_under_fire").done
+
+
+def _interrupted_at(opcode: int, job: Callable[[], None]) -> bool:
+    """Send SIGTERM before the opcode of this number; return whether the job has so many."""
+    seen = itertools.count()
+
+    def trace(frame: FrameType, event: str, argument: object) -> Any:
+        frame.f_trace_opcodes = True
+        if event == "opcode" and next(seen) == opcode:
+            sys.settrace(None)
+            signal.raise_signal(signal.SIGTERM)
+        return trace
+
+    try:
+        with signals.as_exceptions():
+            sys.settrace(trace)
+            job()
+            sys.settrace(None)
+            if next(seen) > opcode:
+                time.sleep(10)
+    except signals.Terminated:
+        return True
+    finally:
+        sys.settrace(None)
+    return False
+
+
+@pytest.mark.parametrize("kind", ["file", "directory", "lock"])
+def test_an_interrupt_at_any_instruction_leaves_no_temporary_file(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(signals, "RETRY", 1e-4)
+
+    def job() -> None:
+        if kind == "file":
+            files.write_bytes(tmp_path / "file", b"content")
+        elif kind == "directory":
+            with temporary.directory("word", tmp_path) as scratch:
+                (scratch / "file").touch()
+        else:
+            with files.claimed(tmp_path):
+                pass
+
+    opcode = 0
+    while _interrupted_at(opcode, job):
+        assert not [path.name for path in tmp_path.iterdir() if path.name.startswith(".")], opcode
+        opcode += 1
+    assert opcode > 100
 
 
 def test_what_is_to_be_ignored_stays_ignored() -> None:

@@ -94,11 +94,6 @@ def _run(command: Any, description: str, given: list[str], prog: str, exits: boo
         said = output.printable(str(stop)) or "interrupted; finished work is on disk"
         output.complain(f"cnnjax: {said}")
         code = 128 + getattr(stop, "number", signal.SIGINT)
-        if exits:
-            # A normal exit would first wait for all work queued on the device.
-            sys.stdout.flush()
-            os._exit(code)
-        return code
     except Exception as error:
         if debug:
             traceback.print_exc()
@@ -109,6 +104,12 @@ def _run(command: Any, description: str, given: list[str], prog: str, exits: boo
         code = 2 if isinstance(error, ArgumentError) else 1
         processes.leave(code)
         return code
+    # The exception is gone here, and with it its frames: their contexts have closed.
+    if exits:
+        # A normal exit would first wait for all work queued on the device.
+        sys.stdout.flush()
+        os._exit(code)
+    return code
 
 
 def _parse(command: Any, description: str, arguments: list[str], prog: str) -> Command:

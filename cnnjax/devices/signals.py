@@ -1,11 +1,13 @@
-"""Turn Ctrl-C, SIGTERM, SIGHUP and SIGUSR1 into exceptions that are neither lost nor raised during an import.
+"""Turn Ctrl-C, SIGTERM, SIGHUP and SIGUSR1 into exceptions that do no harm where they are raised.
 
 Python raises the exception of a signal wherever the main thread happens to be. During an import, that can
-leave the import lock held, and another thread then waits forever. In a destructor or a garbage collection
-callback (JAX has one), the exception is dropped. Here it is delayed until the import ends, and raised again
-if it was dropped.
+leave the import lock held, and another thread then waits forever. Between the creation of a temporary file
+and the `try` that removes it, the file stays. In a destructor or a garbage collection callback (JAX has one),
+the exception is dropped. Here it is delayed until the import or the function of `cnnjax.files` ends, and
+raised again if it was dropped.
 """
 
+import os
 import signal
 import sys
 import threading
@@ -15,7 +17,12 @@ from types import FrameType
 from typing import Any
 
 RETRY = 0.02
-"""Seconds until a delayed or dropped signal is raised again."""
+"""Seconds between attempts to raise a delayed or dropped signal."""
+
+_IMPORTS, _FILES = (
+    "importlib._bootstrap",
+    os.path.join(os.path.dirname(os.path.dirname(__file__)), "files", ""),
+)
 
 
 class Terminated(KeyboardInterrupt):
@@ -53,14 +60,15 @@ def as_exceptions() -> Iterator[None]:
     def handle(number: int, frame: FrameType | None) -> None:
         nonlocal last
         last = kinds.get(signal.Signals(number), last)
-        if _importing(frame):
-            signal.setitimer(signal.ITIMER_REAL, RETRY)
+        if _uninterrupted(frame):
+            signal.setitimer(signal.ITIMER_REAL, RETRY, RETRY)
         else:
+            signal.setitimer(signal.ITIMER_REAL, 0)
             raise last
 
     def retry(dropped: Any) -> None:
         if issubclass(dropped.exc_type, KeyboardInterrupt):
-            signal.setitimer(signal.ITIMER_REAL, RETRY)
+            signal.setitimer(signal.ITIMER_REAL, RETRY, RETRY)
         else:
             report(dropped)
 
@@ -75,7 +83,10 @@ def as_exceptions() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _importing(frame: FrameType | None) -> bool:
-    while frame is not None and "importlib._bootstrap" not in frame.f_code.co_filename:
+def _uninterrupted(frame: FrameType | None) -> bool:
+    while frame is not None:
+        source = frame.f_code.co_filename
+        if _IMPORTS in source or source.startswith(_FILES):
+            return True
         frame = frame.f_back
-    return frame is not None
+    return False
