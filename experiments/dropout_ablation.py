@@ -66,8 +66,12 @@ class DropoutAblation(OptimizerFlags):
         splits = experiment.prepare(protocol, self.data_dir, report.say)
         model = convnet_named(self.model).clone(dropout=self.kind, classes=splits.train.classes)
         arms = [Arm(f"rate {rate:g}", model, self.hparams(rate)) for rate in self.rates]
+        reference, *others = (arm.name for arm in arms)
         primary = f"rate {PRIMARY:g}" if PRIMARY in self.rates[1:] else None
-        plan = self.plan(hypothesis(__doc__), tuple(arm.name for arm in arms[1:]), primary, MARGIN)
+        if primary is None:
+            report.say(f"no contrast is primary: rate {PRIMARY:g} is none of those compared with {reference}")
+        question = hypothesis(__doc__) if primary else ""
+        plan = self.plan(question, tuple(others), primary, MARGIN, reference=reference)
         results = run(arms, protocol, splits, out, **self.options(plan))
         caption = f"{self.model} on {self.dataset}, {self.kind} dropout, {settings(arms, protocol, splits)}"
         result = Ablation(results, splits.test, caption, primary, MARGIN, results.alpha, self.quick)

@@ -24,6 +24,7 @@ from cnnjax.stats.plan import false_positives
 from cnnjax.stats.signflip import sign_flip_p
 
 PLAN = Plan("B is better than A.", primary="b", family=("b", "c"), margin=0.002, seeds=8)
+NAMED = PLAN._replace(reference="a")
 
 
 # The plan itself
@@ -33,6 +34,7 @@ def test_the_hash_is_of_the_content_and_the_same_in_every_version() -> None:
     """Pinned, because directories and papers quote it."""
     assert PLAN.sha256.startswith("cad3a50e1f18e671")
     assert Plan.of(json.loads(json.dumps(PLAN.as_dict()))) == PLAN
+    assert Plan.of({k: v for k, v in PLAN.as_dict().items() if k != "reference"}) == PLAN, "of older versions"
     others = [PLAN._replace(**{name: value}) for name, value in CHANGES.items()]
     assert len({plan.sha256 for plan in (PLAN, *others)}) == 1 + len(CHANGES)
 
@@ -46,6 +48,7 @@ CHANGES = {
     "seeds": 9,
     "first_seed": 1,
     "looks": (4, 8),
+    "reference": "a",
 }
 
 
@@ -54,6 +57,7 @@ CHANGES = {
     [
         ({"primary": "a"}, "primary contrast 'a' is none of b, c"),
         ({"primary": "d"}, "primary contrast 'd' is none of b, c"),
+        ({"reference": "b"}, "the plan's reference is 'b', and the run's is 'a'"),
         ({"margin": 0.0}, "--margin 0.0 must be a positive number"),
         ({"margin": float("inf")}, "--margin inf"),
         ({"first_seed": 3}, "first seed is 3, and the run's is 0"),
@@ -61,7 +65,12 @@ CHANGES = {
         ({"looks": (8, 4)}, "--looks 8 4 must"),
         ({"looks": (4, 9)}, "--looks 4 9 must"),
         ({"looks": (0, 8)}, "--looks 0 8 must"),
-        ({"looks": (4, 6), "seeds": 6}, "--seeds 8 is none of the planned --looks 4 6"),
+        (
+            {"looks": (4, 6), "seeds": 6},
+            "the first of --looks 4 6 has too few seeds .* level of 2.2%; look later",
+        ),
+        ({"looks": (7, 9), "seeds": 9, "primary": None}, "the first of --looks 7 9 has too few seeds"),
+        ({"looks": (7, 9), "seeds": 9}, "--seeds 8 is none of the planned --looks 7 9"),
     ],
 )
 def test_impossible_plans_are_refused(changed: dict[str, object], message: str) -> None:
@@ -114,7 +123,9 @@ def opened(out: Path, plan: Plan | None, rows: int = 0, replan: bool = False, se
     return ledger
 
 
-@pytest.mark.parametrize("name", [name for name in CHANGES if name not in ("seeds", "first_seed")])
+@pytest.mark.parametrize(
+    "name", [name for name in CHANGES if name not in ("seeds", "first_seed", "reference")]
+)
 def test_a_change_is_refused_once_there_are_rows_or_recorded_and_stated(name: str, tmp_path: Path) -> None:
     other = PLAN._replace(**{name: CHANGES[name]})
     opened(tmp_path, other)
@@ -130,6 +141,14 @@ def test_a_change_is_refused_once_there_are_rows_or_recorded_and_stated(name: st
     assert [(each.plan, each.rows) for each in read_plans(tmp_path)] == [(PLAN, 0), (other, 5)]
     assert not opened(tmp_path, PLAN, rows=6).look(range(8)).remarks, "it was there before them"
     assert opened(tmp_path, other, rows=8).look(range(8)).remarks == evidence.remarks
+
+
+def test_another_reference_is_another_plan_unless_none_was_stated(tmp_path: Path) -> None:
+    opened(tmp_path / "a", NAMED)
+    with pytest.raises(ArgumentError, match=r"5 rows of another plan \(different: reference\)"):
+        opened(tmp_path / "a", NAMED._replace(reference="b"), rows=5)
+    opened(tmp_path / "b", PLAN)
+    assert not opened(tmp_path / "b", NAMED, rows=5).look(range(8)).remarks
 
 
 def test_what_promises_nothing_may_change_and_a_late_promise_is_stated(tmp_path: Path) -> None:
@@ -170,6 +189,17 @@ def test_more_seeds_are_allowed_and_each_look_is_stated(tmp_path: Path) -> None:
     (remark,) = evidence.remarks
     assert remark.startswith("The results were looked at with 6, 7 and 8 seeds, which raises false positives")
     assert [(each.seeds, each.rows) for each in read_looks(tmp_path)] == [(6, 0), (6, 6), (7, 6), (8, 6)]
+
+
+def test_looks_at_other_seeds_that_share_some_are_stated(tmp_path: Path) -> None:
+    assert not opened(tmp_path, PLAN).look(range(8)).remarks
+    assert not opened(tmp_path, PLAN._replace(first_seed=8), rows=8).look(range(8, 16)).remarks
+    for first, said in ((1, "1 overlapping range of"), (2, "2 overlapping ranges of")):
+        shifted = PLAN._replace(first_seed=first, seeds=6)
+        (remark,) = opened(tmp_path, shifted, rows=16, seeds=6).look(range(first, first + 6)).remarks
+        assert remark.startswith(f"Results of {said} seeds were looked at too")
+    (remark,) = opened(tmp_path, PLAN, rows=16).look(range(8)).remarks
+    assert "2 overlapping ranges" in remark, "the first look is one of three now"
 
 
 def test_planned_looks_have_their_levels(tmp_path: Path) -> None:

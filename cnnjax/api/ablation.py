@@ -156,6 +156,7 @@ def ablate(
     experiment.use_every_core()
     plan = Plan(
         hypothesis=hypothesis,
+        reference=complete[0].name,
         primary=primary,
         family=tuple(arm.name for arm in complete[1:]),
         margin=margin,

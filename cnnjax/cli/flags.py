@@ -71,10 +71,13 @@ class Flags:
         primary: str | None = None,
         margin: float | None = None,
         metric: str = "val_accuracy",
+        reference: str | None = None,
     ) -> Plan:
         """Return the plan for these seeds; see `Plan` for the arguments."""
         seeds = max(self.looks, default=self.seeds)
-        return Plan(hypothesis, metric, primary, family, margin, seeds, self.first_seed, self.looks)
+        return Plan(
+            hypothesis, metric, primary, family, margin, seeds, self.first_seed, self.looks, reference
+        )
 
     def options(self, plan: Plan | None) -> dict[str, Any]:
         """Return the arguments of `experiment.run` that flags decide."""

@@ -15,6 +15,7 @@ from cnnjax.experiment.plans import (
     read_plans,
     remarks,
     require_look,
+    shared,
     write_looks,
     write_plans,
 )
@@ -71,7 +72,9 @@ class Ledger:
                 looks = [*looks, now]
                 write_looks(self._out, looks)
             numbers = tuple(sorted({each.seeds for each in looks if each.first_seed == seeds.start}))
-            said = remarks(self._stated, plan, numbers, len(seeds))
+            ranges = {each.numbers for each in looks if each.first_seed != seeds.start}
+            overlaps = sum(bool(shared(each, seeds)) for each in ranges)
+            said = remarks(self._stated, plan, numbers, len(seeds), overlaps)
             evidence = Evidence(plan, plan.level(len(seeds)), numbers, said)
         return from_leader(evidence)
 

@@ -13,6 +13,8 @@ from cnnjax.errors import ArgumentError, UserError
 from cnnjax.experiment.rows import Cell, Row
 from cnnjax.files import read_json, write_csv, write_json
 from cnnjax.stats.plan import Plan, false_positives
+from cnnjax.stats.sentences import plural
+from cnnjax.stats.signflip import smallest_p
 
 PLAN, LOOKS = "plan.json", "looks.csv"
 
@@ -34,6 +36,11 @@ class Look(NamedTuple):
     plan: str  # its SHA-256
     rows: int
 
+    @property
+    def numbers(self) -> range:
+        """The seeds themselves."""
+        return range(self.first_seed, self.first_seed + self.seeds)
+
 
 class Evidence(NamedTuple):
     """What a conclusion must say about its plan."""
@@ -53,9 +60,12 @@ def require_plan(plan: Plan, arms: Sequence[str], seeds: range) -> None:
     """Check a plan against the arms and the seeds of a run.
 
     Raises:
-        ArgumentError: it has another first seed, a primary arm or a margin that cannot be, or looks that do
-            not increase, or the run has a number of seeds that is none of them.
+        ArgumentError: it has another first seed or reference, a primary arm or a margin that cannot be, or
+            looks that do not increase or of which the first can show nothing, or the run has a number of
+            seeds that is none of them.
     """
+    if plan.reference not in (None, arms[0]):
+        raise ArgumentError(f"the plan's reference is {plan.reference!r}, and the run's is {arms[0]!r}")
     if plan.primary is not None and plan.primary not in (*arms[1:], *plan.family):
         raise ArgumentError(
             f"the primary contrast {plan.primary!r} is none of {', '.join(plan.family or arms[1:])}"
@@ -69,6 +79,12 @@ def require_plan(plan: Plan, arms: Sequence[str], seeds: range) -> None:
         numbers = " ".join(map(str, plan.looks))
         if plan.looks[0] < 1 or list(plan.looks) != sorted(set(plan.looks)) or plan.looks[-1] != plan.seeds:
             raise ArgumentError(f"--looks {numbers} must be numbers of seeds that increase to the plan's")
+        first, together = plan.looks[0], 1 if plan.primary else max(1, len(plan.family))
+        if together * smallest_p(first) > plan.level(first):
+            raise ArgumentError(
+                f"the first of --looks {numbers} has too few seeds to be significant at its level of "
+                f"{100 * plan.level(first):.2g}%; look later"
+            )
         require_look(plan, len(seeds))
 
 
@@ -108,8 +124,18 @@ def entered(
     return *kept, Stated(plan, time, rows)
 
 
-def remarks(stated: Sequence[Stated], plan: Plan, looks: Sequence[int], seeds: int) -> tuple[str, ...]:
-    """Return what to say about a plan among those `stated`, and about the looks at its seeds."""
+def remarks(
+    stated: Sequence[Stated], plan: Plan, looks: Sequence[int], seeds: int, overlaps: int = 0
+) -> tuple[str, ...]:
+    """Return what to say about a plan and the looks at its seeds.
+
+    Args:
+        stated: the plans of the directory, this one among them.
+        plan: the plan.
+        looks: numbers of seeds that were looked at, from its first seed on.
+        seeds: the number now.
+        overlaps: looks at other ranges of seeds that share some with this one.
+    """
     until = [each.plan for each in stated].index(plan) + 1
     related = related_to(stated[:until], plan)
     said = []
@@ -131,6 +157,12 @@ def remarks(stated: Sequence[Stated], plan: Plan, looks: Sequence[int], seeds: i
         numbers = f"{', '.join(map(str, looks[:-1]))} and {looks[-1]}"
         price = f", which raises false positives from 5% to about {rate:.0f}%" if rate >= 5.5 else ""
         said.append(f"The results were looked at with {numbers} seeds{price}; fresh seeds would confirm them")
+    if overlaps:
+        ranges = plural(overlaps, "overlapping range")
+        said.append(
+            f"Results of {ranges} of seeds were looked at too, which raises false positives; fresh seeds "
+            "would confirm them"
+        )
     return tuple(f"{sentence}." for sentence in said)
 
 
@@ -176,7 +208,7 @@ def analysed(out: Path, rows: Mapping[Cell, Row]) -> dict[Cell, Row]:
         plans and looks and looks[-1].plan != plans[-1].plan.sha256 and not (out / "summary.json").exists()
     )
     if looks and not joined:
-        seeds = range(looks[-1].first_seed, looks[-1].first_seed + looks[-1].seeds)
+        seeds = looks[-1].numbers
     return {cell: row for cell, row in rows.items() if seeds is None or cell[1] in seeds}
 
 
@@ -207,9 +239,12 @@ def read_looks(out: Path) -> list[Look]:
 
 def related_to(stated: Sequence[Stated], plan: Plan) -> list[Stated]:
     """Return the plans that share seeds with `plan`."""
-    ours = plan.numbers
-    theirs = [(each, each.plan.numbers) for each in stated]
-    return [each for each, of in theirs if max(of.start, ours.start) < min(of.stop, ours.stop)]
+    return [each for each in stated if shared(each.plan.numbers, plan.numbers)]
+
+
+def shared(one: range, other: range) -> range:
+    """Return the seeds that are in both ranges."""
+    return range(max(one.start, other.start), min(one.stop, other.stop))
 
 
 def broken(last: Plan, plan: Plan) -> list[str]:

@@ -10,7 +10,7 @@ import scipy
 
 from cnnjax.stats.families import ALPHA
 
-PROMISES = ("hypothesis", "metric", "primary", "family", "margin", "looks")
+PROMISES = ("hypothesis", "metric", "reference", "primary", "family", "margin", "looks")
 """The fields that may not change once there are results; seeds may be added."""
 SIMULATED = 10_000
 
@@ -29,6 +29,7 @@ class Plan(NamedTuple):
     seeds: int = 6
     first_seed: int = 0
     looks: tuple[int, ...] = ()  # numbers of seeds, increasing to `seeds`; default: one look, at the end
+    reference: str | None = None  # the arm that the others are compared with, if there is one
 
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> "Plan":
@@ -47,7 +48,10 @@ class Plan(NamedTuple):
     @property
     def sha256(self) -> str:
         """The SHA-256 of the canonical JSON: sorted names, no spaces, ASCII."""
-        text = json.dumps(self._asdict(), sort_keys=True, separators=(",", ":"), allow_nan=False)
+        fields = self._asdict()
+        if self.reference is None:
+            del fields["reference"]  # as in the plans of versions without it
+        text = json.dumps(fields, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()
 
     @property
@@ -61,8 +65,9 @@ class Plan(NamedTuple):
         return bool(self.hypothesis or self.primary or self.looks) or self.margin is not None
 
     def changed(self, other: "Plan") -> list[str]:
-        """Return the names of the fields in `PROMISES` that differ."""
-        return [name for name in PROMISES if getattr(self, name) != getattr(other, name)]
+        """Return the names of the fields in `PROMISES` that differ; a reference may be named later."""
+        names = [name for name in PROMISES if name != "reference" or self.reference is not None]
+        return [name for name in names if getattr(self, name) != getattr(other, name)]
 
     def level(self, seeds: int) -> float:
         """Return the level of the look at `seeds` seeds: 5% without `looks`.
