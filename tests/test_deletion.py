@@ -263,23 +263,26 @@ def test_a_file_system_without_exchange_is_named(old: Path, monkeypatch: pytest.
 @pytest.mark.slow
 def test_kills_at_random_times(_old: Path, new: Path, tmp_path: Path, programs: Path) -> None:
     """Killed anywhere, the directory is the old run or the new one, and both can be resumed."""
-    seen, draw, longest = set(), random.Random(4), 8.0
-    for trial in range(14):
+    seen, draw, longest = list[int](), random.Random(4), 4.0
+    while len(seen) < 30 and (len(seen) < 12 or len(set(seen)) < 2):
+        trial = len(seen)
         out = shutil.copytree(_old, tmp_path / str(trial) / "run")
         command = [sys.executable, "-m", "cnnjax", *train(out, "--overwrite", *NEW)]
         env = environment(programs)
         process = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, cwd=tmp_path)
-        time.sleep(draw.uniform(0.3, 1.0) * longest)
+        time.sleep(draw.uniform(0.1, 1.0) * longest)
         process.send_signal(signal.SIGKILL)
         process.wait()
         seed = _run_of(out)
-        seen.add(seed)
+        seen.append(seed)
+        # A machine at half speed needs longer for the other outcome, a faster one less.
+        longest *= 1 / 1.2 if seed else 1.2
         assert not [problem for problem in verification.problems(out) if not problem.heals]
         succeeds("train", "--resume", "--out", str(out))
         (out / ".lock").unlink(missing_ok=True)  # which is nothing without its process
         assert_same_run(out, new if seed else _old)
         assert [path.name for path in out.parent.iterdir()] == ["run"]
-    assert seen == {0, 1}
+    assert set(seen) == {0, 1}
 
 
 # A directory that goes away

@@ -170,7 +170,7 @@ def test_kills_while_it_compiles(killable: Killable, tmp_path: Path, programs: P
     draw, disk, whole = random.Random(2), tmp_path / "disk", tmp_path / "whole"
     compiling = Killable(tmp_path, programs, JAX_ENABLE_COMPILATION_CACHE="0")
     for _ in range(3):
-        assert compiling.run("train", disk, after=draw.uniform(1.0, 4.0)).code == -signal.SIGKILL
+        assert compiling.run("train", disk, after=draw.uniform(0.5, 3.0)).code == -signal.SIGKILL
     compiling.close()
     for each in (disk, whole):
         assert killable.run("train", each).code == 0, killable.log()

@@ -156,7 +156,7 @@ def ablate(
     experiment.use_every_core()
     plan = Plan(
         hypothesis=hypothesis,
-        reference=complete[0].name,
+        reference=complete[0].name if complete else None,
         primary=primary,
         family=tuple(arm.name for arm in complete[1:]),
         margin=margin,
