@@ -9,9 +9,9 @@ from typing import Any
 
 from cnnjax.data import Dataset, digest
 from cnnjax.dropout import MASK_SCHEME
-from cnnjax.experiment.code import code_used
 from cnnjax.experiment.protocol import Arm, Protocol, Splits
 from cnnjax.files import jax_settings
+from cnnjax.files.code import code_used
 from cnnjax.files.identity import describe
 from cnnjax.files.records import LATER, without_defaults
 from cnnjax.models import ConvNet
@@ -37,7 +37,7 @@ def identity(
     shared = {name: of for name, of in asdict(protocol).items() if name not in own}
     identities: dict[str, Any] = {f"arm {arm.name}": arm_identity(arm) for arm in arms}
     # Apart, because earlier directories lack it.
-    identities |= {f"code of arm {arm.name}": used for arm in arms if (used := code_used(arm))}
+    identities |= {f"code of arm {arm.name}": used for arm in arms if (used := _code(arm))}
     return {
         **without_defaults(shared),
         "data": splits.sha256,
@@ -62,6 +62,10 @@ def arm_identity(arm: Arm) -> str:
     model = _network(arm.model) if type(arm.model) is ConvNet else describe(arm.model)
     own = (f"{name}={describe(piece)}" for name in PIECES if (piece := getattr(arm, name)) is not None)
     return " ".join(filter(None, (model, hparams, optimizer, *own)))
+
+
+def _code(arm: Arm) -> dict[str, str]:
+    return code_used((arm.model, arm.optimizer, *(getattr(arm, name) for name in PIECES)))
 
 
 def _network(model: ConvNet) -> str:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 
 from cnnjax.errors import ArgumentError, UserError, choose, nearest, one_line
+from cnnjax.files.code import code_used
 from cnnjax.files.identity import describe
 from cnnjax.models import MODELS, ConvNet
 from cnnjax.optimizers import make_optimizer
@@ -70,8 +71,14 @@ class Custom(NamedTuple):
 
     @property
     def texts(self) -> dict[str, str]:
-        """Describe the parts that are given, for config.json."""
-        return {name: describe(value) for name, value in self._asdict().items() if value is not None}
+        """Describe the parts that are given, and the code that they use, for config.json."""
+        given = {name: value for name, value in self._asdict().items() if value is not None}
+        code = {
+            f"{name} uses {used}": text
+            for name, value in given.items()
+            for used, text in code_used([value]).items()
+        }
+        return {name: describe(value) for name, value in given.items()} | code
 
 
 NAMED = Custom()
@@ -99,12 +106,16 @@ def recognised(
             f"{where} was trained from Python with objects of its own; load it there: cnnjax.load(directory, "
             f"{', '.join(f'{name}=...' for name in missing)})"
         )
-    for name in parts:
+    used = sorted(name for name in {*was, *now} if " uses " in name and name.split()[0] in parts)
+    used *= any(name in was for name in used)  # earlier versions recorded none
+    for name in (*parts, *used):
         if was.get(name) != now.get(name):
-            differ = "differ" if name == "hparams" else "differs"
+            part, _, of = name.partition(" uses ")
+            own = f"the {part} differ" if part == "hparams" else f"the {part} differs"
+            what = f"{of}, which the {part} uses, differs" if of else own
             raise UserError(
-                f"the {name} {differ} from that of {where}: it was {was.get(name)}, and is {now.get(name)}; "
-                "restore it, or train anew"
+                f"{what} from that of {where}: it was {was.get(name)}, and is {now.get(name)}; restore it, "
+                "or train anew"
             )
     return custom
 
