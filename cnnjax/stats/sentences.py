@@ -12,7 +12,7 @@ NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight
 REHEARSAL = "Too short to answer the question: a rehearsal"
 
 
-class _Words(NamedTuple):
+class Words(NamedTuple):
     """How differences of a metric are written."""
 
     scale: float = 1.0
@@ -20,10 +20,16 @@ class _Words(NamedTuple):
     digits: str = ".3g"
 
     def number(self, value: float, sign: str = "") -> str:
+        """Write a number without its unit."""
         return f"{self.scale * value:{sign}{self.digits}}"
 
     def interval(self, low: float, high: float, sign: str = "") -> str:
+        """Write an interval without its unit."""
         return f"{self.number(low, sign)} to {self.number(high, sign)}"
+
+
+POINTS = Words(100, " points", ".3f")
+"""Differences of accuracies, which are fractions, in percentage points."""
 
 
 def conclusion(summary: Summary, metric: str, *, accuracy: bool = False, rehearsal: bool = False) -> str:
@@ -41,7 +47,7 @@ def conclusion(summary: Summary, metric: str, *, accuracy: bool = False, rehears
     """
     if not summary.contrasts:
         return f"There is only one arm, so there is nothing to compare in {metric}."
-    words = _Words(100, " points", ".3f") if accuracy else _Words()
+    words = POINTS if accuracy else Words()
     sentences = [*_tests(summary, words), *_equivalence(summary, words), *_diverged(summary)]
     counts = sorted({c.n for c in summary.contrasts})
     pairs = " to ".join(map(str, counts[:1] + counts[1:][-1:])) + " paired seed" + "s" * (counts != [1])
@@ -52,7 +58,7 @@ def conclusion(summary: Summary, metric: str, *, accuracy: bool = False, rehears
     return f"{banner}Against {summary.arms[0].name}, {where}: {text}."
 
 
-def _tests(summary: Summary, words: _Words) -> list[str]:
+def _tests(summary: Summary, words: Words) -> list[str]:
     """Say which contrasts are significant, which are not, and which could not be tested."""
     able = [c for c in summary.contrasts if c.can_claim]
     significant, tested = [c for c in able if c.significant], [c for c in able if c.level]
@@ -68,10 +74,8 @@ def _tests(summary: Summary, words: _Words) -> list[str]:
             f"difference of {words.number(found.detectable)}{words.unit} with 80% probability (of "
             f"{words.interval(found.detectable_low, found.detectable_high)}, because the spread is estimated)"
         )
-    if disagreeing := [c for c in tested if c.disagree]:
-        listed = enumerated(f"{c.arm} ({words.interval(c.low, c.high, '+')})" for c in disagreeing)
-        plural = "s" * (len(disagreeing) > 1)
-        sentences.append(f"the t interval{plural} of {listed} would say otherwise, but the test decides")
+    if dissent := disagreement(tested, words):
+        sentences.append(dissent)
     if untested := [c.arm for c in able if not c.level]:
         verb = "is" if len(untested) == 1 else "are"
         sentences.append(
@@ -85,14 +89,23 @@ def _tests(summary: Summary, words: _Words) -> list[str]:
     return sentences
 
 
-def _effect(c: Contrast, words: _Words) -> str:
+def disagreement(contrasts: Iterable[Contrast], words: Words) -> str:
+    """Say of which contrasts the t interval contradicts the test; an empty text if of none."""
+    listed = [f"{c.arm} ({words.interval(c.low, c.high, '+')})" for c in contrasts if c.disagree]
+    if not listed:
+        return ""
+    intervals = f"t interval{'s' * (len(listed) > 1)} of {enumerated(listed)}"
+    return f"the {intervals} would say otherwise, but the test decides"
+
+
+def _effect(c: Contrast, words: Words) -> str:
     verb, sign = ("raises", 1) if c.difference > 0 else ("lowers", -1)
     low, high = sorted((sign * c.test_low, sign * c.test_high))
     size = f"{words.number(sign * c.difference)}{words.unit.replace(' points', ' percentage points')}"
     return f"{c.arm} {verb} it by {size} ({_confidence(c)} {words.interval(low, high)}, {_p(c)})"
 
 
-def _null(c: Contrast, words: _Words) -> str:
+def _null(c: Contrast, words: Words) -> str:
     interval = words.interval(c.test_low, c.test_high, "+")
     return f"{c.arm} ({words.number(c.difference, '+')}{words.unit}, {_confidence(c)} {interval}, {_p(c)})"
 
@@ -105,7 +118,7 @@ def _p(c: Contrast) -> str:
     return f"{'corrected ' * (c.family > 1)}p {c.p_holm:.2g}"
 
 
-def _equivalence(summary: Summary, words: _Words) -> list[str]:
+def _equivalence(summary: Summary, words: Words) -> list[str]:
     """Say which arms equal the reference to within the margin, and how probable a larger difference is."""
     known = [(c, c.equivalence) for c in summary.contrasts if c.equivalence and c.n >= FEWEST]
     if not known:

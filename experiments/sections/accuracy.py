@@ -5,12 +5,12 @@ from collections.abc import Iterator
 from sections.markdown import Record, interval, provenance, table, wrapped
 
 
-def compared(of: Record, scale: float = 100) -> list[str]:
+def compared(of: Record) -> list[str]:
     """Return the cells of a contrast: the difference with its t interval; p with the interval of its test."""
-    difference = f"{scale * of['difference']:+.2f}{interval(of['low'], of['high'], scale)}"
+    difference = f"{100 * of['difference']:+.2f}{interval(of['low'], of['high'])}"
     p = f"{of['p']:.3f} ({of['p_holm']:.3f})".replace("0.000", "<0.001")
     ends = of["test_low"], of["test_high"]
-    return [difference, p + interval(*ends, scale) if of["can_claim"] else "too few seeds"]
+    return [difference, p + interval(*ends) if of["can_claim"] else "too few seeds"]
 
 
 def arms(record: Record) -> list[str]:
@@ -55,7 +55,7 @@ def gains(record: Record) -> Iterator[str]:
     """Lines about what dropout gains with and without BatchNorm."""
     for name, of_data in record.items():
         yield from (f"**{name}**", "")
-        rows = [[gain, f"{c['n']}", *compared(c, 1)] for gain, c in of_data["contrasts"].items()]
+        rows = [[gain, f"{c['n']}", *compared(c)] for gain, c in of_data["contrasts"].items()]
         heads = "gain of dropout", "n", "points [95% t, jointly]", "p (corrected) [of the test]"
         yield from table(heads, rows)
         yield from ("", *wrapped(of_data["answer"]), "", *wrapped(provenance(of_data)), "")
