@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
+from sections.markdown import around
 from snippets import ROOT
 
 from cnnjax.report import terminal
@@ -114,6 +115,16 @@ def test_a_changed_number_changes_the_page(tmp_path: Path) -> None:
     assert "(mnist. ± is" in page and "P, 2 cores, cpu, JAX 1, d.)" in page
     record["val_accuracy"]["contrasts"][0]["difference"] = 0.02
     assert evidence.rewritten(page, {"dropout_ablation": record}) != page
+
+
+def test_an_interval_is_written_as_its_ends() -> None:
+    """The sign ± is for standard deviations, which every other table has after it."""
+    assert around(0.99056, 0.00023, ".3f") == "99.056 [99.033, 99.079]"
+    assert around(-0.0001, 0.0003, "+.2f", " points") == "-0.01 points [-0.04, +0.02]"
+    assert around(0.99, None, ".1f", "%") == "99.0%"
+    for name in ("accelerator", "speedrun"):
+        lines = "\n".join(evidence.SECTIONS[name](evidence.stored()[name]))
+        assert "±" not in lines and "[99.0" in lines and "95% t" in lines
 
 
 def test_the_readme_has_the_speed_on_a_cpu() -> None:

@@ -15,9 +15,15 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     return [f"| {' | '.join(line)} |" for line in lines]
 
 
-def interval(low: float | None, high: float | None, scale: float = 100) -> str:
-    """Return the interval in brackets, or nothing if there is none."""
-    return "" if low is None or high is None else f" [{scale * low:+.2f}, {scale * high:+.2f}]"
+def interval(low: float | None, high: float | None, digits: str = "+.2f") -> str:
+    """Return an interval of fractions in brackets, in percent, or nothing if there is none."""
+    return "" if low is None or high is None else f" [{100 * low:{digits}}, {100 * high:{digits}}]"
+
+
+def around(mean: float, half: float | None, digits: str, unit: str = "") -> str:
+    """Return a fraction in percent with an interval of this half width: "99.06 [99.03, 99.08]"."""
+    ends = "" if half is None else interval(mean - half, mean + half, digits)
+    return f"{100 * mean:{digits}}{unit}{ends}"
 
 
 def wrapped(text: str) -> list[str]:
