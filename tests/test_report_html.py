@@ -36,6 +36,7 @@ from cnnjax.report.html.page import TEMPLATES, page
 from cnnjax.report.html.run_sections import compared, confusions
 from cnnjax.report.html.subjects import CLASSES
 from cnnjax.report.html.words import DASH, digits_for, interval, measured, number, percent, size
+from cnnjax.stats import summarise
 from cnnjax.stats.intervals import wilson_interval
 
 MACROS = '{% import "macros.html" as m %}'
@@ -672,6 +673,15 @@ def test_every_table_of_results_names_its_metric_and_unit(tmp_path: Path) -> Non
         "Forgotten scaling · Test loss, nats; differences are to “classic”",
     ]
     assert measured("val_loss", nats=False) == "Validation loss"
+
+
+def test_the_interval_of_a_primary_contrast_is_not_called_joint(tmp_path: Path) -> None:
+    accuracy = make_experiment(tmp_path / "x", ("a", "b", "c", "d"))
+    summary = summarise(accuracy, "abcd", primary="c").as_dict()
+    (tmp_path / "x/summary.json").write_text(json.dumps({"val_accuracy": summary}))
+    succeeds("report", str(tmp_path / "x"))
+    heads = Page((tmp_path / "x/report.html").read_text()).texts["th"]
+    assert "difference [95% t, jointly except c]" in heads
 
 
 def test_the_interval_over_seeds_and_images_has_a_table(tmp_path: Path) -> None:

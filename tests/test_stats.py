@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from scipy.stats import binom, ttest_1samp, wilcoxon
 
 from cnnjax.errors import ArgumentError
+from cnnjax.report.tables import contrast_heads
 from cnnjax.stats import conclusion, contrasts, families, signflip, summarise, summarise_together
 from cnnjax.stats.intervals import t_interval
-from cnnjax.stats.sentences import REHEARSAL, pairing_sentence
+from cnnjax.stats.sentences import REHEARSAL, interval_name, pairing_sentence
 
 SURE = 1e-5  # a correct implementation fails such a bound for one seed in 100,000
 
@@ -340,6 +341,23 @@ def test_t_intervals_of_a_family_hold_together():
     values = arms[0]
     for i, c in enumerate(summarise(values, [str(i) for i in range(m + 1)]).contrasts):
         assert (c.low, c.high) == pytest.approx((mean[0, i] - half[0, i], mean[0, i] + half[0, i]))
+
+
+def test_a_primary_contrast_is_excepted_from_the_intervals_that_hold_jointly():
+    """Those that are named jointly share the level among them; the primary has it by itself."""
+    values, names = accuracies([0, 0.005, 0.004, 0.003], 10), ["rate 0", "a", "b", "c"]
+    for primary, together in ((None, "abc"), ("b", "ac")):
+        compared = summarise(values, names, primary=primary).contrasts
+        named = interval_name([c._asdict() for c in compared])
+        assert named == "95% t, jointly" + f" except {primary}" * bool(primary)
+        assert contrast_heads("points", compared)[0] == f"points [{named}]"
+        for c in compared:
+            level = 0.05 / (len(together) if c.arm in together else 1)
+            row = values[names.index(c.arm)] - values[0]
+            assert (c.high - c.low) / 2 == pytest.approx(float(t_interval(row, level=level)[1]))
+    for count, primary in ((2, None), (3, "a")):
+        few = summarise(values[:count], names[:count], primary=primary).contrasts
+        assert interval_name([c._asdict() for c in few]) == "95% t"
 
 
 def test_contrasts_of_several_ablations_may_be_one_family():

@@ -96,6 +96,7 @@ def test_a_changed_number_changes_the_page(tmp_path: Path) -> None:
             "p": 0.03,
             "p_holm": 0.03,
             "family": 1,
+            "alpha": 0.05,
         },
         **{"can_claim": True, "test_low": 0.001, "test_high": None},
     }
@@ -125,6 +126,11 @@ def test_an_interval_is_written_as_its_ends() -> None:
     for name in ("accelerator", "speedrun"):
         lines = "\n".join(evidence.SECTIONS[name](evidence.stored()[name]))
         assert "±" not in lines and "[99.0" in lines and "95% t" in lines
+
+
+def test_the_primary_contrast_of_the_dropout_ablation_has_an_interval_by_itself() -> None:
+    head, *_ = evidence.SECTIONS["dropout_ablation"](evidence.stored()["dropout_ablation"])
+    assert "difference to rate 0, points [95% t, jointly except rate 0.5]" in head
 
 
 def test_the_readme_has_the_speed_on_a_cpu() -> None:

@@ -1,10 +1,11 @@
 """What the statistics show, and what they cannot show, in sentences."""
 
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from cnnjax.stats.confusion import Pair
 from cnnjax.stats.contrasts import Contrast
+from cnnjax.stats.families import ALPHA
 from cnnjax.stats.intervals import FEWEST
 from cnnjax.stats.paired import Summary
 
@@ -96,6 +97,19 @@ def disagreement(contrasts: Iterable[Contrast], words: Words) -> str:
         return ""
     intervals = f"t interval{'s' * (len(listed) > 1)} of {enumerated(listed)}"
     return f"the {intervals} would say otherwise, but the test decides"
+
+
+def interval_name(contrasts: Collection[Mapping[str, Any]]) -> str:
+    """Name the t intervals of contrasts, given the fields of each `Contrast`: "95% t, jointly".
+
+    A primary contrast is no member of the others' family: "95% t, jointly except rate 0.5".
+    """
+    families = {c["arm"]: c["family"] for c in contrasts}
+    share = 100 * (1 - next((c["alpha"] for c in contrasts), ALPHA))
+    alone = [arm for arm, family in families.items() if family == 1]
+    if len(alone) == len(families):
+        return f"{share:g}% t"
+    return f"{share:g}% t, jointly{f' except {enumerated(alone)}' if alone else ''}"
 
 
 def _effect(c: Contrast, words: Words) -> str:

@@ -1,6 +1,6 @@
 """The sections of a report on an experiment, as data for the templates."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -21,6 +21,7 @@ from cnnjax.report.tables import confusion_table, spread, worst_pairs
 from cnnjax.shapes import Float
 from cnnjax.stats import summarise
 from cnnjax.stats.crossed import Crossed
+from cnnjax.stats.sentences import interval_name
 
 FINAL = ("val_accuracy", "val_loss", "test_accuracy", "test_loss")
 CURVES = ("val_loss", "val_accuracy")
@@ -136,7 +137,9 @@ def _comparison(keys: tuple[str, ...], record: Mapping[str, Any], nats: bool) ->
     named = measured(metric, nats)
     title = named if metric == name else f"{words.title(name)} · {named}"
     section = {"keys": keys, "title": title, "reference": reference, "rows": rows, "charts": []}
-    section |= {"interval": _interval(contrasts), "unit": ", in points" * share}
+    # Those of earlier versions were bootstrap intervals.
+    described = interval_name(contrasts) if all("family" in c for c in contrasts) else "95% interval"
+    section |= {"interval": described, "unit": ", in points" * share}
     if contrasts:
         difference, low, high, test_low, test_high = bounds.T
         lines = max(label.count("\n") + 1 for label in plots.row_labels(list(tests)))
@@ -152,14 +155,6 @@ def _comparison(keys: tuple[str, ...], record: Mapping[str, Any], nats: bool) ->
         )
         section["charts"].append(drawn)
     return section
-
-
-def _interval(contrasts: Sequence[Mapping[str, Any]]) -> str:
-    """Name the intervals of the differences; those of earlier versions were bootstrap intervals."""
-    if not contrasts or "family" not in contrasts[0]:
-        return "95% interval"
-    together = ", jointly" * any(c["family"] > 1 for c in contrasts)
-    return f"{100 * (1 - contrasts[0]['alpha']):g}% t{together}"
 
 
 def _reproduction(keys: tuple[str, ...], record: Mapping[str, Any], nats: bool) -> list[object]:
