@@ -328,8 +328,7 @@ def test_no_verdict_contradicts_the_interval_beside_it(seed, n, m, gated, coarse
         told = any(c.arm in sentence for sentence in said.split(". ") if "would say otherwise" in sentence)
         assert told == (c.disagree and c.level > 0)
     if n < 6:
-        tests = [sentence for sentence in said.split(". ") if "equal" not in sentence]
-        assert summary.rehearsal and not any("p 0" in sentence for sentence in tests)
+        assert summary.rehearsal and "p 0" not in said and "equal" not in said
 
 
 def test_t_intervals_of_a_family_hold_together():
@@ -411,6 +410,25 @@ def test_equivalence_is_declared_wrongly_in_at_most_5_percent_at_the_margin():
     data = draw.normal(1.0, 0.3, (trials, 8))
     hits = sum(contrasts.Equivalence.of(d, 1.0).p <= 0.05 for d in data)
     assert within_binomial(hits, trials, 0.05)
+
+
+def test_a_difference_beyond_the_margin_is_not_said_to_lack_equality():
+    """Six seeds test the primary contrast alone; the t interval of "far" is far outside the margin."""
+    names = ["none", "main", "far", "near", "low"]
+    values = accuracies([0, 0.005, 0.03, 0.0001, -0.03], 6)
+    said = conclusion(summarise(values, names, primary="main", margin=0.0002), "accuracy", accuracy=True)
+    (sentence,) = [one for one in said.split(". ") if "to equal" in one]
+    assert "to test far, near and low" in said
+    assert sentence.startswith("Near (corrected p") and "is not shown to equal none" in sentence
+    assert "far" not in sentence and "low" not in sentence
+    assert "is above 0.99 for main, above 0.99 for far and" in said
+
+
+def test_a_rehearsal_says_nothing_of_equivalence():
+    summary = summarise(accuracies([0, 0.03, 0.0], 8), ["none", "a", "b"], margin=0.002)
+    assert "equal" in conclusion(summary, "loss") and "probability that" in conclusion(summary, "loss")
+    short = conclusion(summary, "loss", rehearsal=True)
+    assert "equal" not in short and "probability that" not in short
 
 
 def test_what_pairing_gains_is_told():

@@ -49,12 +49,14 @@ def conclusion(summary: Summary, metric: str, *, accuracy: bool = False, rehears
     if not summary.contrasts:
         return f"There is only one arm, so there is nothing to compare in {metric}."
     words = POINTS if accuracy else Words()
-    sentences = [*_tests(summary, words), *_equivalence(summary, words), *_diverged(summary)]
+    rehearsal = rehearsal or summary.rehearsal
+    equivalence = [] if rehearsal else _equivalence(summary, words)
+    sentences = [*_tests(summary, words), *equivalence, *_diverged(summary)]
     counts = sorted({c.n for c in summary.contrasts})
     pairs = " to ".join(map(str, counts[:1] + counts[1:][-1:])) + " paired seed" + "s" * (counts != [1])
     first, *rest = sentences
     text = ". ".join([first, *(sentence[0].upper() + sentence[1:] for sentence in rest)])
-    banner = f"{REHEARSAL}. " if rehearsal or summary.rehearsal else ""
+    banner = f"{REHEARSAL}. " if rehearsal else ""
     where = f"in {metric} over {pairs}, on these images and this split"
     return f"{banner}Against {summary.arms[0].name}, {where}: {text}."
 
@@ -147,7 +149,8 @@ def _equivalence(summary: Summary, words: Words) -> list[str]:
     if same := [c for c, _ in known if c.equivalent]:
         verb = "equals" if len(same) == 1 else "equal"
         sentences.append(f"{enumerated(f'{c.arm} ({p(c)})' for c in same)} {verb} {within}")
-    if other := [c for c, _ in known if not c.equivalent and not c.significant]:
+    possible = [c for c, e in known if c.low <= e.margin and c.high >= -e.margin]
+    if other := [c for c in possible if not c.equivalent and not c.significant]:
         verb = "is" if len(other) == 1 else "are"
         sentences.append(
             f"{enumerated(f'{c.arm} ({p(c)})' for c in other)} {verb} not shown to equal {within}"

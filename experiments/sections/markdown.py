@@ -1,5 +1,6 @@
 """Tables, paragraphs and provenance in Markdown."""
 
+import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -27,8 +28,9 @@ def around(mean: float, half: float | None, digits: str, unit: str = "") -> str:
 
 
 def wrapped(text: str) -> list[str]:
-    """Return the lines of a paragraph."""
-    return textwrap.wrap(text, WIDTH, break_on_hyphens=False)
+    """Return the lines of a paragraph; none begins with a sign that would make it an item of a list."""
+    kept = re.sub(r" (?=[-+*] )", "\0", text)
+    return [line.replace("\0", " ") for line in textwrap.wrap(kept, WIDTH, break_on_hyphens=False)]
 
 
 def provenance(record: Record) -> str:
