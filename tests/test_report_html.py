@@ -25,6 +25,7 @@ from reports import Page, made_run, make_demonstration, make_experiment, make_po
 from cnnjax.data import NAMES, Dataset, idx, load
 from cnnjax.deploy.predict import trained
 from cnnjax.errors import UserError
+from cnnjax.experiment.plans import Evidence, Stated, remarks
 from cnnjax.models import MODELS, ConvNet
 from cnnjax.plots import draw_bands, draw_differences, draw_history
 from cnnjax.report.html import subjects
@@ -38,6 +39,7 @@ from cnnjax.report.html.subjects import CLASSES
 from cnnjax.report.html.words import DASH, digits_for, interval, measured, number, percent, size
 from cnnjax.stats import summarise
 from cnnjax.stats.intervals import wilson_interval
+from cnnjax.stats.plan import Plan
 
 MACROS = '{% import "macros.html" as m %}'
 HOSTILE = """<img src=x onerror=alert(1)>"'&</script><!--"""
@@ -673,6 +675,28 @@ def test_every_table_of_results_names_its_metric_and_unit(tmp_path: Path) -> Non
         "Forgotten scaling · Test loss, nats; differences are to “classic”",
     ]
     assert measured("val_loss", nats=False) == "Validation loss"
+
+
+@pytest.mark.parametrize(
+    ("before", "rows", "said"),
+    [
+        (None, 0, "Stated before the first epoch: It helps."),
+        (None, 12, "Hypothesis: It helps."),  # plan.json was deleted
+        (Plan(hypothesis="It harms."), 16, "Hypothesis: It helps."),  # --replan
+    ],
+)
+def test_a_hypothesis_is_called_stated_before_only_if_it_was(
+    tmp_path: Path, before: Plan | None, rows: int, said: str
+) -> None:
+    plan = Plan(hypothesis="It helps.")
+    stated = [Stated(each, "now", 0) for each in (before,) if each] + [Stated(plan, "now", rows)]
+    evidence = Evidence(plan, 0.05, (6,), remarks(stated, plan, (6,), 6))
+    make_experiment(tmp_path / "x", ("a", "b"))
+    path = tmp_path / "x/summary.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | evidence.as_dict()))
+    succeeds("report", str(tmp_path / "x"))
+    notes = Page((tmp_path / "x/report.html").read_text()).texts["p"]
+    assert [note for note in notes if "It helps." in note] == [said]
 
 
 def test_the_interval_of_a_primary_contrast_is_not_called_joint(tmp_path: Path) -> None:

@@ -28,12 +28,12 @@ CURVES = ("val_loss", "val_accuracy")
 
 
 def lead(experiment: Experiment) -> dict[str, Any]:
-    """The conclusion, the hypothesis and the protocol."""
+    """The conclusion, the hypotheses and the protocols."""
     sentences = experiment.sentences.items()
     return {
         "finished": experiment.finished,
         "conclusion": experiment.sentences.get(("conclusion",), ""),
-        "hypotheses": [text for keys, text in sentences if keys[-1] == "hypothesis" and text],
+        "hypotheses": experiment.hypotheses,
         "protocols": [text for keys, text in sentences if keys[-1] == "protocol"],
     }
 
