@@ -116,6 +116,7 @@ class BatchNormOrDropout(flags.Flags):
             record[name] = {
                 "protocol": about,
                 "rehearsal": rehearsal,
+                "metric": "validation accuracy",
                 "arms": summarise(accuracy, list(ARMS)).as_dict()["arms"],
                 "contrasts": {contrast.arm: contrast.as_dict() for contrast in contrasts},
                 "answer": results.with_remarks(verdict(contrasts[1])),

@@ -37,7 +37,7 @@ from cnnjax.report.html.page import TEMPLATES, page
 from cnnjax.report.html.run_sections import compared, confusions
 from cnnjax.report.html.subjects import CLASSES
 from cnnjax.report.html.words import DASH, digits_for, interval, measured, number, percent, size
-from cnnjax.stats import summarise
+from cnnjax.stats import compare, summarise
 from cnnjax.stats.intervals import wilson_interval
 from cnnjax.stats.plan import Plan
 
@@ -675,6 +675,28 @@ def test_every_table_of_results_names_its_metric_and_unit(tmp_path: Path) -> Non
         "Forgotten scaling · Test loss, nats; differences are to “classic”",
     ]
     assert measured("val_loss", nats=False) == "Validation loss"
+
+
+def test_contrasts_that_are_no_arm_minus_the_first_have_rows_and_the_answer_leads(tmp_path: Path) -> None:
+    """So are those of batchnorm_or_dropout.py and dropout_paper.py."""
+    accuracy = np.random.default_rng(0).uniform(0.9, 1.0, (4, 10))
+    gain = compare([accuracy[3] - accuracy[2]], ["with norm"], ["no dropout"])[0]
+    arms = summarise(accuracy, ["plain", "dropout", "norm", "both"]).as_dict()["arms"]
+    of = {"metric": "validation accuracy", "contrasts": {gain.arm: gain.as_dict()}, "answer": "It helps."}
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x/summary.json").write_text(json.dumps({"mnist": of | {"arms": arms}, "kmnist": of}))
+    succeeds("report", str(tmp_path / "x"))
+    read = Page((tmp_path / "x/report.html").read_text())
+    assert [text for text in read.texts["p"] if "helps" in text] == ["mnist: It helps.", "kmnist: It helps."]
+    captions = [
+        f"{name} · Validation accuracy, %; differences are to “no dropout”" for name in ("Mnist", "Kmnist")
+    ]
+    assert read.texts["caption"] == [f"{caption}, in points" for caption in captions]
+    described = interval(100 * gain.low, 100 * gain.high, 2, sign=True)
+    cell = f"{number(100 * gain.difference, 2, sign=True)} [{described}]"
+    assert read.texts["td"].count(cell) == 2 and "reference" not in read.texts["td"]
+    rows = [text for text in read.texts["th"] if text in ("plain", "dropout", "norm", "both", "with norm")]
+    assert rows == ["plain", "dropout", "norm", "both", "with norm", "with norm"]
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,8 @@ def lead(experiment: Experiment) -> dict[str, Any]:
     sentences = experiment.sentences.items()
     return {
         "finished": experiment.finished,
-        "conclusion": experiment.sentences.get(("conclusion",), ""),
+        "conclusions": [text for keys, text in sentences if keys == ("conclusion",)]
+        + [": ".join((*keys[:-1], text)) for keys, text in sentences if keys[-1] == "answer"],
         "hypotheses": experiment.hypotheses,
         "protocols": [text for keys, text in sentences if keys[-1] == "protocol"],
     }
@@ -116,7 +117,7 @@ def _comparison(keys: tuple[str, ...], record: Mapping[str, Any], nats: bool) ->
     bounds = np.array([[c.get(k) for k in fields] for c in contrasts], float)
     bounds = (100.0 if share else 1.0) * bounds.reshape(-1, len(fields))
     digits = 2 if share else digits_for(bounds[:, 2] - bounds[:, 1])
-    reference = arms[0]["name"] if arms else ""
+    reference = next((c["reference"] for c in contrasts if "reference" in c), arms[0]["name"] if arms else "")
     tests, tips = {}, []
     for c, (mean, low, high, test_low, test_high) in zip(contrasts, bounds, strict=True):
         described = interval(low, high, digits, sign=True)
@@ -125,15 +126,18 @@ def _comparison(keys: tuple[str, ...], record: Mapping[str, Any], nats: bool) ->
         p = (number(c[k], 3) if c.get("can_claim", True) else "too few seeds" for k in ("p", "p_holm"))
         tests[c["arm"]] = [difference, *p, tested]
         tips.append((mean, len(tips), f"{c['arm']}: {difference}"))
+    names = [arm["name"] for arm in arms]
+    others = [c for c in contrasts if c["arm"] not in names]
+    blank = ["" if others else "reference", "", "", ""]
     rows = [
         [
             arm["name"],
             f"{arm['n']}" + (f" ({arm['diverged']} diverged)" if arm.get("diverged") else ""),
             _mean(arm, 2 if share else digits_for(arm["sd"] for arm in arms), 100.0 if share else 1.0),
-            *tests.get(arm["name"], ["reference", "", "", ""]),
+            *tests.get(arm["name"], blank),
         ]
         for arm in arms
-    ]
+    ] + [[c["arm"], f"{c.get('n', '')}", "", *tests[c["arm"]]] for c in others]
     named = measured(metric, nats)
     title = named if metric == name else f"{words.title(name)} · {named}"
     section = {"keys": keys, "title": title, "reference": reference, "rows": rows, "charts": []}
