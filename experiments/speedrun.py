@@ -5,8 +5,8 @@ published one (github.com/tuomaso/train_mnist_fast) in PyTorch on the same CPU, 
 0.05 points.
 
 Found with --first-seed 200 on two Xeon cores, otherwise idle, 30 seeds, 5 launches, 2026-11-28: 2.30 s and
-99.056 ± 0.023% beside 6.34 s and 99.030 ± 0.026%; 2.82 times as fast by the clock (2.38 to 2.90 over
-launches), 3.52 times in processor time.
+99.056% [99.033, 99.080] beside 6.34 s and 99.030% [99.004, 99.056]; 2.82 times as fast by the clock (2.38 to
+2.90 over launches), 3.52 times in processor time.
 
 Recipe: one network, one schedule and a number of images; chosen on 12,000 validation images, then trained on
 all 60,000 training images. Peer: network, data order, optimizer and schedule as its author has them
@@ -44,6 +44,7 @@ from common import launched, require_positive, start
 from peers.entries import PEERS, cores, interpreter
 from peers.protocol import Arrays, Settings
 from peers.worker import Launch, Worker, busy_seconds
+from sections.markdown import around
 
 from cnnjax import files, report
 from cnnjax.cli.runner import DataDirectory, OutDirectory
@@ -214,12 +215,12 @@ def show(summary: Mapping[str, Any]) -> None:
     """Print the table and the sentences."""
     sides = [Side(**side) for side in summary["sides"]]
     report.print_table(
-        ("recipe", "runs", "mean test accuracy, %", "seconds", "processor seconds"),
+        ("recipe", "runs", "mean test accuracy, % [95% t]", "seconds", "processor seconds"),
         (
             (
                 side.entry,
                 str(side.seeds),
-                f"{100 * side.accuracy:.3f}" + (f" ± {100 * side.half_width:.3f}" if side.half_width else ""),
+                around(side.accuracy, side.half_width, ".3f"),
                 f"{side.seconds:.2f}",
                 f"{side.processor_seconds:.2f}",
             )

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import batchnorm_or_dropout as bn
 import chex
@@ -18,15 +19,15 @@ from cnnjax.models import MODELS
 from cnnjax.stats.sentences import REHEARSAL
 
 
-def test_contrasts_are_paired_differences_in_points() -> None:
+def test_contrasts_are_paired_differences() -> None:
     rng = np.random.default_rng(0)
     accuracy = rng.uniform(0.9, 1.0, (4, 10))
-    alone, beside = 100 * (accuracy[1] - accuracy[0]), 100 * (accuracy[3] - accuracy[2])
+    alone, beside = accuracy[1] - accuracy[0], accuracy[3] - accuracy[2]
     compared = bn.tested(bn.gains(accuracy))
     assert tuple(c.arm for c in compared) == bn.GAINS
     for c, expected in zip(compared, (alone, beside, beside - alone), strict=True):
         low, high = stats.ttest_1samp(expected, 0.0).confidence_interval(1 - 0.05 / 3)
-        np.testing.assert_allclose([c.difference, c.low, c.high], [expected.mean(), low, high], atol=1e-9)
+        np.testing.assert_allclose([c.difference, c.low, c.high], [expected.mean(), low, high], atol=1e-11)
         assert c.n == 10 and c.p <= c.p_holm <= 1
 
 
@@ -46,11 +47,11 @@ def test_a_diverged_seed_leaves_the_contrasts_that_it_is_in() -> None:
 @pytest.mark.parametrize(
     ("difference", "high", "p_holm", "answer"),
     [
-        (0.3, 0.5, 0.01, "helps still and is not shown to be unnecessary"),
-        (0.1, 0.15, 0.01, "helps still and is unnecessary"),
-        (-0.3, -0.1, 0.01, "harms and is unnecessary"),
-        (0.0, 0.19, 0.9, "is not shown to help or harm and is unnecessary"),
-        (0.1, 0.21, 0.06, "is not shown to help or harm and is not shown to be unnecessary"),
+        (0.003, 0.005, 0.01, "helps still and is not shown to be unnecessary"),
+        (0.001, 0.0015, 0.01, "helps still and is unnecessary"),
+        (-0.003, -0.001, 0.01, "harms and is unnecessary"),
+        (0.0, 0.0019, 0.9, "is not shown to help or harm and is unnecessary"),
+        (0.001, 0.0021, 0.06, "is not shown to help or harm and is not shown to be unnecessary"),
     ],
 )
 def test_the_answer_follows_from_the_interval_and_p(
@@ -59,6 +60,28 @@ def test_the_answer_follows_from_the_interval_and_p(
     gain = bn.tested(np.random.default_rng(0).normal(size=(3, 10)))[1]
     assert answer in bn.verdict(gain._replace(difference=difference, high=high, p_holm=p_holm))
     assert bn.verdict(gain._replace(p_floor=0.1)) == f"{REHEARSAL}."
+
+
+def test_the_answer_says_where_the_t_interval_contradicts_the_test() -> None:
+    gain = bn.tested(np.random.default_rng(0).normal(size=(3, 10)))[1]
+    interval = "The t interval of dropout, with BatchNorm (-0.060 to +8.400)"
+    helps = gain._replace(difference=0.04, low=-0.0006, high=0.084, p_holm=0.023)
+    assert bn.verdict(helps).endswith(
+        f"unnecessary (margin 0.2 points). {interval} would say otherwise, but the test decides."
+    )
+    assert bn.verdict(helps._replace(low=0.0006)).endswith("unnecessary (margin 0.2 points).")
+
+
+def test_the_figure_has_the_intervals_of_the_table() -> None:
+    accuracy = np.random.default_rng(0).uniform(0.9, 1.0, (4, 9))
+    contrasts = bn.tested(bn.gains(accuracy))
+    axis = bn.figure(accuracy, contrasts, "").axes[1]
+    bars: Any = axis.collections[:2]
+    t, test = ([line[:, 0] for line in bar.get_segments()] for bar in bars)
+    for c, described, tested in zip(contrasts, t, test, strict=True):
+        np.testing.assert_allclose(described, [100 * c.low, 100 * c.high])
+        np.testing.assert_allclose(tested, [100 * c.test_low, 100 * c.test_high])
+    assert axis.get_xlabel() == "paired difference to no dropout,\npoints"
 
 
 def test_the_plain_arm_is_the_first_tutorials_network(key: jax.Array) -> None:

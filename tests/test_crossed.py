@@ -10,6 +10,7 @@ from cnnjax.report.crossed import crossed_record
 from cnnjax.stats.confusion import Predictions
 from cnnjax.stats.crossed import crossed
 from cnnjax.stats.intervals import t_interval
+from cnnjax.stats.sentences import REHEARSAL
 
 SURE, TRIALS = 1e-5, 3000
 
@@ -75,7 +76,7 @@ def test_the_record_is_of_seeds_that_did_not_diverge():
     accuracy = np.full((3, seeds, 1), 0.9)
     accuracy[1, 2] = np.nan
     results = Results(("a", "b", "c"), tuple(range(seeds)), 1, {"test_accuracy": accuracy}, predictions)
-    record = crossed_record(results, test)
+    record = crossed_record(results, test, rehearsal=False)
     assert list(record["crossed"]) == ["b"], "of c, a seed is missing"
     kept = np.delete(
         (predictions["b"].labels == labels).mean(axis=1) - (predictions["a"].labels == labels).mean(axis=1), 2
@@ -84,4 +85,19 @@ def test_the_record_is_of_seeds_that_did_not_diverge():
     assert "new images" in record[
         "over_seeds_and_images"
     ] and f"{100 * kept.mean():+.2f} points for b" in str(record)
-    assert crossed_record(results._replace(predictions={}), test) == {}
+    assert crossed_record(results._replace(predictions={}), test, rehearsal=False) == {}
+
+
+def test_the_sentence_names_a_rehearsal_and_says_that_intervals_are_not_corrected() -> None:
+    seeds, images = 5, 50
+    said = Predictions(np.zeros((seeds, images), np.uint8), np.ones((seeds, images), np.float32))
+    test = Dataset(np.zeros((images, 2, 2, 1), np.uint8), np.zeros(images, np.int32))
+
+    def sentence(arms: str, rehearsal: bool) -> str:
+        values = {"test_accuracy": np.ones((len(arms), seeds, 1))}
+        results = Results(tuple(arms), tuple(range(seeds)), 1, values, dict.fromkeys(arms, said))
+        return crossed_record(results, test, rehearsal=rehearsal)["over_seeds_and_images"]
+
+    assert sentence("ab", True).startswith(f"{REHEARSAL}. For new seeds")
+    assert sentence("ab", False).startswith("For new seeds") and "by itself" not in sentence("ab", False)
+    assert sentence("abc", False).endswith(", each by itself, without correction.")

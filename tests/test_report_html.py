@@ -25,6 +25,7 @@ from reports import Page, made_run, make_demonstration, make_experiment, make_po
 from cnnjax.data import NAMES, Dataset, idx, load
 from cnnjax.deploy.predict import trained
 from cnnjax.errors import UserError
+from cnnjax.experiment.plans import Evidence, Stated, remarks
 from cnnjax.models import MODELS, ConvNet
 from cnnjax.plots import draw_bands, draw_differences, draw_history
 from cnnjax.report.html import subjects
@@ -36,7 +37,9 @@ from cnnjax.report.html.page import TEMPLATES, page
 from cnnjax.report.html.run_sections import compared, confusions
 from cnnjax.report.html.subjects import CLASSES
 from cnnjax.report.html.words import DASH, digits_for, interval, measured, number, percent, size
+from cnnjax.stats import compare, summarise
 from cnnjax.stats.intervals import wilson_interval
+from cnnjax.stats.plan import Plan
 
 MACROS = '{% import "macros.html" as m %}'
 HOSTILE = """<img src=x onerror=alert(1)>"'&</script><!--"""
@@ -672,6 +675,59 @@ def test_every_table_of_results_names_its_metric_and_unit(tmp_path: Path) -> Non
         "Forgotten scaling · Test loss, nats; differences are to “classic”",
     ]
     assert measured("val_loss", nats=False) == "Validation loss"
+
+
+def test_contrasts_that_are_no_arm_minus_the_first_have_rows_and_the_answer_leads(tmp_path: Path) -> None:
+    """So are those of batchnorm_or_dropout.py and dropout_paper.py."""
+    accuracy = np.random.default_rng(0).uniform(0.9, 1.0, (4, 10))
+    gain = compare([accuracy[3] - accuracy[2]], ["with norm"], ["no dropout"])[0]
+    arms = summarise(accuracy, ["plain", "dropout", "norm", "both"]).as_dict()["arms"]
+    of = {"metric": "validation accuracy", "contrasts": {gain.arm: gain.as_dict()}, "answer": "It helps."}
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x/summary.json").write_text(json.dumps({"mnist": of | {"arms": arms}, "kmnist": of}))
+    succeeds("report", str(tmp_path / "x"))
+    read = Page((tmp_path / "x/report.html").read_text())
+    assert [text for text in read.texts["p"] if "helps" in text] == ["mnist: It helps.", "kmnist: It helps."]
+    captions = [
+        f"{name} · Validation accuracy, %; differences are to “no dropout”" for name in ("Mnist", "Kmnist")
+    ]
+    assert read.texts["caption"] == [f"{caption}, in points" for caption in captions]
+    described = interval(100 * gain.low, 100 * gain.high, 2, sign=True)
+    cell = f"{number(100 * gain.difference, 2, sign=True)} [{described}]"
+    assert read.texts["td"].count(cell) == 2 and "reference" not in read.texts["td"]
+    rows = [text for text in read.texts["th"] if text in ("plain", "dropout", "norm", "both", "with norm")]
+    assert rows == ["plain", "dropout", "norm", "both", "with norm", "with norm"]
+
+
+@pytest.mark.parametrize(
+    ("before", "rows", "said"),
+    [
+        (None, 0, "Stated before the first epoch: It helps."),
+        (None, 12, "Hypothesis: It helps."),  # plan.json was deleted
+        (Plan(hypothesis="It harms."), 16, "Hypothesis: It helps."),  # --replan
+    ],
+)
+def test_a_hypothesis_is_called_stated_before_only_if_it_was(
+    tmp_path: Path, before: Plan | None, rows: int, said: str
+) -> None:
+    plan = Plan(hypothesis="It helps.")
+    stated = [Stated(each, "now", 0) for each in (before,) if each] + [Stated(plan, "now", rows)]
+    evidence = Evidence(plan, 0.05, (6,), remarks(stated, plan, (6,), 6))
+    make_experiment(tmp_path / "x", ("a", "b"))
+    path = tmp_path / "x/summary.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | evidence.as_dict()))
+    succeeds("report", str(tmp_path / "x"))
+    notes = Page((tmp_path / "x/report.html").read_text()).texts["p"]
+    assert [note for note in notes if "It helps." in note] == [said]
+
+
+def test_the_interval_of_a_primary_contrast_is_not_called_joint(tmp_path: Path) -> None:
+    accuracy = make_experiment(tmp_path / "x", ("a", "b", "c", "d"))
+    summary = summarise(accuracy, "abcd", primary="c").as_dict()
+    (tmp_path / "x/summary.json").write_text(json.dumps({"val_accuracy": summary}))
+    succeeds("report", str(tmp_path / "x"))
+    heads = Page((tmp_path / "x/report.html").read_text()).texts["th"]
+    assert "difference [95% t, jointly except c]" in heads
 
 
 def test_the_interval_over_seeds_and_images_has_a_table(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from cnnjax.data import load
 from cnnjax.files import read_json
+from cnnjax.stats.intervals import t_interval
 from cnnjax.train import to_device
 
 TINY = load("fashion_mnist", Path(__file__).parent / "data")
@@ -85,4 +86,15 @@ def test_the_command_writes_what_it_measures(
         for seed, names in (("5", ("cnnjax", speedrun.PEER)), ("6", (speedrun.PEER, "cnnjax")))
         for name in names
     ]
-    assert "times as fast: 3.00" in capsys.readouterr().out
+    assert "times as fast: 3.00" in (printed := capsys.readouterr().out) and "±" not in printed
+
+
+def test_the_printed_accuracy_has_its_t_interval(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [
+        speedrun.Row(0, entry, seed, 1.0, 1.0, accuracy, 0.0)
+        for entry in (speedrun.OURS, speedrun.PEER)
+        for seed, accuracy in enumerate((0.98, 0.99, 0.98, 0.99))
+    ]
+    speedrun.show(speedrun.summarise(rows))
+    mean, half, _ = t_interval(np.array([98.0, 99.0, 98.0, 99.0]))
+    assert f"{mean:.3f} [{mean - half:.3f}, {mean + half:.3f}]" in capsys.readouterr().out

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from scipy.stats import binom, ttest_1samp, wilcoxon
 
 from cnnjax.errors import ArgumentError
+from cnnjax.report.tables import contrast_heads
 from cnnjax.stats import conclusion, contrasts, families, signflip, summarise, summarise_together
 from cnnjax.stats.intervals import t_interval
-from cnnjax.stats.sentences import REHEARSAL, pairing_sentence
+from cnnjax.stats.sentences import REHEARSAL, interval_name, pairing_sentence
 
 SURE = 1e-5  # a correct implementation fails such a bound for one seed in 100,000
 
@@ -327,8 +328,7 @@ def test_no_verdict_contradicts_the_interval_beside_it(seed, n, m, gated, coarse
         told = any(c.arm in sentence for sentence in said.split(". ") if "would say otherwise" in sentence)
         assert told == (c.disagree and c.level > 0)
     if n < 6:
-        tests = [sentence for sentence in said.split(". ") if "equal" not in sentence]
-        assert summary.rehearsal and not any("p 0" in sentence for sentence in tests)
+        assert summary.rehearsal and "p 0" not in said and "equal" not in said
 
 
 def test_t_intervals_of_a_family_hold_together():
@@ -340,6 +340,23 @@ def test_t_intervals_of_a_family_hold_together():
     values = arms[0]
     for i, c in enumerate(summarise(values, [str(i) for i in range(m + 1)]).contrasts):
         assert (c.low, c.high) == pytest.approx((mean[0, i] - half[0, i], mean[0, i] + half[0, i]))
+
+
+def test_a_primary_contrast_is_excepted_from_the_intervals_that_hold_jointly():
+    """Those that are named jointly share the level among them; the primary has it by itself."""
+    values, names = accuracies([0, 0.005, 0.004, 0.003], 10), ["rate 0", "a", "b", "c"]
+    for primary, together in ((None, "abc"), ("b", "ac")):
+        compared = summarise(values, names, primary=primary).contrasts
+        named = interval_name([c._asdict() for c in compared])
+        assert named == "95% t, jointly" + f" except {primary}" * bool(primary)
+        assert contrast_heads("points", compared)[0] == f"points [{named}]"
+        for c in compared:
+            level = 0.05 / (len(together) if c.arm in together else 1)
+            row = values[names.index(c.arm)] - values[0]
+            assert (c.high - c.low) / 2 == pytest.approx(float(t_interval(row, level=level)[1]))
+    for count, primary in ((2, None), (3, "a")):
+        few = summarise(values[:count], names[:count], primary=primary).contrasts
+        assert interval_name([c._asdict() for c in few]) == "95% t"
 
 
 def test_contrasts_of_several_ablations_may_be_one_family():
@@ -393,6 +410,25 @@ def test_equivalence_is_declared_wrongly_in_at_most_5_percent_at_the_margin():
     data = draw.normal(1.0, 0.3, (trials, 8))
     hits = sum(contrasts.Equivalence.of(d, 1.0).p <= 0.05 for d in data)
     assert within_binomial(hits, trials, 0.05)
+
+
+def test_a_difference_beyond_the_margin_is_not_said_to_lack_equality():
+    """Six seeds test the primary contrast alone; the t interval of "far" is far outside the margin."""
+    names = ["none", "main", "far", "near", "low"]
+    values = accuracies([0, 0.005, 0.03, 0.0001, -0.03], 6)
+    said = conclusion(summarise(values, names, primary="main", margin=0.0002), "accuracy", accuracy=True)
+    (sentence,) = [one for one in said.split(". ") if "to equal" in one]
+    assert "to test far, near and low" in said
+    assert sentence.startswith("Near (corrected p") and "is not shown to equal none" in sentence
+    assert "far" not in sentence and "low" not in sentence
+    assert "is above 0.99 for main, above 0.99 for far and" in said
+
+
+def test_a_rehearsal_says_nothing_of_equivalence():
+    summary = summarise(accuracies([0, 0.03, 0.0], 8), ["none", "a", "b"], margin=0.002)
+    assert "equal" in conclusion(summary, "loss") and "probability that" in conclusion(summary, "loss")
+    short = conclusion(summary, "loss", rehearsal=True)
+    assert "equal" not in short and "probability that" not in short
 
 
 def test_what_pairing_gains_is_told():

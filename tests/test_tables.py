@@ -8,9 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
+from sections.markdown import WIDTH, around, wrapped
 from snippets import ROOT
 
 from cnnjax.report import terminal
+from cnnjax.stats.sentences import REHEARSAL
 
 CELL = st.text("ab 0.±", max_size=20)
 COLUMNS = st.integers(1, 6)
@@ -95,6 +97,7 @@ def test_a_changed_number_changes_the_page(tmp_path: Path) -> None:
             "p": 0.03,
             "p_holm": 0.03,
             "family": 1,
+            "alpha": 0.05,
         },
         **{"can_claim": True, "test_low": 0.001, "test_high": None},
     }
@@ -114,6 +117,41 @@ def test_a_changed_number_changes_the_page(tmp_path: Path) -> None:
     assert "(mnist. ± is" in page and "P, 2 cores, cpu, JAX 1, d.)" in page
     record["val_accuracy"]["contrasts"][0]["difference"] = 0.02
     assert evidence.rewritten(page, {"dropout_ablation": record}) != page
+
+
+def test_no_line_of_a_paragraph_is_an_item_of_a_list() -> None:
+    for length in range(WIDTH + 1):
+        text = f"{'x' * length} dropout + max-norm, 3 - 2"
+        lines = wrapped(text)
+        assert " ".join(lines) == text and not any(line.startswith(("+", "-")) for line in lines)
+
+
+def test_an_interval_is_written_as_its_ends() -> None:
+    """The sign ± is for standard deviations, which every other table has after it."""
+    assert around(0.99056, 0.00023, ".3f") == "99.056 [99.033, 99.079]"
+    assert around(-0.0001, 0.0003, "+.2f", " points") == "-0.01 points [-0.04, +0.02]"
+    assert around(0.99, None, ".1f", "%") == "99.0%"
+    for name in ("accelerator", "speedrun"):
+        lines = "\n".join(evidence.SECTIONS[name](evidence.stored()[name]))
+        assert "±" not in lines and "[99.0" in lines and "95% t" in lines
+
+
+def test_the_primary_contrast_of_the_dropout_ablation_has_an_interval_by_itself() -> None:
+    head, *_ = evidence.SECTIONS["dropout_ablation"](evidence.stored()["dropout_ablation"])
+    assert "difference to rate 0, points [95% t, jointly except rate 0.5]" in head
+
+
+def test_the_answers_of_the_dropout_paper_speak_of_equality_only_where_it_is_possible() -> None:
+    for name, of in evidence.stored()["dropout_paper"].items():
+        answer, contrasts = of["answer"], of["contrasts"].values()
+        margins = [c["equivalence"]["margin"] for c in contrasts]
+        possible = [
+            c["arm"] for c, m in zip(contrasts, margins, strict=True) if c["low"] <= m and c["high"] >= -m
+        ]
+        claimed = [sentence for sentence in answer.split(". ") if "to equal" in sentence]
+        assert not (claimed and answer.startswith(REHEARSAL)), name
+        for sentence in claimed:
+            assert sentence.count("corrected p") == sum(f"{arm} (" in sentence for arm in possible), name
 
 
 def test_the_readme_has_the_speed_on_a_cpu() -> None:

@@ -98,7 +98,7 @@ def write_around(figure: Figure, title: str, caption: str) -> None:
 def metric_axis(axis: Axis, label: str) -> None:
     """Label the x or y axis with a metric; fractions of images are in percent."""
     axis.set_label_text(label)
-    if is_share(label) and "points" not in label:
+    if is_share(label):
         axis.set_major_formatter(percent_formatter("%"))
 
 

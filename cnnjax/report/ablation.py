@@ -17,7 +17,7 @@ from cnnjax.files import write_json
 from cnnjax.plots import Figure
 from cnnjax.plots.arms import final_by_arm, generalisation_gap, metric_bands
 from cnnjax.report import tables
-from cnnjax.report.crossed import crossed_record, print_crossed
+from cnnjax.report.crossed import crossed_record
 from cnnjax.report.terminal import print_table, say
 from cnnjax.stats import Summary, summarise
 from cnnjax.stats.families import ALPHA
@@ -54,7 +54,8 @@ class Ablation:
         """The content of summary.json: statistics, conclusion and confused classes."""
         record = tables.ablation_record(self.results, self.protocol, self.compared, rehearsal=self.rehearsal)
         confused = tables.confusion_record(self.results.predictions, self.test)
-        return record | crossed_record(self.results, self.test) | confused
+        over_images = crossed_record(self.results, self.test, rehearsal=record["rehearsal"])
+        return record | over_images | confused
 
     @property
     def caption(self) -> str:
@@ -136,9 +137,9 @@ class Ablation:
         say(self.caption)
         self.table()
         say(self.conclusion)
-        if self.summary["pairing"]:
-            say(self.summary["pairing"])
-        print_crossed(results, self.test)
+        for name in ("pairing", "over_seeds_and_images"):
+            if self.summary.get(name):
+                say(self.summary[name])
         tables.print_confusions(results.predictions, self.test)
         write_json(out / "summary.json", self.summary)
         gap = partial(

@@ -6,26 +6,17 @@ import numpy as np
 
 from cnnjax.data import Dataset
 from cnnjax.experiment.results import Results
-from cnnjax.report.terminal import say
 from cnnjax.stats.contrasts import plain
 from cnnjax.stats.crossed import Crossed, crossed
 from cnnjax.stats.intervals import FEWEST
-from cnnjax.stats.sentences import enumerated
+from cnnjax.stats.sentences import REHEARSAL, enumerated
 
 
-def print_crossed(results: Results, test: Dataset) -> dict[str, Any]:
-    """Print the sentence of `crossed_record`, if there is one; return the record for summary.json."""
-    record = crossed_record(results, test)
-    if record:
-        say(record["over_seeds_and_images"])
-    return record
-
-
-def crossed_record(results: Results, test: Dataset) -> dict[str, Any]:
+def crossed_record(results: Results, test: Dataset, *, rehearsal: bool) -> dict[str, Any]:
     """Return each arm's difference in test accuracy to the first for new seeds and images, and a sentence.
 
     Seeds that diverged in either arm are left out. Without stored predictions of every seed, or with too few
-    seeds for an interval, the record is empty.
+    seeds for an interval, the record is empty. The sentence of a `rehearsal` says that it is one.
     """
     found = _differences(results, test)
     if not found:
@@ -38,7 +29,9 @@ def crossed_record(results: Results, test: Dataset) -> dict[str, Any]:
 
     differences = enumerated(described(arm, c) for arm, c in found.items())
     where = f"the difference in test accuracy to {results.arms[0]} is {differences}"
-    sentence = f"For new seeds and new images of this kind, {where}, each by itself."
+    banner = f"{REHEARSAL}. " if rehearsal else ""
+    alone = ", each by itself, without correction" * (len(found) > 1)
+    sentence = f"{banner}For new seeds and new images of this kind, {where}{alone}."
     values = {arm: plain({k: float(v) for k, v in c._asdict().items()}) for arm, c in found.items()}
     return {"over_seeds_and_images": sentence, "crossed": values}
 

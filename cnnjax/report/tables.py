@@ -16,7 +16,7 @@ from cnnjax.report.terminal import print_table, say
 from cnnjax.stats import Contrast, Summary, conclusion, summarise
 from cnnjax.stats.confusion import Mistake, Pair, confused_pairs, worst_mistakes
 from cnnjax.stats.families import ALPHA
-from cnnjax.stats.sentences import REHEARSAL, pair_sentence, pairing_sentence
+from cnnjax.stats.sentences import REHEARSAL, interval_name, pair_sentence, pairing_sentence
 
 PAIRS = 4
 """Confused pairs that are shown."""
@@ -188,9 +188,8 @@ def summary_table(
 
 def contrast_heads(difference: str, contrasts: Sequence[Contrast]) -> list[str]:
     """Return the heads of `contrast_cells`: both intervals are named for what they are."""
-    together = ", jointly" * any(c.family > 1 for c in contrasts)
-    share = 100 * (1 - contrasts[0].alpha) if contrasts else 95
-    return [f"{difference} [{share:g}% t{together}]", "p (corrected) [interval of the test]"]
+    described = interval_name([c._asdict() for c in contrasts])
+    return [f"{difference} [{described}]", "p (corrected) [interval of the test]"]
 
 
 def contrast_cells(contrast: Contrast, scale: float, digits: str) -> list[str]:

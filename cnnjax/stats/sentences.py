@@ -1,10 +1,11 @@
 """What the statistics show, and what they cannot show, in sentences."""
 
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from cnnjax.stats.confusion import Pair
 from cnnjax.stats.contrasts import Contrast
+from cnnjax.stats.families import ALPHA
 from cnnjax.stats.intervals import FEWEST
 from cnnjax.stats.paired import Summary
 
@@ -12,7 +13,7 @@ NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight
 REHEARSAL = "Too short to answer the question: a rehearsal"
 
 
-class _Words(NamedTuple):
+class Words(NamedTuple):
     """How differences of a metric are written."""
 
     scale: float = 1.0
@@ -20,10 +21,16 @@ class _Words(NamedTuple):
     digits: str = ".3g"
 
     def number(self, value: float, sign: str = "") -> str:
+        """Write a number without its unit."""
         return f"{self.scale * value:{sign}{self.digits}}"
 
     def interval(self, low: float, high: float, sign: str = "") -> str:
+        """Write an interval without its unit."""
         return f"{self.number(low, sign)} to {self.number(high, sign)}"
+
+
+POINTS = Words(100, " points", ".3f")
+"""Differences of accuracies, which are fractions, in percentage points."""
 
 
 def conclusion(summary: Summary, metric: str, *, accuracy: bool = False, rehearsal: bool = False) -> str:
@@ -41,18 +48,20 @@ def conclusion(summary: Summary, metric: str, *, accuracy: bool = False, rehears
     """
     if not summary.contrasts:
         return f"There is only one arm, so there is nothing to compare in {metric}."
-    words = _Words(100, " points", ".3f") if accuracy else _Words()
-    sentences = [*_tests(summary, words), *_equivalence(summary, words), *_diverged(summary)]
+    words = POINTS if accuracy else Words()
+    rehearsal = rehearsal or summary.rehearsal
+    equivalence = [] if rehearsal else _equivalence(summary, words)
+    sentences = [*_tests(summary, words), *equivalence, *_diverged(summary)]
     counts = sorted({c.n for c in summary.contrasts})
     pairs = " to ".join(map(str, counts[:1] + counts[1:][-1:])) + " paired seed" + "s" * (counts != [1])
     first, *rest = sentences
     text = ". ".join([first, *(sentence[0].upper() + sentence[1:] for sentence in rest)])
-    banner = f"{REHEARSAL}. " if rehearsal or summary.rehearsal else ""
+    banner = f"{REHEARSAL}. " if rehearsal else ""
     where = f"in {metric} over {pairs}, on these images and this split"
     return f"{banner}Against {summary.arms[0].name}, {where}: {text}."
 
 
-def _tests(summary: Summary, words: _Words) -> list[str]:
+def _tests(summary: Summary, words: Words) -> list[str]:
     """Say which contrasts are significant, which are not, and which could not be tested."""
     able = [c for c in summary.contrasts if c.can_claim]
     significant, tested = [c for c in able if c.significant], [c for c in able if c.level]
@@ -68,10 +77,8 @@ def _tests(summary: Summary, words: _Words) -> list[str]:
             f"difference of {words.number(found.detectable)}{words.unit} with 80% probability (of "
             f"{words.interval(found.detectable_low, found.detectable_high)}, because the spread is estimated)"
         )
-    if disagreeing := [c for c in tested if c.disagree]:
-        listed = enumerated(f"{c.arm} ({words.interval(c.low, c.high, '+')})" for c in disagreeing)
-        plural = "s" * (len(disagreeing) > 1)
-        sentences.append(f"the t interval{plural} of {listed} would say otherwise, but the test decides")
+    if dissent := disagreement(tested, words):
+        sentences.append(dissent)
     if untested := [c.arm for c in able if not c.level]:
         verb = "is" if len(untested) == 1 else "are"
         sentences.append(
@@ -85,14 +92,36 @@ def _tests(summary: Summary, words: _Words) -> list[str]:
     return sentences
 
 
-def _effect(c: Contrast, words: _Words) -> str:
+def disagreement(contrasts: Iterable[Contrast], words: Words) -> str:
+    """Say of which contrasts the t interval contradicts the test; an empty text if of none."""
+    listed = [f"{c.arm} ({words.interval(c.low, c.high, '+')})" for c in contrasts if c.disagree]
+    if not listed:
+        return ""
+    intervals = f"t interval{'s' * (len(listed) > 1)} of {enumerated(listed)}"
+    return f"the {intervals} would say otherwise, but the test decides"
+
+
+def interval_name(contrasts: Collection[Mapping[str, Any]]) -> str:
+    """Name the t intervals of contrasts, given the fields of each `Contrast`: "95% t, jointly".
+
+    A primary contrast is no member of the others' family: "95% t, jointly except rate 0.5".
+    """
+    families = {c["arm"]: c["family"] for c in contrasts}
+    share = 100 * (1 - next((c["alpha"] for c in contrasts), ALPHA))
+    alone = [arm for arm, family in families.items() if family == 1]
+    if len(alone) == len(families):
+        return f"{share:g}% t"
+    return f"{share:g}% t, jointly{f' except {enumerated(alone)}' if alone else ''}"
+
+
+def _effect(c: Contrast, words: Words) -> str:
     verb, sign = ("raises", 1) if c.difference > 0 else ("lowers", -1)
     low, high = sorted((sign * c.test_low, sign * c.test_high))
     size = f"{words.number(sign * c.difference)}{words.unit.replace(' points', ' percentage points')}"
     return f"{c.arm} {verb} it by {size} ({_confidence(c)} {words.interval(low, high)}, {_p(c)})"
 
 
-def _null(c: Contrast, words: _Words) -> str:
+def _null(c: Contrast, words: Words) -> str:
     interval = words.interval(c.test_low, c.test_high, "+")
     return f"{c.arm} ({words.number(c.difference, '+')}{words.unit}, {_confidence(c)} {interval}, {_p(c)})"
 
@@ -105,7 +134,7 @@ def _p(c: Contrast) -> str:
     return f"{'corrected ' * (c.family > 1)}p {c.p_holm:.2g}"
 
 
-def _equivalence(summary: Summary, words: _Words) -> list[str]:
+def _equivalence(summary: Summary, words: Words) -> list[str]:
     """Say which arms equal the reference to within the margin, and how probable a larger difference is."""
     known = [(c, c.equivalence) for c in summary.contrasts if c.equivalence and c.n >= FEWEST]
     if not known:
@@ -120,7 +149,8 @@ def _equivalence(summary: Summary, words: _Words) -> list[str]:
     if same := [c for c, _ in known if c.equivalent]:
         verb = "equals" if len(same) == 1 else "equal"
         sentences.append(f"{enumerated(f'{c.arm} ({p(c)})' for c in same)} {verb} {within}")
-    if other := [c for c, _ in known if not c.equivalent and not c.significant]:
+    possible = [c for c, e in known if c.low <= e.margin and c.high >= -e.margin]
+    if other := [c for c in possible if not c.equivalent and not c.significant]:
         verb = "is" if len(other) == 1 else "are"
         sentences.append(
             f"{enumerated(f'{c.arm} ({p(c)})' for c in other)} {verb} not shown to equal {within}"

@@ -91,6 +91,7 @@ def reported(
     return {
         "protocol": caption,
         "rehearsal": rehearsal,
+        "metric": error,
         **{c.measure: c.as_dict() for c in comparisons},
         "contrasts": {contrast.arm: contrast.as_dict() for contrast in contrasts},
         "answer": said,

@@ -11,7 +11,7 @@ from cnnjax import plots, report
 from cnnjax.experiment import Splits
 from cnnjax.experiment.results import Results
 from cnnjax.plots.arms import final_by_arm
-from cnnjax.report.crossed import print_crossed
+from cnnjax.report.crossed import crossed_record
 from cnnjax.stats import Summary, summarise
 from pooled.answers import answers
 from pooled.arms import MEASURES, SHIFTS, Costs, secondary
@@ -22,7 +22,9 @@ def described(
 ) -> dict[str, Any]:
     """Print one network's tables and answers; return its entry of summary.json."""
     record = report.print_ablation(results, caption, summary, rehearsal=rehearsal)
-    record |= print_crossed(results, splits.test)
+    record |= crossed_record(results, splits.test, rehearsal=record["rehearsal"])
+    if "over_seeds_and_images" in record:
+        report.say(record["over_seeds_and_images"])
     _cost_table(results, costs)
     record |= report.print_confusions(results.predictions, splits.test)
     record["answers"] = answers(results, costs, summary)

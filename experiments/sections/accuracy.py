@@ -1,16 +1,22 @@
 """Lines about what networks reach: ablations, gains, and published values beside ours."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
+from cnnjax.stats.sentences import interval_name
 from sections.markdown import Record, interval, provenance, table, wrapped
 
 
-def compared(of: Record, scale: float = 100) -> list[str]:
+def compared(of: Record) -> list[str]:
     """Return the cells of a contrast: the difference with its t interval; p with the interval of its test."""
-    difference = f"{scale * of['difference']:+.2f}{interval(of['low'], of['high'], scale)}"
+    difference = f"{100 * of['difference']:+.2f}{interval(of['low'], of['high'])}"
     p = f"{of['p']:.3f} ({of['p_holm']:.3f})".replace("0.000", "<0.001")
     ends = of["test_low"], of["test_high"]
-    return [difference, p + interval(*ends, scale) if of["can_claim"] else "too few seeds"]
+    return [difference, p + interval(*ends) if of["can_claim"] else "too few seeds"]
+
+
+def compared_heads(difference: str, contrasts: Collection[Record]) -> list[str]:
+    """Return the heads of `compared`."""
+    return [f"{difference} [{interval_name(contrasts)}]", "p (corrected) [of the test]"]
 
 
 def arms(record: Record) -> list[str]:
@@ -27,10 +33,8 @@ def arms(record: Record) -> list[str]:
         ]
         for i, arm in enumerate(accuracy["arms"])
     ]
-    together = ", jointly" * any(contrast["family"] > 1 for contrast in accuracy["contrasts"])
-    reference = accuracy["arms"][0]["name"]
-    heads = "arm", "n", "validation accuracy %", "validation loss", f"difference to {reference}, points"
-    return table([*heads[:-1], f"{heads[-1]} [95% t{together}]", "p (corrected) [of the test]"], rows)
+    heads = compared_heads(f"difference to {accuracy['arms'][0]['name']}, points", accuracy["contrasts"])
+    return table(["arm", "n", "validation accuracy %", "validation loss", *heads], rows)
 
 
 def ablation(record: Record) -> Iterator[str]:
@@ -55,9 +59,9 @@ def gains(record: Record) -> Iterator[str]:
     """Lines about what dropout gains with and without BatchNorm."""
     for name, of_data in record.items():
         yield from (f"**{name}**", "")
-        rows = [[gain, f"{c['n']}", *compared(c, 1)] for gain, c in of_data["contrasts"].items()]
-        heads = "gain of dropout", "n", "points [95% t, jointly]", "p (corrected) [of the test]"
-        yield from table(heads, rows)
+        rows = [[gain, f"{c['n']}", *compared(c)] for gain, c in of_data["contrasts"].items()]
+        heads = compared_heads("points", of_data["contrasts"].values())
+        yield from table(["gain of dropout", "n", *heads], rows)
         yield from ("", *wrapped(of_data["answer"]), "", *wrapped(provenance(of_data)), "")
 
 
@@ -80,7 +84,7 @@ def published(record: Record) -> Iterator[str]:
         if contrasts := of_network.get("contrasts"):
             what = "difference to" if contrasts.keys() <= measures.keys() else "gain over"
             head = f"{what} {next(iter(contrasts.values()))['reference']}"
-            heads = head, "n", "points [95% t, jointly]", "p (corrected) [of the test]"
+            heads = [head, "n", *compared_heads("points", contrasts.values())]
             yield ""
             yield from table(heads, [[arm, f"{of['n']}", *compared(of)] for arm, of in contrasts.items()])
         if "answer" in of_network:

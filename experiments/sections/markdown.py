@@ -1,5 +1,6 @@
 """Tables, paragraphs and provenance in Markdown."""
 
+import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,14 +16,21 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     return [f"| {' | '.join(line)} |" for line in lines]
 
 
-def interval(low: float | None, high: float | None, scale: float = 100) -> str:
-    """Return the interval in brackets, or nothing if there is none."""
-    return "" if low is None or high is None else f" [{scale * low:+.2f}, {scale * high:+.2f}]"
+def interval(low: float | None, high: float | None, digits: str = "+.2f") -> str:
+    """Return an interval of fractions in brackets, in percent, or nothing if there is none."""
+    return "" if low is None or high is None else f" [{100 * low:{digits}}, {100 * high:{digits}}]"
+
+
+def around(mean: float, half: float | None, digits: str, unit: str = "") -> str:
+    """Return a fraction in percent with an interval of this half width: "99.06 [99.03, 99.08]"."""
+    ends = "" if half is None else interval(mean - half, mean + half, digits)
+    return f"{100 * mean:{digits}}{unit}{ends}"
 
 
 def wrapped(text: str) -> list[str]:
-    """Return the lines of a paragraph."""
-    return textwrap.wrap(text, WIDTH, break_on_hyphens=False)
+    """Return the lines of a paragraph; none begins with a sign that would make it an item of a list."""
+    kept = re.sub(r" (?=[-+*] )", "\0", text)
+    return [line.replace("\0", " ") for line in textwrap.wrap(kept, WIDTH, break_on_hyphens=False)]
 
 
 def provenance(record: Record) -> str:

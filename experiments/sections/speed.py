@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from sections.markdown import Record, machine, table, wrapped
+from sections.markdown import Record, around, machine, table, wrapped
 
 PEERS = {
     "keras-tensorflow": "Keras on TensorFlow",
@@ -10,6 +10,7 @@ PEERS = {
     "torch": "PyTorch",
     "flax": "plain Flax",
 }
+HALF = "half width of the 95% t interval"
 
 
 def accelerator(record: Record) -> Iterator[str]:
@@ -42,16 +43,16 @@ def accelerator(record: Record) -> Iterator[str]:
     yield from ("", *wrapped(" ".join(compared_with_cpu(record))), "")
     runs, bfloat16 = record["speedrun"], record["bfloat16"]
     times = [
-        f"{name} {of['seconds']:.3f} s ({100 * of['mean test accuracy']:.2f} ± "
-        f"{100 * of['half width of the 95% t interval']:.2f}%)"
+        f"{name} {of['seconds']:.3f} s ({around(of['mean test accuracy'], of[HALF], '.2f', '%')})"
         for name, of in runs.items()
         if isinstance(of, dict)
     ]
     yield from wrapped(
-        f"Speedrun, median of {runs['runs of each']} runs: {', '.join(times)}. bfloat16 minus float32, over "
-        f"{bfloat16['paired seeds']} paired seeds of {bfloat16['epochs']} epochs: "
-        f"{100 * bfloat16['bfloat16 minus float32']:+.3f} ± "
-        f"{100 * bfloat16['half width of the 95% t interval']:.3f} points of validation accuracy."
+        f"Speedrun, median of {runs['runs of each']} runs, and mean test accuracy: {', '.join(times)}. "
+        f"bfloat16 minus float32 in validation accuracy, over {bfloat16['paired seeds']} paired seeds of "
+        f"{bfloat16['epochs']} epochs: "
+        f"{around(bfloat16['bfloat16 minus float32'], bfloat16[HALF], '+.3f', ' points')}. "
+        "In brackets, 95% t intervals."
     )
     yield from ("", *wrapped(f"({machine(record['made'])}.)"))
 
@@ -79,20 +80,22 @@ def speedrun(record: Record) -> Iterator[str]:
     rows = [
         [
             f"{side['entry']} (n = {side['seeds']})",
-            f"{100 * side['accuracy']:.3f} ± {100 * side['half_width']:.3f}",
+            around(side["accuracy"], side["half_width"], ".3f"),
             f"{side['seconds']:.2f}",
             f"{side['processor_seconds']:.2f}",
         ]
         for side in record["sides"]
     ]
-    yield from table(["recipe", "mean test accuracy, %", "seconds by the clock", "processor seconds"], rows)
+    yield from table(
+        ["recipe", "mean test accuracy, % [95% t]", "seconds by the clock", "processor seconds"], rows
+    )
     clock, processor = record["times as fast"], record["times as fast, processor time"]
     yield ""
     yield from wrapped(
         f"In pairs, cnnjax is {clock['median']:.2f} times as fast by the clock ({clock['least']:.2f} to "
         f"{clock['greatest']:.2f}) and {processor['median']:.2f} times in processor time "
-        f"({processor['least']:.2f} to {processor['greatest']:.2f}). 95% t intervals; times are medians "
-        f"over launches ({record['sides'][0]['launches']}). Other processes kept "
+        f"({processor['least']:.2f} to {processor['greatest']:.2f}). Times are medians over launches "
+        f"({record['sides'][0]['launches']}). Other processes kept "
         f"{record['cores that other processes kept busy']:.2f} cores busy."
     )
     yield from ("", f"({machine(record['made'])}.)")

@@ -1,6 +1,6 @@
 """The sections of a report on an experiment, as data for the templates."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -21,18 +21,20 @@ from cnnjax.report.tables import confusion_table, spread, worst_pairs
 from cnnjax.shapes import Float
 from cnnjax.stats import summarise
 from cnnjax.stats.crossed import Crossed
+from cnnjax.stats.sentences import interval_name
 
 FINAL = ("val_accuracy", "val_loss", "test_accuracy", "test_loss")
 CURVES = ("val_loss", "val_accuracy")
 
 
 def lead(experiment: Experiment) -> dict[str, Any]:
-    """The conclusion, the hypothesis and the protocol."""
+    """The conclusion, the hypotheses and the protocols."""
     sentences = experiment.sentences.items()
     return {
         "finished": experiment.finished,
-        "conclusion": experiment.sentences.get(("conclusion",), ""),
-        "hypotheses": [text for keys, text in sentences if keys[-1] == "hypothesis" and text],
+        "conclusions": [text for keys, text in sentences if keys == ("conclusion",)]
+        + [": ".join((*keys[:-1], text)) for keys, text in sentences if keys[-1] == "answer"],
+        "hypotheses": experiment.hypotheses,
         "protocols": [text for keys, text in sentences if keys[-1] == "protocol"],
     }
 
@@ -115,7 +117,7 @@ def _comparison(keys: tuple[str, ...], record: Mapping[str, Any], nats: bool) ->
     bounds = np.array([[c.get(k) for k in fields] for c in contrasts], float)
     bounds = (100.0 if share else 1.0) * bounds.reshape(-1, len(fields))
     digits = 2 if share else digits_for(bounds[:, 2] - bounds[:, 1])
-    reference = arms[0]["name"] if arms else ""
+    reference = next((c["reference"] for c in contrasts if "reference" in c), arms[0]["name"] if arms else "")
     tests, tips = {}, []
     for c, (mean, low, high, test_low, test_high) in zip(contrasts, bounds, strict=True):
         described = interval(low, high, digits, sign=True)
@@ -124,19 +126,24 @@ def _comparison(keys: tuple[str, ...], record: Mapping[str, Any], nats: bool) ->
         p = (number(c[k], 3) if c.get("can_claim", True) else "too few seeds" for k in ("p", "p_holm"))
         tests[c["arm"]] = [difference, *p, tested]
         tips.append((mean, len(tips), f"{c['arm']}: {difference}"))
+    names = [arm["name"] for arm in arms]
+    others = [c for c in contrasts if c["arm"] not in names]
+    blank = ["" if others else "reference", "", "", ""]
     rows = [
         [
             arm["name"],
             f"{arm['n']}" + (f" ({arm['diverged']} diverged)" if arm.get("diverged") else ""),
             _mean(arm, 2 if share else digits_for(arm["sd"] for arm in arms), 100.0 if share else 1.0),
-            *tests.get(arm["name"], ["reference", "", "", ""]),
+            *tests.get(arm["name"], blank),
         ]
         for arm in arms
-    ]
+    ] + [[c["arm"], f"{c.get('n', '')}", "", *tests[c["arm"]]] for c in others]
     named = measured(metric, nats)
     title = named if metric == name else f"{words.title(name)} · {named}"
     section = {"keys": keys, "title": title, "reference": reference, "rows": rows, "charts": []}
-    section |= {"interval": _interval(contrasts), "unit": ", in points" * share}
+    # Those of earlier versions were bootstrap intervals.
+    described = interval_name(contrasts) if all("family" in c for c in contrasts) else "95% interval"
+    section |= {"interval": described, "unit": ", in points" * share}
     if contrasts:
         difference, low, high, test_low, test_high = bounds.T
         lines = max(label.count("\n") + 1 for label in plots.row_labels(list(tests)))
@@ -152,14 +159,6 @@ def _comparison(keys: tuple[str, ...], record: Mapping[str, Any], nats: bool) ->
         )
         section["charts"].append(drawn)
     return section
-
-
-def _interval(contrasts: Sequence[Mapping[str, Any]]) -> str:
-    """Name the intervals of the differences; those of earlier versions were bootstrap intervals."""
-    if not contrasts or "family" not in contrasts[0]:
-        return "95% interval"
-    together = ", jointly" * any(c["family"] > 1 for c in contrasts)
-    return f"{100 * (1 - contrasts[0]['alpha']):g}% t{together}"
 
 
 def _reproduction(keys: tuple[str, ...], record: Mapping[str, Any], nats: bool) -> list[object]:

@@ -11,7 +11,7 @@ from cnnjax.errors import UserError
 
 Record = tuple[tuple[str, ...], dict[str, Any]]
 """A dictionary inside summary.json, and the keys that lead to it."""
-SENTENCES = ("hypothesis", "protocol", "conclusion", "3 and 5", "answers")
+SENTENCES = ("protocol", "conclusion", "answer", "3 and 5", "answers")
 """Entries that are written for readers."""
 ORIGIN = ("date", "processor", "device", "host", "python", "versions", "mask_scheme", "sha256")
 """Entries about how results were made."""
@@ -26,13 +26,15 @@ def walk(record: dict[str, Any], keys: tuple[str, ...] = ()) -> Iterator[Record]
 
 
 def comparisons(path: Path, records: Sequence[Record]) -> Iterator[Record]:
-    """Iterate over the comparisons of arms."""
+    """Iterate over the comparisons: of arms with the first, or, in a dictionary, contrasts of other kinds."""
     for keys, record in records:
         arms, contrasts = record.get("arms"), record.get("contrasts")
+        if isinstance(contrasts, dict) and contrasts:
+            arms, contrasts = arms or [], list(contrasts.values())
         if isinstance(arms, list) and isinstance(contrasts, list):
             _check(path, arms, {"name": str, "n": int}, ("mean", "sd"))
             _check(path, contrasts, {"arm": str}, ("difference", "low", "high", "p", "p_holm"))
-            yield keys, record
+            yield keys, record | {"arms": arms, "contrasts": contrasts}
 
 
 def crossed(path: Path, records: Sequence[Record]) -> Iterator[Record]:
@@ -41,6 +43,15 @@ def crossed(path: Path, records: Sequence[Record]) -> Iterator[Record]:
         if keys[-1:] == ("crossed",):
             _check(path, list(record.values()), {}, ("difference", "low", "high", "seeds", "images"))
             yield keys, record
+
+
+def hypotheses(records: Sequence[Record]) -> Iterator[str]:
+    """Iterate over the hypotheses of plans; the remarks say of a plan that it was stated or changed late."""
+    for _, record in records:
+        plan, remarks = record.get("plan"), record.get("remarks") or ()
+        if isinstance(plan, dict) and plan.get("hypothesis"):
+            late = any(str(remark).startswith("The plan was") for remark in remarks)
+            yield f"{'Hypothesis' if late else 'Stated before the first epoch'}: {plan['hypothesis']}"
 
 
 def origin(records: Sequence[Record]) -> dict[str, Any]:

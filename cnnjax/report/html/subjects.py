@@ -69,6 +69,7 @@ class Experiment(NamedTuple):
     name: str
     finished: bool
     sentences: dict[tuple[str, ...], str]  # by their keys in summary.json
+    hypotheses: list[str]  # each with when it was stated
     comparisons: list[Record]  # with arms and contrasts: the fields of `stats.Arm` and `stats.Contrast`
     crossed: list[Record]  # by arm: the fields of `stats.crossed.Crossed`
     reproductions: list[Record]  # with published, n, mean, sd, low, high and within
@@ -178,6 +179,7 @@ def _experiment(path: Path, data_dir: Path | None, announce: Announce) -> Experi
         name=path.resolve().name,
         finished=summary is not None,
         sentences=dict(records.sentences(found)),
+        hypotheses=list(dict.fromkeys(records.hypotheses(found))),
         comparisons=list(records.comparisons(path / "summary.json", found)),
         crossed=list(records.crossed(path / "summary.json", found)),
         reproductions=list(records.reproductions(path / "summary.json", found)),
