@@ -31,6 +31,7 @@ from cnnjax.data.published import published_history
 from cnnjax.errors import ArgumentError, UserError
 from cnnjax.experiment import Arm, Protocol, Splits, engine
 from cnnjax.experiment.identity import identity
+from cnnjax.experiment.plans import Evidence
 from cnnjax.experiment.results import Predictions, Results, Store
 from cnnjax.experiment.rows import METRICS
 from cnnjax.models import MODELS, ConvNet
@@ -72,7 +73,9 @@ def trains_nothing(
         said = rng.integers(0, 10, len(splits.test.labels)).astype(np.uint8)
         store.keep(arm.name, seed, Predictions(said, rng.random(len(said), np.float32)))
     store.write()
-    return Store(out, {}).results([arm.name for arm in arms], range(protocol.seeds), protocol.epochs)
+    results = Store(out, {}).results([arm.name for arm in arms], range(protocol.seeds), protocol.epochs)
+    evidence = Evidence(plan or experiment.Plan(), families.ALPHA, (6, 8), ("Looked at twice.",))
+    return results._replace(evidence=evidence)
 
 
 @pytest.fixture
@@ -207,7 +210,9 @@ def test_a_flag_that_the_optimizer_does_not_read_is_refused(tmp_path: Path) -> N
 def test_the_reproduction_reports_and_saves_its_measurements(tmp_path: Path, reuse: bool) -> None:
     out = tmp_path / "out"
     flags = ("--reuse", str(tmp_path / "ablation")) * reuse
-    check_reproduced(out, main(reproduce.ReproduceTutorials, *REPRODUCED, *flags, "--out", str(out)))
+    printed = main(reproduce.ReproduceTutorials, *REPRODUCED, *flags, "--out", str(out))
+    check_reproduced(out, printed)
+    assert printed.count("Looked at twice.") == 3, "once a network"
 
 
 def test_the_first_tutorials_runs_are_members_of_the_dropout_ablation(
@@ -356,16 +361,16 @@ def test_the_prediction_interval_holds_the_next_run_95_times_in_100() -> None:
     assert np.isnan(reproduce.prediction_interval(draws[:3])).all()
 
 
-def test_the_prediction_interval_of_accuracies_counts_other_images() -> None:
-    """Runs of 0.985 +- 0.0005 on 12,000 images of ours, which they share, and one on others."""
+@pytest.mark.parametrize("runs", [4, 6, 10])
+@pytest.mark.parametrize("sd", [0.0002, 0.0008, 0.0015, 0.004])
+def test_the_prediction_interval_of_accuracies_counts_other_images(runs: int, sd: float) -> None:
+    """Runs of 0.985 +- sd on 12,000 images of ours, which they share, and one on others."""
     draw, trials, images = np.random.default_rng(0), 20_000, 12_000
-    true = draw.normal(0.985, 0.0005, (7, trials))
-    ours, theirs = (draw.normal(0, np.sqrt(0.985 * 0.015 / images), trials) for _ in range(2))
-    low, high = reproduce.prediction_interval(true[:6] + ours, images)
-    held = np.mean((low <= true[6] + theirs) & (true[6] + theirs <= high))
-    low, high = reproduce.prediction_interval(true[:6] + ours)
-    forgotten = np.mean((low <= true[6] + theirs) & (true[6] + theirs <= high))
-    assert 0.95 <= held < 0.99 and forgotten < 0.8
+    *true, other = draw.normal(0.985, sd, (runs + 1, trials))
+    ours, theirs = draw.normal(0, np.sqrt(0.985 * 0.015 / images), (2, trials))
+    low, high = reproduce.prediction_interval(np.stack(true) + ours, images)
+    held = np.mean((low <= other + theirs) & (other + theirs <= high))
+    assert 0.93 < held < 0.957
 
 
 def test_the_published_run_is_compared_with_ours() -> None:

@@ -75,7 +75,8 @@ def test_the_readme_has_the_count_of_the_reproduction() -> None:
     entries = [of for network in evidence.stored()["reproduce_tutorials"].values() for of in network.values()]
     compared = [of for of in entries if isinstance(of, dict) and of.get("within") is not None]
     inside, n = sum(of["within"] for of in compared), compared[0]["n"]
-    claim = f"{inside} of {len(compared)} published values lie within our 95 % interval (n = {n})"
+    where = "of two published runs, lie within our prediction intervals"
+    claim = f"{inside} of {len(compared)} published values, {where} (n = {n})"
     assert claim in (ROOT / "README.md").read_text()
 
 
