@@ -145,7 +145,10 @@ class Variance(OptimizerFlags):
             images = float(100 * np.sqrt(tested * (1 - tested) / len(splits.test.labels)))
             sources = {source: plain(s._asdict()) for source, s in spreads.items()}
             record = {"protocol": caption, "rehearsal": rehearsal, "sd_of_other_images": images}
-            record |= {"sources": sources, "conclusion": conclusion(spreads, images, rehearsal)}
+            every = [results for of in measured.values() for results in of]
+            remarks = dict.fromkeys(said for results in every for said in results.evidence.remarks)
+            said = " ".join([conclusion(spreads, images, rehearsal), *remarks])
+            record |= {"sources": sources, "conclusion": said}
             record |= files.made()
             report.say(caption)
             report.print_table(HEADS, [row(*item) for item in spreads.items()])

@@ -11,7 +11,9 @@ from helpers import TINY
 from scipy.stats import binom
 
 from cnnjax import experiment
-from cnnjax.experiment import Protocol
+from cnnjax.experiment import Arm, Plan, Protocol
+from cnnjax.experiment.plans import Evidence
+from cnnjax.experiment.results import Results
 from cnnjax.keys import StreamSeeds, run_streams
 from cnnjax.stats.sentences import REHEARSAL
 from cnnjax.stats.variance import Spread
@@ -37,6 +39,26 @@ def test_one_source_varies_over_the_seeds_and_the_others_do_not(source: str) -> 
     varied = {words for name, words in names.items() if getattr(one, name) != getattr(other, name)}
     assert varied == {"all": set(names.values()), "split": set()}.get(source, {source})
     assert source in ("all", "order") or protocol.order_seed == 7
+
+
+def test_remarks_about_looks_and_environments_are_said_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def trains_nothing(arms: list[Arm], protocol: Protocol, _: object, out: Path, **__: object) -> Results:
+        out.mkdir(parents=True)
+        (out / "results.csv").write_text("")
+        evidence = Evidence(Plan(), 0.05, (6, 8), ("Looked at twice.", f"By {arms[0].name}."))
+        values = np.random.default_rng(0).random((1, protocol.seeds, 1))
+        metrics = {"val_accuracy": values, "test_accuracy": values}
+        return Results((arms[0].name,), tuple(protocol.numbers), 1, metrics, {}, evidence)
+
+    monkeypatch.setattr(experiment, "use_every_core", lambda: None)
+    monkeypatch.setattr(variance, "run", trains_nothing)
+    arguments = ["--train-size", "64", "--dataset", "fashion_mnist", "--data-dir", str(TINY)]
+    assert start(variance.Variance, {}, "", "variance.py", [*arguments, "--out", str(tmp_path)]) == 0
+    said = json.loads((tmp_path / "summary.json").read_text())["conclusion"]
+    assert said.endswith(" Looked at twice. By all. By initial weights. By order. By masks. By split.")
+    assert said in capsys.readouterr().out
 
 
 @pytest.mark.slow
