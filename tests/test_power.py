@@ -4,10 +4,11 @@ import math
 
 import numpy as np
 import pytest
-from scipy.stats import norm
+from scipy.stats import nct, norm, t
+from snippets import ROOT
 
 from cnnjax.errors import ArgumentError
-from cnnjax.stats import power, summarise
+from cnnjax.stats import families, power, summarise
 
 # Seeds for 80%, simulated apart from this code: the sign-flip test at 5% / contrasts on normal differences.
 SEEDS = {
@@ -23,6 +24,35 @@ SEEDS = {
 def test_seeds_for_80_percent_are_those_known(effect, contrasts):
     known = dict(zip((1, 3, 5, 10), SEEDS[effect], strict=True))[contrasts]
     assert abs(power.seeds_for(effect, contrasts) - known) <= 1
+
+
+def test_the_table_of_the_page_is_that_of_seeds_for():
+    page = (ROOT / "docs/explanation/pairs-and-seeds.md").read_text()
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if "|" in line]
+    (_, *heads), _, *rows = lines
+    contrasts = [int(head.split()[0]) for head in heads]
+    assert contrasts == [1, 3, 5, 10] and [float(row[0]) for row in rows] == list(SEEDS)
+    for effect, *cells in rows:
+        assert [int(cell) for cell in cells] == [power.seeds_for(float(effect), m) for m in contrasts]
+
+
+@pytest.mark.parametrize("contrasts", [1, 5])
+def test_counting_one_by_one_finds_no_fewer_seeds(contrasts):
+    numbers, level = np.arange(families.needed([0] * contrasts), 250), 0.05 / contrasts
+    critical = t.ppf(1 - level / 2, numbers - 1)
+    for effect in np.geomspace(0.25, 0.8, 8):
+        near = numbers[nct.sf(critical, numbers - 1, effect * np.sqrt(numbers)) >= 0.8]
+        counted = next(n for n in near if power.power(effect, int(n), contrasts) >= 0.8)
+        assert power.seeds_for(effect, contrasts) == counted
+
+
+def test_tiny_effects_have_an_answer_up_to_a_million_seeds():
+    """Of a normal distribution, whose quantiles are 1.960 and 0.842: (2.802 / effect) ** 2."""
+    assert power.seeds_for(0.003) == pytest.approx((2.8016 / 0.003) ** 2, rel=1e-3)
+    for effect in (0.0028, 1e-12, 1e-300):
+        with pytest.raises(ArgumentError, match=r"needs more than 1,000,000 paired seeds; give a larger one"):
+            power.seeds_for(effect)
+    assert power.seeds_for(0.2, power=0.01) == 6, "no more than the fewest"
 
 
 @pytest.mark.parametrize(

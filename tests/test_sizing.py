@@ -38,6 +38,9 @@ def test_no_fewer_seeds_show_equivalence(margin: float, contrasts: int, power: f
     for wrong in ((0.0, 1, 0.8), (1.0, 0, 0.8), (1.0, 1, 1.0)):
         with pytest.raises(ArgumentError, match="a margin above 0"):
             seeds_for_equivalence(*wrong)
+    for tiny in (0.001, 1e-12, 1e-300):
+        with pytest.raises(ArgumentError, match="needs more than 1,000,000 paired seeds"):
+            seeds_for_equivalence(tiny)
 
 
 @pytest.mark.parametrize("n", [2, 4, 10])
@@ -131,6 +134,7 @@ def test_the_command_speaks_in_points(tmp_path: Path, capsys: pytest.CaptureFixt
         (("--sd", "1", "--effect", "-1"), "--effect -1 must be a positive number"),
         (("--sd", "1", "--contrasts", "0"), "--contrasts 0 must be"),
         (("--sd", "1", "--margin", "0"), "--margin 0 must be"),
+        (("--sd", "1e9"), "needs more than 1,000,000 paired seeds; give a larger one"),
         (("--pilot", "none"), "none: no such directory; --pilot needs that of an experiment"),
     ],
 )

@@ -6,6 +6,8 @@ do not differ. It is higher where they do. A primary contrast is tested alone, s
 """
 
 import math
+from bisect import bisect_left
+from collections.abc import Iterator
 from functools import lru_cache
 
 import numpy as np
@@ -22,6 +24,8 @@ TRIALS = 4_000
 CHUNK = 500
 EXACT_UP_TO = 11
 SUBSETS = 2**11 - 1
+MOST = 1_000_000
+"""Largest number of seeds that is an answer."""
 SIMULATED_UP_TO = 24
 """Above it the power of the t test is used, which is higher by a point at most."""
 
@@ -56,7 +60,8 @@ def seeds_for(effect_in_sd: float, contrasts: int = 1, power: float = POWER, *, 
     """Return how many paired seeds find a true difference of this size with this power.
 
     Raises:
-        ArgumentError: the effect is not above 0, there is no contrast, or the power is not between 0 and 1.
+        ArgumentError: the effect is not above 0, there is no contrast, the power is not between 0 and 1, or
+            `MOST` seeds are too few.
     """
     if not effect_in_sd > 0:
         raise ArgumentError(f"an effect of {effect_in_sd:g} sd cannot be found; give one above 0")
@@ -68,15 +73,17 @@ def seeds_for(effect_in_sd: float, contrasts: int = 1, power: float = POWER, *, 
     def enough(n: int) -> bool:
         return _power(effect_in_sd, n, contrasts, alpha=alpha) >= power
 
-    # The t test, which is quick to compute and finds a little more, leads to the neighbourhood.
-    level, n = alpha / contrasts, needed([0] * contrasts, alpha=alpha)
-    while _t_power(effect_in_sd, n, level) < power and effect_in_sd**2 * n < 1:
-        n *= 2
-    while _t_power(effect_in_sd, n, level) < power:
-        n += 1
-    while not enough(n):
-        n += 1
-    return n
+    # The t test, whose power grows with n and is a little higher, leads to the neighbourhood.
+    level, numbers = alpha / contrasts, range(needed([0] * contrasts, alpha=alpha), MOST + 1)
+    first = bisect_left(numbers, power, key=lambda n: _t_power(effect_in_sd, n, level))
+    return found_among(filter(enough, numbers[first:]), f"an effect of {effect_in_sd:g} sd")
+
+
+def found_among(numbers: Iterator[int], what: str) -> int:
+    """Return the first of the numbers of seeds that suffice; raise `ArgumentError` if there is none."""
+    for n in numbers:
+        return n
+    raise ArgumentError(f"{what} needs more than {MOST:,} paired seeds; give a larger one")
 
 
 _power = power

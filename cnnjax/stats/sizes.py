@@ -1,6 +1,5 @@
 """How many paired seeds show that a difference is too small to matter, and how far to trust a pilot's sd."""
 
-import itertools
 import math
 
 import numpy as np
@@ -8,6 +7,7 @@ import scipy
 
 from cnnjax.errors import ArgumentError
 from cnnjax.stats.families import ALPHA
+from cnnjax.stats.power import MOST, found_among
 
 QUANTILES = 1_000
 CAUTION = 0.8
@@ -37,18 +37,17 @@ def seeds_for_equivalence(
     """Return how many paired seeds show with this power that there is no difference beyond a margin.
 
     Raises:
-        ArgumentError: the margin is not above 0, there is no contrast, or the power is not between 0 and 1.
+        ArgumentError: the margin is not above 0, there is no contrast, the power is not between 0 and 1, or
+            `MOST` seeds are too few.
     """
     if not (margin_in_sd > 0 and contrasts >= 1 and 0 < power < 1):
         raise ArgumentError("give a margin above 0, a contrast or more and a power between 0 and 1")
     # No fewer pass even if the sd is known.
-    level = scipy.stats.norm.ppf(1 - alpha / contrasts) + scipy.stats.norm.ppf((1 + power) / 2)
-    least = max(2, math.floor((level / margin_in_sd) ** 2))
-    return next(
-        n
-        for n in itertools.count(least)
-        if equivalence_power(margin_in_sd, n, contrasts, alpha=alpha) >= power
-    )
+    level = float(scipy.stats.norm.ppf(1 - alpha / contrasts) + scipy.stats.norm.ppf((1 + power) / 2))
+    least = max(2, math.floor(min(level / margin_in_sd, MOST) ** 2))
+    numbers = range(least, MOST + 1)
+    enough = (n for n in numbers if equivalence_power(margin_in_sd, n, contrasts, alpha=alpha) >= power)
+    return found_among(enough, f"a margin of {margin_in_sd:g} sd")
 
 
 def cautious_sd(sd: float, n: int) -> float:
