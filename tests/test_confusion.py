@@ -5,9 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cnnjax.data import Dataset
 from cnnjax.experiment.results import Predictions
 from cnnjax.plots import png
 from cnnjax.plots.confusion import COLUMNS, worst_images
+from cnnjax.report import tables
+from cnnjax.stats import summarise
 from cnnjax.stats.confusion import confused_pairs, worst_mistakes
 from cnnjax.stats.sentences import pair_sentence
 
@@ -65,6 +68,31 @@ def test_the_sentence_has_count_direction_and_rank() -> None:
     assert "tenth of 45 pairs" in pair_sentence(pairs, *pairs[9][:2], 7)
     assert "11th of 45 pairs" in pair_sentence(pairs, *pairs[10][:2], 7)
     assert "22nd of 45 pairs" in pair_sentence(pairs, *pairs[21][:2], 7)
+
+
+def test_diverged_networks_confuse_nothing() -> None:
+    """They predict class 0 with probability NaN, and count in no record, table or figure."""
+    logits = np.full((1, len(LABELS), 10), np.nan, np.float32)
+    diverged = Predictions.of(logits)
+    both = Predictions(*map(np.concatenate, zip(PREDICTIONS, diverged, strict=True)))
+    images = np.zeros((len(LABELS), 4, 4, 1), np.uint8)
+    test = Dataset(images, LABELS)
+    given = {"none left": diverged, "two of three": both}
+    right = {"two of three": PREDICTIONS}
+    assert tables.confusion_record(given, test) == tables.confusion_record(right, test)
+    table = tables.confusion_table(given, test, test.class_names)
+    assert table == tables.confusion_table(right, test, test.class_names)
+    assert table[0][1:] == ["two of three (n=2)"]
+    figures = [tables.confusion_figure(of, test, "")["confused.png"]() for of in (given, right)]
+    given_labels, right_labels = ([axis.get_xlabel() for axis in figure.axes] for figure in figures)
+    assert given_labels == right_labels
+    alone = {"none left": diverged}
+    assert tables.confusion_record(alone, test) == tables.confusion_figure(alone, test, "") == {}
+
+
+def test_no_pairs_have_no_difference() -> None:
+    (contrast,) = summarise(np.array([[0.9] * 6, [np.nan] * 6]), ["a", "b"]).contrasts
+    assert tables.contrast_cells(contrast, 100, ".2f") == ["-", "too few seeds"]
 
 
 def test_predictions_are_the_most_probable_class_and_its_probability() -> None:

@@ -78,7 +78,8 @@ def caption(protocol: str, summary: Summary, rehearsal: bool = False) -> str:
 def print_confusions(predictions: Mapping[str, Predictions], test: Dataset) -> dict[str, Any]:
     """Print the most confused pairs of the first arm, beside the other arms; return them for summary.json.
 
-    `predictions` are those of the test images by arm; without any, nothing is printed.
+    `predictions` are those of the test images by arm; without any, nothing is printed. Diverged networks do
+    not count.
     """
     record = confusion_record(predictions, test)
     if record:
@@ -89,6 +90,7 @@ def print_confusions(predictions: Mapping[str, Predictions], test: Dataset) -> d
 
 def confusion_record(predictions: Mapping[str, Predictions], test: Dataset) -> dict[str, Any]:
     """Return what `print_confusions` prints, for summary.json."""
+    predictions = converged(predictions)
     if not predictions:
         return {}
     names = test.class_names
@@ -103,11 +105,22 @@ def confusion_record(predictions: Mapping[str, Predictions], test: Dataset) -> d
     return {"confused": counts, f"{names[a]} and {names[b]}": sentence}
 
 
+def converged(predictions: Mapping[str, Predictions]) -> dict[str, Predictions]:
+    """Leave out diverged networks, whose classes mean nothing, and arms that have no others."""
+    finite = {arm: np.isfinite(of_arm.probability).all(axis=1) for arm, of_arm in predictions.items()}
+    return {
+        arm: Predictions(of_arm.labels[finite[arm]], of_arm.probability[finite[arm]])
+        for arm, of_arm in predictions.items()
+        if finite[arm].any()
+    }
+
+
 def confusion_table(
     predictions: Mapping[str, Predictions], test: Dataset, classes: Sequence[str]
 ) -> tuple[list[str], list[list[str]]]:
     """Return heads and rows: the first arm's most confused pairs, and how often each arm confuses them."""
-    pairs = {arm: confused_pairs(test.labels, of, len(classes)) for arm, of in predictions.items()}
+    counted = converged(predictions)
+    pairs = {arm: confused_pairs(test.labels, of, len(classes)) for arm, of in counted.items()}
     rows = []
     for a, b, _ in next(iter(pairs.values()))[:PAIRS]:
         same = (next(pair for pair in of if (pair.a, pair.b) == (a, b)) for of in pairs.values())
@@ -130,6 +143,7 @@ def confusion_figure(
     predictions: Mapping[str, Predictions], test: Dataset, protocol: str
 ) -> dict[str, Callable[[], plots.Figure]]:
     """Return what draws the test images that the networks of the first arm confuse most, as confused.png."""
+    predictions = converged(predictions)
     if not predictions:
         return {}
     arm, first = next(iter(predictions.items()))
@@ -195,14 +209,15 @@ def contrast_heads(difference: str, contrasts: Sequence[Contrast]) -> list[str]:
 def contrast_cells(contrast: Contrast, scale: float, digits: str) -> list[str]:
     """Return the difference with its t interval, and p with the interval that inverts its test.
 
-    An interval is left out where there is none, and p where no p could be significant.
+    A difference or an interval is left out where there is none, and p where no p could be significant.
     """
 
     def interval(low: float, high: float) -> str:
         ends = f" [{scale * low:+{digits}}, {scale * high:+{digits}}]"
         return ends if np.isfinite([low, high]).all() else ""
 
-    difference = f"{scale * contrast.difference:+{digits}}{interval(contrast.low, contrast.high)}"
+    found = f"{scale * contrast.difference:+{digits}}{interval(contrast.low, contrast.high)}"
+    difference = found if np.isfinite(contrast.difference) else "-"
     if not contrast.can_claim:
         return [difference, "too few seeds"]
     p = f"{contrast.p:.3f} ({contrast.p_holm:.3f})".replace("0.000", "<0.001")

@@ -17,7 +17,7 @@ from cnnjax.report.html.records import Record
 from cnnjax.report.html.run_sections import IMAGES
 from cnnjax.report.html.subjects import Experiment
 from cnnjax.report.html.words import DASH, digits_for, interval, measured, number
-from cnnjax.report.tables import confusion_table, spread, worst_pairs
+from cnnjax.report.tables import confusion_table, converged, spread, worst_pairs
 from cnnjax.shapes import Float
 from cnnjax.stats import summarise
 from cnnjax.stats.crossed import Crossed
@@ -70,7 +70,7 @@ def confusions(experiment: Experiment) -> list[dict[str, Any]]:
     groups, test = [], experiment.test
     for group in _groups(experiment):
         of = {short: experiment.predictions.get(arm) for short, arm in group.arms.items()}
-        predictions = {short: stored for short, stored in of.items() if stored is not None}
+        predictions = converged({short: stored for short, stored in of.items() if stored is not None})
         if predictions and test is not None:
             classes = experiment.class_names
             first, of_first = next(iter(predictions.items()))
