@@ -31,20 +31,22 @@ form (question 1); classic without rescaling against inverted (2); k = 50 agains
 a question of its own, and not corrected for the others; equality is tested at each k by itself.
 
 Run `python experiments/inverted_dropout.py`; it writes results.csv, summary.json, four figures and the
-trained networks to --out, and reuses the networks there.
+trained networks to --out, and reuses the networks there. plan.json and looks.csv record what was to be
+claimed and at how many seeds the results were looked at.
 """
 
 import json
 import sys
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from common import require_positive, start
-from inverted.arms import BATCH, INVERTED, RATE, train_all
+from inverted.arms import BATCH, INVERTED, RATE, count_epochs, train_all
 from inverted.demonstration import DEVICES
 from inverted.questions import averaging, masks_and_keys, mean_activations, one_family
 from inverted.record import Record
@@ -52,6 +54,8 @@ from inverted.record import Record
 from cnnjax import files
 from cnnjax.cli.runner import DataDirectory, OutDirectory
 from cnnjax.data import load, split, subset
+from cnnjax.experiment import Plan
+from cnnjax.experiment.ledger import Ledger
 from cnnjax.report import say
 from cnnjax.stats import REHEARSAL
 from cnnjax.stats.intervals import FEWEST
@@ -59,6 +63,12 @@ from cnnjax.train import to_device
 
 IMAGES = {False: (4_800, 2_000), True: (1_280, 500)}
 """Numbers of training and test images, by --quick."""
+
+
+def claims(docstring: str | None) -> str:
+    """Return what the experiment will claim: the paragraph of its docstring about statistics."""
+    (paragraph,) = [part for part in (docstring or "").split("\n\n") if part.startswith("Statistics: ")]
+    return " ".join(paragraph.split())
 
 
 @dataclass(frozen=True)
@@ -98,9 +108,14 @@ class InvertedDropout:
         stamp = {name: origin[name] for name in ("protocol", "sha256", "versions", "mask_scheme")}
         seeds = jnp.arange(self.seeds, dtype=jnp.uint32)
         with files.claimed(out):
+            plan = Plan(claims(__doc__), "test_loss", seeds=self.seeds)
+            # A changed plan is not refused: every conclusion tells it.
+            ledger = Ledger(out, plan, plan, partial(count_epochs, out), replan=True)
+            ledger.write()
             networks = train_all(out, json.dumps(stamp), seeds, train, test, self.epochs)
+            evidence = ledger.look(plan.numbers)
             say(protocol)
-            record = Record(out, protocol, [], origin, {})
+            record = Record(out, protocol, [], origin | evidence.as_dict(), {}, evidence.remarks)
             mean_activations(record, networks["Adam"], seeds, test)
             one_family(record, networks, seeds, test)
             averaging(record, networks["Adam"][INVERTED.name], seeds, test)

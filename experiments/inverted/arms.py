@@ -64,7 +64,7 @@ def train_all(
         }
         networks[name] = {}
         for arm in ARMS:
-            path = out / f"{re.sub('[^a-z]+', '-', f'{name} {arm.name}'.lower())}.npz"
+            path = _path(out, name, arm)
             trained = stored(path, stamp)
             if trained is None:
                 began = time.perf_counter()
@@ -76,3 +76,13 @@ def train_all(
                 print(f"trained {name}, {arm.name} ({time.perf_counter() - began:.1f} s)", flush=True)
             networks[name][arm.name] = trained
     return networks
+
+
+def count_epochs(out: Path, seeds: range) -> int:
+    """Count the epochs of networks with these seeds that are stored in `out`, of any configuration."""
+    arms = (stored(_path(out, name, arm), None) for name in OPTIMIZERS for arm in ARMS)
+    return sum(trained.loss[seeds.start : seeds.stop].size for trained in arms if trained is not None)
+
+
+def _path(out: Path, optimizer: str, arm: DropoutArm) -> Path:
+    return out / f"{re.sub('[^a-z]+', '-', f'{optimizer} {arm.name}'.lower())}.npz"

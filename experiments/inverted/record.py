@@ -27,14 +27,14 @@ def store(path: Path, stamp: str, trained: TrainedArm) -> None:
     files.write_bytes(path, content.getvalue())
 
 
-def stored(path: Path, stamp: str) -> TrainedArm | None:
-    """Load an arm's networks; None if missing, damaged or made by another configuration."""
+def stored(path: Path, stamp: str | None) -> TrainedArm | None:
+    """Load an arm's networks; None if missing, damaged or made by another configuration than the stamp's."""
     try:
         # Through bytes, because NumPy leaves the file of a damaged archive open.
         arrays = dict(np.load(io.BytesIO(path.read_bytes())))
     except (OSError, ValueError, EOFError, zipfile.BadZipFile):
         return None
-    same = str(arrays.pop("stamp", "")) == stamp
+    same = str(arrays.pop("stamp", "")) == stamp or stamp is None
     return TrainedArm(**unflatten_dict(arrays, sep="/")) if same else None
 
 
@@ -46,6 +46,7 @@ class Record(NamedTuple):
     rows: list[dict[str, Any]]
     summary: dict[str, Any]
     figures: dict[str, Callable[[], Figure]]
+    remarks: tuple[str, ...]  # about the plan and the looks, for every conclusion
 
     def table(self, title: str, heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         """Print a table with a title."""
@@ -58,7 +59,8 @@ class Record(NamedTuple):
         values = np.stack(list(arms.values()))
         compared = summarise(values, list(arms), higher_is_better=False, primary=primary)
         rehearsal = bool(self.summary.get("rehearsal"))
-        sentence = conclusion(compared, metric, accuracy="error" in metric, rehearsal=rehearsal)
+        found = conclusion(compared, metric, accuracy="error" in metric, rehearsal=rehearsal)
+        sentence = " ".join([found, *self.remarks])
         self.summary[name] = compared.as_dict() | {"metric": metric, "conclusion": sentence}
         say(sentence)
 
