@@ -327,6 +327,8 @@ def test_no_verdict_contradicts_the_interval_beside_it(seed, n, m, gated, coarse
         assert c.significant == (f"{c.arm} raises it by" in said or f"{c.arm} lowers it by" in said)
         told = any(c.arm in sentence for sentence in said.split(". ") if "would say otherwise" in sentence)
         assert told == (c.disagree and c.level > 0)
+        if c.can_claim:
+            assert c.disagree == (c.significant == (c.low <= 0 <= c.high))
     if n < 6:
         assert summary.rehearsal and "p 0" not in said and "equal" not in said
 

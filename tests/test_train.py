@@ -147,6 +147,26 @@ def test_evaluation_in_several_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     chex.assert_trees_all_close(parts, whole, rtol=1e-5, atol=1e-6)
 
 
+def test_devices_share_an_evaluation_without_padding() -> None:
+    """Each gets an eighth of a batch, which is the whole data set here."""
+    data, rows = arrays(24), set[int]()
+
+    def counted(*given: Any) -> Any:
+        rows.add(given[1].labels.shape[0])
+        return make_eval_step(TASK)(*given)
+
+    state = start(data)
+    along = partial(evaluate, counted, axis_name="devices")
+    mapped = jax.vmap(along, in_axes=None, axis_name="devices", axis_size=8)
+    sums, _ = jax.jit(mapped)(state, data, HPARAMS)
+    assert rows == {3} and float(sums.examples[0]) == 24
+
+
+def test_a_total_keeps_all_axes_but_the_first() -> None:
+    sums = total(MetricSums(*jnp.arange(18.0).reshape(3, 3, 2)))
+    np.testing.assert_array_equal(sums.correct, [6 + 8 + 10, 7 + 9 + 11])
+
+
 def test_everything_is_traced_once() -> None:
     """Epochs, rates, learning rates and seeds are data: none of them compiles anything again."""
     data = arrays(20)

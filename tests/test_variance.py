@@ -16,7 +16,7 @@ from cnnjax.experiment.plans import Evidence
 from cnnjax.experiment.results import Results
 from cnnjax.keys import StreamSeeds, run_streams
 from cnnjax.stats.sentences import REHEARSAL
-from cnnjax.stats.variance import Spread
+from cnnjax.stats.variance import Spread, sd_interval
 
 
 def test_the_intervals_of_sd_and_share_cover_at_95_percent() -> None:
@@ -75,6 +75,13 @@ def test_the_whole_experiment(
     assert (tmp_path / "variance.png").read_bytes().startswith(b"\x89PNG")
     lines = (tmp_path / "results.csv").read_text().splitlines()
     assert len(lines) == 1 + 5 * 2 and sum(line.startswith("arm,") for line in lines) == 1
+
+
+@pytest.mark.parametrize(("n", "low", "high"), [(6, 0.8312, 12.833), (11, 3.2470, 20.483)])
+def test_the_interval_of_a_standard_deviation_is_that_of_its_table(n: int, low: float, high: float) -> None:
+    """With the 2.5% and 97.5% quantiles of chi-squared at n - 1 degrees of freedom, as printed in tables."""
+    expected = 2 * np.sqrt((n - 1) / np.array([high, low]))
+    np.testing.assert_allclose(sd_interval(2.0, n), expected, rtol=1e-4)
 
 
 def test_the_sentence_and_the_table_have_every_share() -> None:
