@@ -25,6 +25,7 @@ from cnnjax.data import Loaded, from_arrays
 from cnnjax.deploy.predict import probabilities, sampled
 from cnnjax.errors import ArgumentError, UserError
 from cnnjax.files.identity import describe
+from cnnjax.metrics import example_loss
 from cnnjax.models import ConvNet
 from cnnjax.runs import early_stopping
 from cnnjax.runs.train_config import TrainConfig
@@ -366,6 +367,18 @@ def test_a_module_by_its_import_path_goes_through_every_command(named: Path) -> 
     assert "its logits equal" in (exported := succeeds("export", "run")) or "at most" in exported
     assert "needs a ConvNet" in fails(2, "export", "run", "--format", "onnx")
     assert "Non-trainable params: 4" in succeeds("summary", "--model", f"{named}:Net")
+
+
+@pytest.mark.slow
+def test_a_module_by_its_import_path_goes_with_parts_from_python(named: Path) -> None:
+    made: dict[str, Any] = {"model": f"{named}:Net", "data": DATA, "loss": smoothed, "out": "run"}
+    made |= SMALL | {"epochs": 1}
+    by_name = cnnjax.fit(**made).evaluate()
+    assert cnnjax.fit(**made, resume=True).evaluate() == by_name
+    assert cnnjax.load("run", DATA, loss=smoothed, verbose=False).evaluate() == by_name
+    made["loss"] = example_loss
+    with pytest.raises(UserError, match="the loss differs from that of"):
+        cnnjax.fit(**made, resume=True)
 
 
 @pytest.mark.parametrize(

@@ -137,6 +137,7 @@ def fit(
         UserError: an argument is wrong, the data are not available, or training diverged.
     """
     data = named_or_loaded(data)
+    name = model if isinstance(model, str) else getattr(model, "nnx_class", type(model)).__name__
     custom = Custom(
         model=None if isinstance(model, str) else model,
         optimizer=None if isinstance(optimizer, str) else optimizer,
@@ -145,8 +146,9 @@ def fit(
         augment=augment,
         hparams=hparams,
     )
+    custom = building.imported(name, custom)
     given = settings | {
-        "model": model if isinstance(model, str) else getattr(model, "nnx_class", type(model)).__name__,
+        "model": name,
         "optimizer": optimizer if isinstance(optimizer, str) else CUSTOM,
         "dataset": MEMORY + data.name if isinstance(data, Loaded) else identity(str(data)),
         "custom": custom.texts,

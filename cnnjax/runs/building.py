@@ -86,9 +86,9 @@ EVALUATED = ("model", "loss", "preprocess", "hparams")
 """The parts that evaluation needs."""
 
 
-def imported(config: TrainConfig, custom: Custom = NAMED) -> Custom:
+def imported(model: str, custom: Custom = NAMED) -> Custom:
     """Add the model if its name says where to import it from: "package.module:NAME"."""
-    return custom._replace(model=model_named(config.model)) if ":" in config.model else custom
+    return custom._replace(model=model_named(model)) if ":" in model else custom
 
 
 def recognised(
@@ -99,7 +99,7 @@ def recognised(
     Raises:
         UserError: one of `parts` is not what the run recorded.
     """
-    custom = imported(config, custom)
+    custom = imported(config.model, custom)
     was, now = dict(config.custom), custom.texts
     if missing := [name for name in parts if name in was and name not in now]:
         raise UserError(

@@ -101,7 +101,10 @@ def train(
         raise ArgumentError("--stop-early needs the checkpoint of every epoch; omit --checkpoint-every")
     refuse_undivided(config.batch_size, layout)
     files.jax_settings()
-    custom = building.recognised(config, custom, run) if config.custom else building.imported(config, custom)
+    if config.custom:
+        custom = building.recognised(config, custom, run)
+    else:
+        custom = building.imported(config.model, custom)
     config = replace(config, custom=custom.texts)
     if resume and overwrite:
         raise ArgumentError("--resume continues a run and --overwrite replaces it; use one of them")
