@@ -76,6 +76,10 @@ def _remove(name: str) -> Callable[[Path], None]:
     return lambda run: (run / name).unlink()
 
 
+def _lose_last(run: Path) -> None:
+    shutil.rmtree(run / f"checkpoints/epoch-{EPOCHS}")
+
+
 def _better(text: str) -> str:
     return re.sub(r'("accuracy": 0\.)\d', r"\g<1>9", text)
 
@@ -98,6 +102,7 @@ HEALED = {
     "config.json is missing": _remove("config.json"),
     "broken checkpoint epoch-2 (_METADATA has changed)": _cut("checkpoints/epoch-2/_METADATA"),
     "broken checkpoint epoch-2 (manifest.json is missing)": _remove("checkpoints/epoch-2/manifest.json"),
+    "result.json is of 2 epochs, and the last whole checkpoint of 1": _lose_last,
 }
 
 
@@ -196,6 +201,19 @@ def test_any_flipped_bit_is_found(whole: Path, name: str, number: int) -> None:
         path.write_bytes(raw)
 
 
+@pytest.mark.parametrize("damage", [_lose_last, _cut("checkpoints/epoch-2/_METADATA")])
+def test_no_earlier_network_takes_the_place_of_the_result(damage: Callable[[Path], None], run: Path) -> None:
+    damage(run)
+    before = contents(run)
+    for command in ("evaluate", "predict", "export", "report"):
+        line = fails(1, command, str(run)).splitlines()[-1]
+        assert "result.json is of 2 epochs, and the last whole checkpoint of 1; " in line
+        assert line.endswith(f"train --resume --out {run} trains the rest")
+    assert contents(run) == before
+    (run / "result.json").unlink()  # the run is unfinished, and its last network is that of epoch 1
+    assert trained(run, lambda _: None).epochs == 1
+
+
 # The data and the settings of JAX
 
 
@@ -291,6 +309,7 @@ def test_a_reader_goes_on_when_its_checkpoint_is_pruned(run: Path, monkeypatch: 
             os.replace(path, run / "gone")
         return verify(path, epoch)
 
+    (run / "result.json").unlink()  # a run in training has none of a later epoch
     monkeypatch.setattr(checkpoints, "restore_variables", pruned)
     lines: list[str] = []
     assert trained(run, lines.append).epochs == 1 and times == ["epoch-2", "epoch-1"] and not lines

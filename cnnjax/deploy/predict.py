@@ -18,7 +18,7 @@ from cnnjax.errors import ArgumentError, UserError
 from cnnjax.files.misspelt import did_you_mean
 from cnnjax.keys import Masks, streams
 from cnnjax.models import ConvNet
-from cnnjax.runs import building, checkpoints, early_stopping, programs, resumption
+from cnnjax.runs import building, checkpoints, early_stopping, programs, result, resumption
 from cnnjax.runs.building import NAMED, Custom
 from cnnjax.runs.checkpoints import Checkpoint
 from cnnjax.runs.manifest import Manifest
@@ -92,10 +92,12 @@ def trained(run: Path, announce: Callable[[str], None] = print, custom: Custom =
 
     Raises:
         ArgumentError: the directory holds no run.
-        UserError: the run has no checkpoint yet, or none that can be read; or its custom parts were others.
+        UserError: the run has no checkpoint yet, or none that can be read, or has lost those of its last
+            epochs; or its custom parts were others.
     """
     require_backend()
     for _ in range(PRUNED):
+        finished = result.whole(run)  # before the checkpoints, as a training process writes it after them
         recorded = resumption.recorded(run, announce)
         if recorded is None:
             near = did_you_mean(run, holds_run)
@@ -106,6 +108,12 @@ def trained(run: Path, announce: Callable[[str], None] = print, custom: Custom =
             raise ArgumentError(f"{run} holds no run{near}; name the --out directory of a train command")
         if recorded.checkpoint is None:
             raise UserError(f"{run} has no checkpoint yet; run python -m cnnjax train --resume --out {run}")
+        done = len(recorded.checkpoint.manifest.history)
+        if finished is not None and done < finished["epochs"]:
+            raise UserError(
+                f"{run / result.RESULT} is of {finished['epochs']} epochs, and the last whole checkpoint of "
+                f"{done}; python -m cnnjax train --resume --out {run} trains the rest"
+            )
         try:
             network = _restored(run, recorded, recorded.checkpoint, custom)
             break

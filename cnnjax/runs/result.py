@@ -88,6 +88,15 @@ def read(run: Path) -> dict[str, Any] | None:
     return record
 
 
+def whole(run: Path) -> dict[str, Any] | None:
+    """Return result.json if it is there with its checksum and unchanged; else None."""
+    try:
+        record = read(run)
+    except UserError:
+        return None
+    return record if record is not None and CHECKSUM in record else None
+
+
 def checksum(record: Mapping[str, Any]) -> str:
     """Return the SHA-256 of a record's entries, but for its own and the seconds, which no run repeats."""
     content = {name: value for name, value in record.items() if name not in (CHECKSUM, "seconds")}

@@ -23,13 +23,8 @@ def holds_run(run: Path) -> bool:
 
 def finished(run: Path, epochs: int) -> dict[str, Any] | None:
     """Return result.json if a run is whole and has all its `epochs`, or stopped early; else None."""
-    try:
-        record = result.read(run)
-    except UserError:
-        return None
-    if record is None or result.CHECKSUM not in record:
-        return None
-    if not (record["epochs"] == epochs or record["stopped_early"]):
+    record = result.whole(run)
+    if record is None or not (record["epochs"] == epochs or record["stopped_early"]):
         return None
     return None if problems(run) else record
 
