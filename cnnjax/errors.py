@@ -18,6 +18,12 @@ def one_line(error: BaseException) -> str:
     return text if len(text) <= 200 else f"{text[:200]}..."
 
 
+def wrong_and_advice(message: str) -> tuple[str, str]:
+    """Split a message at its last "; " into what is wrong and what to do; "" if it does not say that."""
+    wrong, _, advice = message.rpartition("; ")
+    return (wrong, advice) if wrong else (message, "")
+
+
 def nearest(name: str, choices: Iterable[str]) -> str:
     """Return " (did you mean adam?)" if one of the names is nearly this one; or nothing."""
     return "".join(f" (did you mean {choice}?)" for choice in get_close_matches(name, list(choices), n=1))

@@ -153,6 +153,14 @@ def _other_best(run: Path, other: Path) -> None:
     shutil.copytree(other / "checkpoints/epoch-1", run / "checkpoints/epoch-1")
 
 
+def _copied(run: Path, other: Path) -> None:
+    shutil.copytree(run / "checkpoints/epoch-2", run / "checkpoints/epoch-40")
+
+
+def _started(run: Path, other: Path) -> None:
+    (run / "checkpoints/epoch-3").mkdir()
+
+
 def _broken_best(run: Path, other: Path) -> None:
     _cut("checkpoints/epoch-1/_METADATA")(run)
 
@@ -163,10 +171,37 @@ REFUSED = {
     "epochs is 1, and 2 are done": _too_few,
     "seed is 0, and was 1": _of_another_run,
 }
+REMEDIES = dict.fromkeys(REFUSED, "; put that back, or remove the file, and train --resume writes it again")
+REMEDIES |= {next(iter(REFUSED)): "; restore one from a copy, or start again with --overwrite"}
 ONLY_FOUND = {
     "epoch-1 belongs to another run than epoch-2": _other_best,
     "broken checkpoint epoch-1 (_METADATA has changed)": _broken_best,
 }
+STRAY = {
+    "broken checkpoint epoch-40 (it is that of epoch 2, renamed); move it away": _copied,
+    "broken checkpoint epoch-3 (manifest.json is missing); move it away": _started,
+}
+
+
+@pytest.mark.parametrize("text", STRAY)
+def test_what_no_training_reaches_is_to_be_moved_away(text: str, run: Path, other: Path) -> None:
+    STRAY[text](run, other)
+    before = contents(run)
+    assert main("verify", str(run)).out == f"{run}: {text}\n"
+    assert "finished after 2 epochs: nothing to do" in succeeds("train", "--resume", "--out", str(run))
+    assert contents(run) == before
+
+
+def test_a_renamed_checkpoint_is_trained_again_and_then_to_be_moved_away(run: Path, whole: Path) -> None:
+    (run / "checkpoints/epoch-2").rename(run / "checkpoints/epoch-40")
+    first, second = main("verify", str(run)).out.splitlines()
+    assert "epoch-40 (it is that of epoch 2, renamed); move it away" in first
+    assert second.endswith(f"the last whole checkpoint of 1; train --resume --out {run} mends it")
+    succeeds("train", "--resume", "--out", str(run))
+    assert main("verify", str(run)).out.splitlines() == [first]
+    shutil.rmtree(run / "checkpoints/epoch-40")
+    assert_same_run(run, whole)
+    succeeds("verify", str(run))
 
 
 @pytest.mark.parametrize("text", REFUSED | ONLY_FOUND)
@@ -174,7 +209,8 @@ def test_what_nothing_mends_is_found_and_stays(text: str, run: Path, other: Path
     (REFUSED | ONLY_FOUND)[text](run, other)
     before = contents(run)
     ended = main("verify", str(run))
-    assert ended.code == 1 and text in ended.out and "restore it from a copy" in ended.out, ended
+    remedy = REMEDIES.get(text, "; restore it from a copy")
+    assert ended.code == 1 and text in ended.out and ended.out.endswith(f"{remedy}\n"), ended
     if text in REFUSED:
         for command in ("evaluate", "predict", "export", "report", "train --resume --out"):
             ended = main(*command.split(), str(run))

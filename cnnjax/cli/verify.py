@@ -9,8 +9,11 @@ import tyro
 from cnnjax.cli.formats import TEXT, Formatted, Record
 from cnnjax.cli.output import printable
 from cnnjax.cli.runner import shown
-from cnnjax.errors import ArgumentError, UserError
+from cnnjax.errors import ArgumentError, UserError, wrong_and_advice
 from cnnjax.files.misspelt import did_you_mean
+
+RESTORE = "restore it from a copy"
+"""What to do about a problem that says nothing itself, and that going on does not mend."""
 
 
 @dataclass(frozen=True)
@@ -59,10 +62,10 @@ def _records(path: Path) -> list[Record]:
     same = {"directory": printable(str(path)), "kind": kind, "whole": not found}
     if not found:
         return [{**same, "state": state, "problem": None, "remedy": None}]
-    remedies = (mends if problem.heals else "restore it from a copy" for problem in found)
+    parts = ((each.text, mends) if each.heals else wrong_and_advice(each.text) for each in found)
     return [
-        {**same, "state": None, "problem": printable(problem.text), "remedy": printable(remedy)}
-        for problem, remedy in zip(found, remedies, strict=True)
+        {**same, "state": None, "problem": printable(wrong), "remedy": printable(remedy or RESTORE)}
+        for wrong, remedy in parts
     ]
 
 

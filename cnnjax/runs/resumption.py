@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from cnnjax import files
 from cnnjax.data import Loaded, is_identity
 from cnnjax.dropout import MASK_SCHEME
-from cnnjax.errors import ArgumentError, UserError, choose, one_line
+from cnnjax.errors import ArgumentError, UserError, choose, one_line, wrong_and_advice
 from cnnjax.files.records import LATER
 from cnnjax.models import MODELS
 from cnnjax.runs import building, checkpoints, manifest, run_directory
@@ -44,31 +44,41 @@ def recorded(run: Path, announce: Callable[[str], None]) -> Recorded | None:
     Raises:
         UserError: both are damaged, or they differ.
     """
-    path, damage, record = run / CONFIG, None, None
+    path, damage, found = run / CONFIG, None, None
     try:
-        record = files.read_json(path)
-        parsed = None if record is None else _parse(record, path)
+        found = read(path)
     except UserError as error:
-        parsed, damage = None, error
+        damage = error
     checkpoint = checkpoints.newest(run / run_directory.CHECKPOINTS, announce)
     if checkpoint is not None:
         if damage is not None:
-            announce(f"{damage}; using the configuration in {checkpoint.path.name}")
-        if record is not None and parsed is not None:
-            _refuse_edited(record, path, checkpoint)
-        return Recorded(*(parsed or _parse(checkpoint.manifest.config, checkpoint.path)), checkpoint)
+            wrong, _ = wrong_and_advice(str(damage))
+            announce(f"{wrong}; using the configuration in {checkpoint.path.name}")
+        if found is not None:
+            _refuse_edited(found[0], path, checkpoint)
+        return Recorded(*(found or _parse(checkpoint.manifest.config, checkpoint.path)), checkpoint)
     if damage is not None:
         raise damage
-    return None if parsed is None else Recorded(*parsed, None)
+    return None if found is None else Recorded(*found, None)
 
 
-def _refuse_edited(record: dict[str, Any], path: Path, checkpoint: Checkpoint) -> None:
+def read(path: Path) -> tuple[TrainConfig, Path | None] | None:
+    """Return the configuration and the data directory in a config.json; None if there is no such file.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    record = files.read_json(path)
+    return None if record is None else _parse(record, path)
+
+
+def _refuse_edited(config: TrainConfig, path: Path, checkpoint: Checkpoint) -> None:
     """Raise `UserError` if config.json is not the configuration of the checkpoint."""
-    was, now = ({**LATER, **each} for each in (checkpoint.manifest.config, record))
+    was, now = {**LATER, **checkpoint.manifest.config}, asdict(config)
     differ = manifest.differences(was, now)
     changes = [f"{name} is {now.get(name)!r}, and was {was.get(name)!r}" for name in differ]
     done = len(checkpoint.manifest.history)
-    if isinstance(now["epochs"], int) and now["epochs"] < min(done, was["epochs"]):
+    if now["epochs"] < min(done, was["epochs"]):
         changes.append(f"epochs is {now['epochs']}, and {done} are done")
     if changes:
         raise UserError(

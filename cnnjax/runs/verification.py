@@ -5,8 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from cnnjax.errors import UserError
-from cnnjax.files import read_json
+from cnnjax.errors import UserError, wrong_and_advice
 from cnnjax.files.problem import Problem
 from cnnjax.runs import arrays, checkpoints, early_stopping, manifest, result, resumption, run_directory
 from cnnjax.runs.card import CARD
@@ -22,11 +21,11 @@ def holds_run(run: Path) -> bool:
 
 
 def finished(run: Path, epochs: int) -> dict[str, Any] | None:
-    """Return result.json if a run is whole and has all its `epochs`, or stopped early; else None."""
+    """Return result.json if a run has all its `epochs`, or stopped early, and nothing heals; else None."""
     record = result.whole(run)
     if record is None or not (record["epochs"] == epochs or record["stopped_early"]):
         return None
-    return None if problems(run) else record
+    return None if any(problem.heals for problem in problems(run)) else record
 
 
 def progress(run: Path) -> str:
@@ -45,43 +44,44 @@ def problems(run: Path) -> list[Problem]:
     Raises:
         UserError: the directory holds no run.
     """
-    damage: list[str] = []
     try:
-        record = resumption.recorded(run, damage.append)
+        record = resumption.recorded(run, lambda _: None)
     except UserError as error:
         return [Problem(str(error), heals=False)]
     if record is None:
         raise UserError(f"{run} holds no run; name the --out directory of a train command")
-    # What is announced when a run goes on is mended then.
-    found = [Problem(text, heals=True) for text in damage]
+    found: list[Problem] = []
     if record.checkpoint is not None:
-        if read_json_or_none(run / resumption.CONFIG) is None and not damage:
-            found.append(Problem("config.json is missing", heals=True))
-        found += _of_checkpoints(run, record.checkpoint)
-        found += _of_history(run, record.checkpoint, read_json_or_none(run / result.RESULT))
+        found += _of_config(run / resumption.CONFIG)
+        found += _of_checkpoints(run, record, record.checkpoint)
+        found += _of_history(run, record.checkpoint, result.whole(run))
     return found + list(_of_result(run, record))
 
 
-def read_json_or_none(path: Path) -> dict[str, Any] | None:
-    """Read a JSON object; None if there is none, or if it is damaged."""
+def _of_config(path: Path) -> Iterator[Problem]:
     try:
-        return read_json(path)
-    except UserError:
-        return None
+        if resumption.read(path) is None:
+            yield Problem("config.json is missing", heals=True)
+    except UserError as error:
+        yield Problem(wrong_and_advice(str(error))[0], heals=True)
 
 
-def _of_checkpoints(run: Path, newest: Checkpoint) -> Iterator[Problem]:
-    """Check the checkpoints before the newest one; those after it have been announced as broken."""
-    directory, history = run / CHECKPOINTS, newest.manifest.history
+def _of_checkpoints(run: Path, recorded: Recorded, newest: Checkpoint) -> Iterator[Problem]:
+    """Check all checkpoints but the newest whole one, which has been checked; those after it are broken."""
+    directory, history, config = run / CHECKPOINTS, newest.manifest.history, recorded.config
+    last = len(history) if early_stopping.ends(history, config.stop_early) else config.epochs
     for epoch in sorted(checkpoints.epochs(directory)):
-        if epoch >= len(history):
-            continue
         path = directory / f"epoch-{epoch}"
+        if path == newest.path:
+            continue
         try:
             if not manifest.same_run(manifest.verify(path, epoch), newest.manifest):
                 yield Problem(f"{path.name} belongs to another run than {newest.path.name}", heals=False)
         except (manifest.Broken, OSError) as error:
-            yield Problem(f"broken checkpoint {path.name} ({arrays.reason(error)})", heals=False)
+            text = f"broken checkpoint {path.name} ({arrays.reason(error)})"
+            if epoch > last:  # no training replaces it
+                text = f"{text}; move it away"
+            yield Problem(text, heals=len(history) < epoch <= last)
 
 
 def _of_history(run: Path, newest: Checkpoint, record: dict[str, Any] | None) -> Iterator[Problem]:
@@ -96,7 +96,7 @@ def _of_history(run: Path, newest: Checkpoint, record: dict[str, Any] | None) ->
         yield Problem("history.csv is missing", heals=True)
     # Epochs without a checkpoint may follow, unless the run has finished.
     elif not found.startswith(expected) or (
-        record is not None and record.get("epochs") == len(newest.manifest.history) and found != expected
+        record is not None and record["epochs"] == len(newest.manifest.history) and found != expected
     ):
         yield Problem(f"history.csv is not that of {newest.path.name}", heals=True)
 
