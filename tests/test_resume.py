@@ -243,6 +243,19 @@ def test_an_edited_configuration_is_refused(command: str, interrupted: Path) -> 
     assert contents(interrupted) == before
 
 
+def test_edited_epochs_are_refused_where_the_schedule_depends_on_them(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    succeeds(*train(out, "--epochs", "2", "--schedule", "cosine"))
+    record = json.loads((out / "config.json").read_text())
+    for epochs in (1, 3):
+        (out / "config.json").write_text(json.dumps(record | {"epochs": epochs}))
+        text = f"epochs is {epochs}, and was 2, which the schedule depends on; put that back"
+        assert text in main("verify", str(out)).out
+        assert text in fails(1, "train", "--resume", "--out", str(out))
+    (out / "config.json").write_text(json.dumps(record))
+    assert "finished after 2 epochs" in succeeds("verify", str(out))
+
+
 def test_a_removed_configuration_is_written_again(uninterrupted: Path, interrupted: Path) -> None:
     (interrupted / "config.json").unlink()
     succeeds("train", "--resume", "--out", str(interrupted), "--epochs", str(EPOCHS))

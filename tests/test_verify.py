@@ -275,6 +275,12 @@ def test_other_settings_of_jax_are_named(run: Path) -> None:
     assert "settings of JAX" not in succeeds("evaluate", str(run))
 
 
+@pytest.mark.parametrize("command", ["evaluate", "predict", "export", "report"])
+def test_64_bits_are_refused_by_the_name_of_their_switch(command: str, run: Path) -> None:
+    with jax.enable_x64(True):
+        assert "unset JAX_ENABLE_X64" in fails(2, command, str(run))
+
+
 # What a checkpoint holds
 
 

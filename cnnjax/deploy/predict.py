@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy  # its parts are loaded when they are first used
 
+from cnnjax import files
 from cnnjax.data import DIGITS, Dataset, Loaded
 from cnnjax.devices.layouts import require_backend
 from cnnjax.errors import ArgumentError, UserError
@@ -91,11 +92,12 @@ def trained(run: Path, announce: Callable[[str], None] = print, custom: Custom =
         custom: parts of the task that the configuration does not name, as in training.
 
     Raises:
-        ArgumentError: the directory holds no run.
+        ArgumentError: the directory holds no run, or JAX computes in 64 bits.
         UserError: the run has no checkpoint yet, or none that can be read, or has lost those of its last
             epochs; or its custom parts were others.
     """
     require_backend()
+    files.jax_settings()
     for _ in range(PRUNED):
         finished = result.whole(run)  # before the checkpoints, as a training process writes it after them
         recorded = resumption.recorded(run, announce)

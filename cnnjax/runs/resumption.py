@@ -78,7 +78,9 @@ def _refuse_edited(config: TrainConfig, path: Path, checkpoint: Checkpoint) -> N
     differ = manifest.differences(was, now)
     changes = [f"{name} is {now.get(name)!r}, and was {was.get(name)!r}" for name in differ]
     done = len(checkpoint.manifest.history)
-    if now["epochs"] < min(done, was["epochs"]):
+    if was["schedule"] != "constant" and now["epochs"] != was["epochs"]:
+        changes.append(f"epochs is {now['epochs']}, and was {was['epochs']}, which the schedule depends on")
+    elif now["epochs"] < min(done, was["epochs"]):
         changes.append(f"epochs is {now['epochs']}, and {done} are done")
     if changes:
         raise UserError(
