@@ -33,6 +33,7 @@ from hypothesis import strategies as st
 from cnnjax.data import idx
 from cnnjax.dropout import MASK_SCHEME
 from cnnjax.errors import UserError
+from cnnjax.files.atomic import LARGEST_RECORD
 from cnnjax.keys import streams
 from cnnjax.models import MODELS
 from cnnjax.optimizers import keras_adam
@@ -254,6 +255,17 @@ def test_edited_epochs_are_refused_where_the_schedule_depends_on_them(tmp_path: 
         assert text in fails(1, "train", "--resume", "--out", str(out))
     (out / "config.json").write_text(json.dumps(record))
     assert "finished after 2 epochs" in succeeds("verify", str(out))
+
+
+def test_settings_are_read_from_files_alone(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with (tmp_path / "large.toml").open("wb") as file:
+        file.truncate(LARGEST_RECORD + 1)
+    for path in (tmp_path / "large.toml", tmp_path / "pipe", Path("/dev/zero"), tmp_path):
+        line = fails(2, "train", "--config", str(path))
+        assert line.endswith(f"cannot read --config {path}: it is not a file of at most 100,000,000 bytes\n")
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    assert "cannot read --config" in fails(2, "train", "--config", str(tmp_path / "deep.json"))
 
 
 def test_a_removed_configuration_is_written_again(uninterrupted: Path, interrupted: Path) -> None:

@@ -11,6 +11,7 @@ from cnnjax import files
 from cnnjax.data import Loaded, is_identity
 from cnnjax.dropout import MASK_SCHEME
 from cnnjax.errors import ArgumentError, UserError, choose, one_line, wrong_and_advice
+from cnnjax.files.atomic import LARGEST_RECORD
 from cnnjax.files.records import LATER
 from cnnjax.models import MODELS
 from cnnjax.runs import building, checkpoints, manifest, run_directory
@@ -96,10 +97,13 @@ def settings(path: Path) -> dict[str, Any]:
         ArgumentError: the file cannot be read, or has an entry that a configuration has not.
     """
     try:
+        # Reading a pipe or a device may never end.
+        if path.exists() and not (path.is_file() and path.stat().st_size <= LARGEST_RECORD):
+            raise ValueError(f"it is not a file of at most {LARGEST_RECORD:,} bytes")
         content = path.read_text()
         record = json.loads(content) if path.suffix == ".json" else tomllib.loads(content)
         given = {name: value for name, value in record.items() if value is not None}
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise ArgumentError(f"cannot read --config {path}: {one_line(error)}") from error
     types = {field.name: _types(field) for field in fields(TrainConfig)} | {"data_dir": (str,)}
     for name, value in given.items():
