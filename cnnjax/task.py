@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from cnnjax import config
 from cnnjax.errors import ArgumentError, one_line
 from cnnjax.kernels.convolution_in_loops import fast_in_loops
 from cnnjax.keys import Masks, Streams, streams
@@ -149,7 +150,25 @@ def asks_for(model: nn.Module, name: str) -> bool:
 
 
 def reads_rate(model: nn.Module) -> bool:
-    """Whether a dropout rate can do anything in a network: it has a place for it, or asks for its number."""
+    """Whether a dropout rate can do anything in a network: it has a place for it, or uses its number.
+
+    Modules of the user's own are traced on an image of MNIST's shape. One that fails there may use the rate.
+    """
     if isinstance(model, ConvNet):
         return model.dropout != "none" and bool(model.features or model.dropout_sites == "flatten")
-    return asks_for(model, "dropout_rate") or asks_for(model, "hparams")
+    if not (asks_for(model, "dropout_rate") or asks_for(model, "hparams")):
+        return False
+
+    task, keys, shape = Task(model, lambda _: optax.identity()), streams(jax.random.key(0)), (28, 28, 1)
+
+    def trained(rate: jax.Array) -> Any:
+        hparams = config.HParams(dropout_rate=rate)
+        state = init_state(task, keys, shape, hparams)
+        images, masks = jnp.zeros((1, *shape), jnp.uint8), Masks(keys.dropout)
+        return forward(task, state.params, state.collections, images, hparams, masks)
+
+    try:
+        traced = jax.make_jaxpr(trained)(jax.ShapeDtypeStruct((), jnp.float32)).jaxpr
+    except Exception:  # of any type, as the module is the user's
+        return True
+    return any(used is traced.invars[0] for equation in traced.eqns for used in equation.invars)

@@ -113,6 +113,14 @@ def test_data_may_be_what_keras_returns(run: cnnjax.Run, out: Path) -> None:
         cnnjax.fit(Normalised(), made(60), **SMALL)  # pyright: ignore[reportArgumentType]
 
 
+class Ignoring(nn.Module):
+    """Asks for a dropout rate and does not use it."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool, dropout_rate: jax.Array) -> jax.Array:
+        return nn.Dense(CLASSES)(x.reshape(x.shape[0], -1))
+
+
 class Dropped(nn.Module):
     """Flax's dropout, without statistics."""
 
@@ -257,7 +265,8 @@ def test_without_out_nothing_is_written_or_printed(tmp_path: Path, monkeypatch: 
     ("model", "more", "message"),
     [
         ("keras-dnn", {}, "unknown model 'keras-dnn'"),
-        (Normalised(), {"dropout_rate": 0.5}, "no argument dropout_rate"),
+        (Normalised(), {"dropout_rate": 0.5}, "uses neither an argument dropout_rate nor"),
+        (Ignoring(), {"dropout_rate": 0.5}, "^dropout_rate 0.5 does nothing with Ignoring"),
         (Normalised(), {"pixel_scale": 2.0}, "pixel_scale and compute_dtype do nothing with Normalised"),
         (nn.Dense(3), {}, r"Dense: of 2 images the network makes float32\[2, 6, 5, 3\]"),
         (nn.Conv(3, (1, 1), strides=(1, 1, 1)), {}, "Conv: the network fails on images of 6 x 5 x 2"),

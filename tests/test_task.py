@@ -1,5 +1,6 @@
 """Any module trains: with statistics, with Flax's dropout, with the user's hyperparameters and losses."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -20,7 +21,7 @@ from cnnjax.keys import Masks, streams
 from cnnjax.optimizers import keras_adam
 from cnnjax.population import make_population, stack
 from cnnjax.state import TrainState
-from cnnjax.task import Augment, Task, forward, init_state, predict, to_unit_interval
+from cnnjax.task import Augment, Task, forward, init_state, predict, reads_rate, to_unit_interval
 from cnnjax.train import Arrays, make_train_step, make_training, train_run
 
 SHAPE = (12, 10, 3)
@@ -304,3 +305,41 @@ def test_augmentation_leaves_evaluation_alone() -> None:
     state = started(task, HPARAMS)
     logits = predict(task, state, TRAIN.images, HPARAMS)
     np.testing.assert_array_equal(logits, to_unit_interval(TRAIN.images)[:, 0, :7, 0])
+
+
+# Whether a dropout rate does anything
+
+
+class Rated(nn.Module):
+    """Makes with the rate what `use` says."""
+
+    use: Callable[[Any, bool], Any]
+
+    @nn.compact
+    def __call__(self, x: jax.Array, hparams: HParams, train: bool) -> jax.Array:
+        return nn.Dense(7)(x.reshape(len(x), -1)) * self.use(hparams, train)
+
+
+class Scaled(nn.Module):
+    """Uses the rate in training alone, beside statistics."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool, dropout_rate: jax.Array) -> jax.Array:
+        x = nn.BatchNorm(use_running_average=not train)(x).reshape(len(x), -1)
+        return nn.Dense(7)(x * (1 - dropout_rate) if train else x)
+
+
+@pytest.mark.parametrize(
+    ("model", "reads"),
+    [
+        (Scaled(), True),
+        (Rated(lambda hparams, train: hparams.dropout_rate if train else 1.0), True),
+        (Rated(lambda hparams, train: hparams.learning_rate), False),
+        (Rated(lambda hparams, train: 1.0 if train else hparams.dropout_rate), True),
+        (Rated(lambda hparams, train: hparams.of_the_user), True),  # cannot be traced with our own
+        (Plain(), False),
+        (FlaxDropout(), False),
+    ],
+)
+def test_a_rate_is_read_if_logits_depend_on_it(model: nn.Module, reads: bool) -> None:
+    assert reads_rate(model) is reads

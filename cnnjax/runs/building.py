@@ -135,10 +135,10 @@ def completed(given: Mapping[str, Any], model: nn.Module | None = None) -> dict[
     if reads_rate(model):
         return dict(given)
     if given.get("dropout_rate"):
-        lacks = "place" if isinstance(model, ConvNet) else "argument dropout_rate or hparams"
+        lacks = "uses neither an argument dropout_rate nor hparams.dropout_rate"
         raise ArgumentError(
-            f"--dropout-rate {given['dropout_rate']} does nothing with {name}: its __call__ has no {lacks} "
-            "for it; omit the rate"
+            f"--dropout-rate {given['dropout_rate']} does nothing with {name}: its __call__ "
+            f"{'has no place for it' if isinstance(model, ConvNet) else lacks}; omit the rate"
         )
     # Earlier versions recorded the default with every `ConvNet`.
     return dict(given) if isinstance(model, ConvNet) else {**given, "dropout_rate": 0.0}
