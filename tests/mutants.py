@@ -119,7 +119,7 @@ def main() -> None:
         copy = Path(directory)
         for part in ("cnnjax", "tests", "experiments", "docs"):
             shutil.copytree(ROOT / part, copy / part, ignore=shutil.ignore_patterns("__pycache__"))
-        for file in ("pyproject.toml", "README.md", "Makefile"):
+        for file in ("pyproject.toml", "README.md", "Makefile", "mkdocs.yml"):
             shutil.copy(ROOT / file, copy)
         if (ROOT / ".pytest_cache").exists():  # compiled programs
             shutil.copytree(ROOT / ".pytest_cache", copy / ".pytest_cache")
