@@ -7,6 +7,7 @@ need eight devices.
 import hashlib
 import os
 import re
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from functools import partial
@@ -90,11 +91,14 @@ def _runs(build: Callable[..., of_runs.Program]) -> Callable[..., of_runs.Progra
     def once(config: Any, train: Any, val: Any, *more: Any) -> of_runs.Program:
         if more and more[0] and more[0].axis_name:
             return build(config, train, val, *more)
+        began = time.perf_counter()
         # An epoch is the same in a longer run, unless a schedule ends with it.
         free = {"stop_early": None} | ({"epochs": None} if config.schedule == "constant" else {})
         name = str(asdict(config) | free), more[1:], train.class_names, *_same(train, val)
         program = made[name] = made.get(name) or build(config, train, val, *more)
-        return replace(program, start=jax.tree.map(jnp.copy, program.start))  # it is donated
+        start = jax.tree.map(jnp.copy, program.start)  # it is donated
+        seconds = time.perf_counter() - began
+        return replace(program, start=start, compile_seconds=seconds)
 
     return once
 
