@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import json
+import os
 import random
 import re
 import shutil
@@ -28,7 +29,7 @@ from cnnjax.errors import ArgumentError, UserError
 from cnnjax.experiment import Arm, OnNan, Protocol, Splits, checks, engine, environments
 from cnnjax.experiment.identity import arm_identity
 from cnnjax.experiment.protocol import divide
-from cnnjax.experiment.results import Results, Store
+from cnnjax.experiment.results import WRITTEN, Results, Store
 from cnnjax.experiment.rows import CHECKSUMS, read_rows, write_rows
 from cnnjax.files import circumstances, claimed, write_json
 from cnnjax.keys import Masks
@@ -208,6 +209,42 @@ def test_another_protocol_is_refused(whole: Path) -> None:
     with pytest.raises(ArgumentError, match="arm rate 0"):
         run(whole, arms=[Arm("rate 0", MODEL, HParams(1e-3, 0.0))])
     assert (whole / "results.csv").read_bytes() == before
+
+
+def test_files_of_others_are_refused_and_stay(whole: Path, tmp_path: Path) -> None:
+    """Without protocol.json, nothing says that the files are of this experiment."""
+    shutil.copytree(whole, tmp_path / "lost")
+    (tmp_path / "lost" / "protocol.json").unlink()
+    for name in WRITTEN:
+        out = tmp_path / f"with {name}"
+        out.mkdir()
+        (out / name).write_text("my own\n")
+    before = contents(tmp_path)
+    for out in tmp_path.iterdir():
+        name = out.name.removeprefix("with ") if out.name != "lost" else "results.csv"
+        with pytest.raises(ArgumentError, match=rf"{out.name} holds {name} and no protocol\.json; choose"):
+            run(out)
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("last", ["plan.json", "protocol.json", "environments.json"])
+def test_what_is_killed_before_its_first_row_starts_again(
+    last: str, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace_file = os.replace
+
+    def killed(source: str, target: Path) -> None:
+        replace_file(source, target)
+        if Path(target).name == last:
+            raise Stop
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", killed)
+        with pytest.raises(Stop):
+            run(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} <= {"plan.json", "protocol.json", "environments.json"}
+    run(tmp_path)
+    assert (tmp_path / "results.csv").read_bytes() == (whole / "results.csv").read_bytes()
 
 
 def test_other_data_and_probes_are_refused_by_name(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,11 +18,20 @@ from numpy.lib.npyio import NpzFile
 
 from cnnjax.devices.layouts import place
 from cnnjax.devices.processes import fetch, from_leader, leads
-from cnnjax.errors import ArgumentError, UserError
+from cnnjax.errors import ArgumentError
+from cnnjax.experiment import environments
 from cnnjax.experiment.identity import EARLIER
-from cnnjax.experiment.plans import Evidence
-from cnnjax.experiment.rows import Cell, Row, columns, read_rows, values_of, write_rows
-from cnnjax.files import clear_half_written, made, make_directory, write_bytes, write_csv, write_json
+from cnnjax.experiment.plans import LOOKS, Evidence
+from cnnjax.experiment.rows import CHECKSUMS, Cell, Row, columns, read_rows, values_of, write_rows
+from cnnjax.files import (
+    clear_half_written,
+    made,
+    make_directory,
+    read_json,
+    write_bytes,
+    write_csv,
+    write_json,
+)
 from cnnjax.shapes import Float
 from cnnjax.stats.confusion import Predictions
 from cnnjax.stats.families import ALPHA
@@ -65,6 +75,9 @@ STATE = "state.npz"
 PREDICTIONS = "predictions"
 SECONDS = "seconds.csv"
 
+WRITTEN = RESULTS, CHECKSUMS, STATE, PREDICTIONS, SECONDS, LOOKS, environments.FILE, "summary.json"
+"""What is never there before protocol.json; plan.json is."""
+
 DAMAGED = OSError, ValueError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error
 """What reading a missing or damaged npz raises."""
 
@@ -76,7 +89,7 @@ class Store:
         """Open the directory and read its rows; with several processes, the leading one does so for all.
 
         Raises:
-            ArgumentError: it holds results of another protocol.
+            ArgumentError: it holds results of another protocol, or without protocol.json.
             UserError: its files are damaged.
         """
         self.out = out
@@ -91,17 +104,15 @@ class Store:
         out = self.out
         for directory in (out, out / PREDICTIONS):
             clear_half_written(directory)
-        wanted = json.loads(json.dumps(protocol))
-        if not any((out / name).exists() for name in (RESULTS, STATE, PREDICTIONS)):
+        wanted, stored = json.loads(json.dumps(protocol)), read_json(out / PROTOCOL)
+        foreign = [name for name in WRITTEN if stored is None and os.path.lexists(out / name)]
+        if foreign:
+            raise ArgumentError(
+                f"{out} holds {foreign[0]} and no protocol.json; choose another --out, or restore it"
+            )
+        if stored is None or not any((out / name).exists() for name in (RESULTS, STATE, PREDICTIONS)):
             self._unwritten = wanted  # nothing was computed, so nothing is there to protect
             return
-        try:
-            stored = json.loads((out / PROTOCOL).read_text())
-        except FileNotFoundError:
-            self._unwritten = wanted
-            return
-        except ValueError as error:
-            raise UserError(f"{out / 'protocol.json'} is damaged: {error}; choose another --out") from None
         if names := different(stored, wanted):
             raise ArgumentError(
                 f"{out} holds results of another protocol (different: {', '.join(names)}); "
