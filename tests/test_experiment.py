@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -317,6 +318,31 @@ def test_images_of_another_size_and_unknown_splits_are_refused(tmp_path: Path) -
         experiment.run(ARMS, PROTOCOL, replace(SPLITS, val=small), tmp_path)
     with pytest.raises(ArgumentError, match=r"--train-split All is unknown .*; use one of part, all"):
         Protocol(train_split="All")  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("name", ["", "train", "val", "test", "x,\ny", "a,b", "a\nb", "\x7f", 3])
+def test_probes_whose_columns_are_not_their_own_are_refused(name: Any, tmp_path: Path) -> None:
+    with pytest.raises(ArgumentError, match=f"^the probe {re.escape(repr(name))} cannot name columns"):
+        experiment.run(ARMS, PROTOCOL, SPLITS, tmp_path, probes={name: SPLITS.test})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_probe_named_training_hides_no_wrong_training_images(tmp_path: Path) -> None:
+    wrong = replace(SPLITS, train=Dataset(X, Y - 1))
+    with pytest.raises(ArgumentError, match="labels contain -1"):
+        experiment.run(ARMS, PROTOCOL, wrong, tmp_path, probes={"training": SPLITS.train})
+
+
+def test_batches_and_momenta_have_the_bounds_of_a_single_run(tmp_path: Path) -> None:
+    with pytest.raises(ArgumentError, match=r"--batch-size 25 is larger than the training set \(24\)"):
+        run(tmp_path, replace(PROTOCOL, batch_size=25))
+    for momentum in (-0.1, 1.0):
+        arm = Arm("a", MODEL, HParams(1e-2, 0.0, momentum=momentum), "sgd")
+        with pytest.raises(ArgumentError, match=f"momentum {momentum:g} must be at least 0 and below 1"):
+            run(tmp_path, arms=[arm])
+    checks.require_data(SPLITS, {}, 24)
+    checks.require_arms([Arm("a", MODEL, HParams(1e-2, 0.0, momentum=0.999), "sgd")], PROTOCOL)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
