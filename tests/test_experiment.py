@@ -27,7 +27,7 @@ from cnnjax import experiment
 from cnnjax.config import HParams
 from cnnjax.data import Dataset, Loaded
 from cnnjax.errors import ArgumentError, UserError
-from cnnjax.experiment import Arm, OnNan, Protocol, Splits, checks, engine, environments
+from cnnjax.experiment import Arm, OnNan, Protocol, Splits, checks, engine, environments, verification
 from cnnjax.experiment.identity import arm_identity
 from cnnjax.experiment.protocol import divide
 from cnnjax.experiment.results import WRITTEN, Results, Store
@@ -497,6 +497,26 @@ def test_changed_rows_are_named_and_removed_ones_computed_again(whole: Path, tmp
     (tmp_path / CHECKSUMS).unlink()
     table.write_text(text.replace("rate 0,3,2,", "rate 0,3,2,9", 1))
     assert run(tmp_path).values["loss"][0, 3, 1] > 90, "as in a directory of an earlier version"
+
+
+@pytest.mark.parametrize("name", ["results.csv", CHECKSUMS, "protocol.json", "looks.csv"])
+def test_a_pipe_is_refused_and_not_waited_for(name: str, whole: Path, tmp_path: Path) -> None:
+    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
+    (tmp_path / name).unlink()
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(UserError, match=rf"{re.escape(name)} is no record"):
+        run(tmp_path)
+    if name != "looks.csv":
+        (problem,) = verification.problems(tmp_path)
+        assert f"{name} is no record" in problem.text and not problem.heals
+
+
+@pytest.mark.parametrize("name", ["seconds.csv", "state.npz", "predictions/rate 0, seed 0.npz"])
+def test_a_pipe_counts_as_absent_where_nothing_depends_on_it(name: str, whole: Path, tmp_path: Path) -> None:
+    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
+    (tmp_path / name).unlink()
+    os.mkfifo(tmp_path / name)
+    assert (run(tmp_path).final("loss") == run(whole).final("loss")).all()
 
 
 def truncated_deflate(path: Path) -> None:

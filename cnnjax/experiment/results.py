@@ -1,6 +1,5 @@
 """Results of an experiment: a directory with rows, predictions, and the state of what is in training."""
 
-import csv
 import io
 import json
 import os
@@ -18,7 +17,7 @@ from numpy.lib.npyio import NpzFile
 
 from cnnjax.devices.layouts import place
 from cnnjax.devices.processes import fetch, from_leader, leads
-from cnnjax.errors import ArgumentError
+from cnnjax.errors import ArgumentError, UserError
 from cnnjax.experiment import environments
 from cnnjax.experiment.identity import EARLIER
 from cnnjax.experiment.plans import LOOKS, Evidence
@@ -27,6 +26,7 @@ from cnnjax.files import (
     clear_half_written,
     made,
     make_directory,
+    read_csv,
     read_json,
     write_bytes,
     write_csv,
@@ -120,8 +120,7 @@ class Store:
             )
         self._unwritten = stored | wanted
         self._times = read_times(out)
-        if (out / RESULTS).exists():
-            self.rows = read_rows(out / RESULTS)
+        self.rows = read_rows(out / RESULTS)
 
     def begin(self) -> None:
         """Write protocol.json before the first epoch; until there are results, another may replace it."""
@@ -221,9 +220,8 @@ def write_times(out: Path, times: Sequence[tuple[int, float]]) -> None:
 
 def read_times(out: Path) -> list[tuple[int, float]]:
     """Read seconds.csv: networks that trained side by side, and the seconds of an epoch; [] if damaged."""
-    errors = OSError, ValueError, KeyError, TypeError, csv.Error
-    with suppress(*errors), (out / SECONDS).open(newline="") as file:
-        return [(int(row["networks"]), float(row["seconds"])) for row in csv.DictReader(file)]
+    with suppress(UserError, ValueError, KeyError, TypeError):
+        return [(int(row["networks"]), float(row["seconds"])) for row in read_csv(out / SECONDS) or ()]
     return []
 
 
@@ -242,6 +240,8 @@ def read_prediction(out: Path, arm: str, seed: int) -> Predictions | None:
 @contextmanager
 def arrays_in(path: Path) -> Iterator[NpzFile]:
     """Open an npz file; `np.load` by itself leaves a damaged one open."""
+    if not path.is_file():  # a pipe may never end
+        raise OSError("it is no file")
     with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
         yield file
 

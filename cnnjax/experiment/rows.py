@@ -1,6 +1,5 @@
 """The table of an experiment, results.csv: a row per arm, seed and epoch, each with a checksum."""
 
-import csv
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +10,7 @@ from typing import TypeVar
 import numpy as np
 
 from cnnjax.errors import UserError
-from cnnjax.files import write_csv
+from cnnjax.files import read_csv, write_csv
 from cnnjax.shapes import Float
 
 METRICS = tuple(
@@ -78,13 +77,10 @@ def _read(path: Path, value: Callable[[str], T]) -> dict[Cell, dict[str, T]]:
     """Read the cells of a table that are not empty."""
     table = {}
     try:
-        with path.open(newline="") as file:
-            for row in csv.DictReader(file):
-                cell = row.pop("arm"), int(row.pop("seed")), int(row.pop("epoch"))
-                table[cell] = {name: value(text) for name, text in row.items() if text}
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-    except (KeyError, TypeError, ValueError, csv.Error) as error:
+        for row in read_csv(path) or ():
+            cell = row.pop("arm"), int(row.pop("seed")), int(row.pop("epoch"))
+            table[cell] = {name: value(text) for name, text in row.items() if text}
+    except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} is damaged ({error}); choose another --out") from None
     return table
 

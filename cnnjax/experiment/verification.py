@@ -1,6 +1,5 @@
 """Whether the files of an experiment are whole and agree with each other."""
 
-import csv
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -10,7 +9,7 @@ import numpy as np
 
 from cnnjax.errors import UserError, one_line
 from cnnjax.experiment.results import DAMAGED, PREDICTIONS, Cell, Predictions, Row, arrays_in, read_rows
-from cnnjax.files import read_json
+from cnnjax.files import read_bytes, read_json
 from cnnjax.files.problem import Problem
 
 FILES = ("protocol.json", "results.csv", "summary.json")
@@ -68,14 +67,8 @@ def rows_of(out: Path) -> dict[Cell, Row]:
         UserError: the table is damaged.
     """
     path = out / "results.csv"
-    if not path.exists():
-        return {}
-    try:
-        with path.open(newline="") as file:
-            header = next(csv.reader(file), [])
-    except (OSError, ValueError, csv.Error) as error:
-        raise UserError(f"cannot read {path}: {one_line(error)}") from error
-    return read_rows(path) if header[:3] == ["arm", "seed", "epoch"] else {}
+    content = read_bytes(path) or b""
+    return read_rows(path) if content.startswith(b"arm,seed,epoch") else {}
 
 
 def _unreadable(path: Path) -> str:
