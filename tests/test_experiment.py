@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -56,6 +56,21 @@ SPLITS = Splits(dataset(24), dataset(8), dataset(9), {"file": "sum"})
 
 class Stop(Exception):
     """Stands for a kill of the process."""
+
+
+@contextlib.contextmanager
+def stopped_after(name: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Stop when a file of this name is in its place."""
+    move = os.replace
+
+    def stop(source: str, target: Path) -> None:
+        move(source, target)
+        if Path(target).name == name:
+            raise Stop
+
+    with monkeypatch.context() as patch, pytest.raises(Stop):
+        patch.setattr(os, "replace", stop)
+        yield
 
 
 def run(
@@ -232,17 +247,8 @@ def test_files_of_others_are_refused_and_stay(whole: Path, tmp_path: Path) -> No
 def test_what_is_killed_before_its_first_row_starts_again(
     last: str, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    replace_file = os.replace
-
-    def killed(source: str, target: Path) -> None:
-        replace_file(source, target)
-        if Path(target).name == last:
-            raise Stop
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "replace", killed)
-        with pytest.raises(Stop):
-            run(tmp_path)
+    with stopped_after(last, monkeypatch):
+        run(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} <= {"plan.json", "protocol.json", "environments.json"}
     run(tmp_path)
     assert (tmp_path / "results.csv").read_bytes() == (whole / "results.csv").read_bytes()
@@ -496,7 +502,22 @@ def test_changed_rows_are_named_and_removed_ones_computed_again(whole: Path, tmp
         run(tmp_path)
     (tmp_path / CHECKSUMS).unlink()
     table.write_text(text.replace("rate 0,3,2,", "rate 0,3,2,9", 1))
-    assert run(tmp_path).values["loss"][0, 3, 1] > 90, "as in a directory of an earlier version"
+    with pytest.raises(UserError, match=rf"{CHECKSUMS} is missing; restore it from a copy, or choose"):
+        run(tmp_path)
+
+
+def test_rows_of_an_earlier_version_are_read_and_get_checksums(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
+    table, text = tmp_path / "results.csv", (tmp_path / "results.csv").read_text()
+    for name in (CHECKSUMS, environments.FILE):
+        (tmp_path / name).unlink()
+    table.write_text(text.replace("rate 0,3,2,", "rate 0,3,2,9", 1))
+    assert run(tmp_path).values["loss"][0, 3, 1] > 90 and not (tmp_path / CHECKSUMS).exists()
+    with stopped_after(environments.FILE, monkeypatch):
+        run(tmp_path, replace(PROTOCOL, seeds=6))
+    assert run(tmp_path).values["loss"][0, 3, 1] > 90 and (tmp_path / CHECKSUMS).exists()
 
 
 @pytest.mark.parametrize("name", ["results.csv", CHECKSUMS, "protocol.json", "looks.csv"])
@@ -558,7 +579,7 @@ def test_damaged_archives_count_as_absent(
         gc.collect()
     assert not [str(each.message) for each in left_open if str(tmp_path) in str(each.message)]
     assert table.read_text() == text
-    assert len(results.predictions["rate 0"].labels) == 4
+    assert list(results.predictions) == ["rate 0.5"], "whose seeds are all there"
 
 
 def test_a_directory_without_a_probe_is_refused(whole: Path, tmp_path: Path) -> None:

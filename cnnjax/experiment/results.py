@@ -40,7 +40,7 @@ from cnnjax.stats.families import ALPHA
 class Results(NamedTuple):
     """The values of each metric; NaN if not measured, or if the run diverged.
 
-    `predictions` has the arms and seeds whose predictions are on disk, which older directories may lack.
+    `predictions` has the arms of which those of all seeds are on disk; older directories may lack them.
     """
 
     arms: tuple[str, ...]
@@ -125,6 +125,8 @@ class Store:
     def begin(self) -> None:
         """Write protocol.json before the first epoch; until there are results, another may replace it."""
         if self._unwritten is not None:
+            if self.rows and not (self.out / CHECKSUMS).exists():  # an earlier version wrote them
+                write_rows(self.out / RESULTS, self.rows)
             write_json(self.out / PROTOCOL, self._unwritten)
             self._unwritten = None
 
@@ -149,10 +151,10 @@ class Store:
     def keep(self, arm: str, seed: int, predictions: Predictions) -> None:
         """Write the predictions of one member."""
         self.begin()
-        path = _predictions(self.out, arm, seed)
+        path = prediction_file(self.out, arm, seed)
         make_directory(path.parent)
         content = io.BytesIO()
-        np.savez_compressed(content, **predictions._asdict())
+        np.savez_compressed(content, **predictions._asdict(), network=np.array(path.stem))
         write_bytes(path, content.getvalue())
 
     def save(self, tree: Any, members: Sequence[tuple[str, int]], epoch: int) -> None:
@@ -203,7 +205,8 @@ class Store:
         """Return the rows of these arms and seeds as arrays."""
         values = {name: values_of(self.rows, name, arms, seeds, epochs) for name in columns(self.rows)}
         stored = {arm: read_predictions(self.out, arm, seeds) for arm in arms}
-        predictions = {arm: of_arm for arm, of_arm in stored.items() if of_arm is not None}
+        # The seeds of arms are compared in pairs.
+        predictions = {arm: said for arm, said in stored.items() if said and len(said.labels) == len(seeds)}
         return Results(tuple(arms), tuple(seeds), epochs, values, predictions)
 
 
@@ -226,15 +229,28 @@ def read_times(out: Path) -> list[tuple[int, float]]:
 
 
 def read_predictions(out: Path, arm: str, seeds: Sequence[int]) -> Predictions | None:
-    """Read the predictions of an arm from the directory `out`; None if there are none."""
+    """Read the predictions of an arm from the directory `out`; None if there are none, or of other images."""
     of_seeds = [one for seed in seeds if (one := read_prediction(out, arm, seed)) is not None]
-    return Predictions(*map(np.stack, zip(*of_seeds, strict=True))) if of_seeds else None
+    alike = len({one.labels.shape for one in of_seeds}) == 1
+    return Predictions(*map(np.stack, zip(*of_seeds, strict=True))) if alike else None
 
 
 def read_prediction(out: Path, arm: str, seed: int) -> Predictions | None:
-    """Read the predictions of one network; None if they are missing or damaged."""
-    with suppress(*DAMAGED), arrays_in(_predictions(out, arm, seed)) as file:
-        return Predictions(*(file[name] for name in Predictions._fields))
+    """Read the predictions of one network; None if they are missing, damaged or of another network."""
+    with suppress(*DAMAGED):
+        return predictions_in(prediction_file(out, arm, seed))
+
+
+def predictions_in(path: Path) -> Predictions:
+    """Read the predictions of one network; one of `DAMAGED` is raised if they are not whole."""
+    with arrays_in(path) as file:
+        said = Predictions(*(file[name] for name in Predictions._fields))
+        network = str(file["network"]) if "network" in file else path.stem  # an earlier version wrote none
+    if network != path.stem:
+        raise ValueError(f"it is of {network}")
+    if said.labels.shape != said.probability.shape:
+        raise ValueError("its arrays have different shapes")
+    return said
 
 
 @contextmanager
@@ -246,7 +262,8 @@ def arrays_in(path: Path) -> Iterator[NpzFile]:
         yield file
 
 
-def _predictions(out: Path, arm: str, seed: int) -> Path:
+def prediction_file(out: Path, arm: str, seed: int) -> Path:
+    """Return where the predictions of a network are."""
     return out / PREDICTIONS / f"{arm}, seed {seed}.npz"
 
 
