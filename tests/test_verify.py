@@ -470,3 +470,11 @@ def test_a_directory_without_its_protocol_or_checksums_is_not_whole(experiment: 
         assert f"{name} is missing" in main("verify", str(out)).out
     (tmp_path / "protocol.json" / "results.csv").unlink()
     assert "protocol.json is missing" in main("verify", str(tmp_path / "protocol.json")).out
+
+
+def test_a_table_of_the_rows_of_all_experiments_inside_is_whole(experiment: Path, tmp_path: Path) -> None:
+    out = shutil.copytree(experiment, tmp_path / "rates")
+    shutil.copy(out / "results.csv", tmp_path)
+    assert succeeds("verify", str(tmp_path)) == f"{tmp_path}: whole, experiment\n"
+    (out / "results.csv").unlink()
+    assert f"{tmp_path}: rates/results.csv lacks the row of" in main("verify", str(tmp_path)).out

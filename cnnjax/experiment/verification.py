@@ -33,7 +33,9 @@ def holds_experiment(out: Path) -> bool:
 def problems(out: Path) -> list[Problem]:
     """Return what is wrong with the files of an experiment, and of the data sets or networks in it."""
     inside = [path.parent for path in sorted(out.glob("*/protocol.json"))]
-    found = [problem for each in (out, *inside) for problem in _of_rows(each, str(each.relative_to(out)))]
+    # Beside experiments, a table without protocol.json is one of all their rows.
+    own = [out] * ((out / PROTOCOL).exists() or not inside)
+    found = [problem for each in (*own, *inside) for problem in _of_rows(each, str(each.relative_to(out)))]
     try:
         summary = read_json(out / "summary.json") or {}
     except UserError as error:
