@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import json
+import os
 import random
 import re
 import shutil
@@ -11,10 +12,11 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -25,10 +27,10 @@ from cnnjax import experiment
 from cnnjax.config import HParams
 from cnnjax.data import Dataset, Loaded
 from cnnjax.errors import ArgumentError, UserError
-from cnnjax.experiment import Arm, OnNan, Protocol, Splits, checks, engine, environments
+from cnnjax.experiment import Arm, OnNan, Protocol, Splits, checks, engine, environments, verification
 from cnnjax.experiment.identity import arm_identity
 from cnnjax.experiment.protocol import divide
-from cnnjax.experiment.results import Results, Store
+from cnnjax.experiment.results import WRITTEN, Results, Store
 from cnnjax.experiment.rows import CHECKSUMS, read_rows, write_rows
 from cnnjax.files import circumstances, claimed, write_json
 from cnnjax.keys import Masks
@@ -54,6 +56,21 @@ SPLITS = Splits(dataset(24), dataset(8), dataset(9), {"file": "sum"})
 
 class Stop(Exception):
     """Stands for a kill of the process."""
+
+
+@contextlib.contextmanager
+def stopped_after(name: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Stop when a file of this name is in its place."""
+    move = os.replace
+
+    def stop(source: str, target: Path) -> None:
+        move(source, target)
+        if Path(target).name == name:
+            raise Stop
+
+    with monkeypatch.context() as patch, pytest.raises(Stop):
+        patch.setattr(os, "replace", stop)
+        yield
 
 
 def run(
@@ -210,6 +227,33 @@ def test_another_protocol_is_refused(whole: Path) -> None:
     assert (whole / "results.csv").read_bytes() == before
 
 
+def test_files_of_others_are_refused_and_stay(whole: Path, tmp_path: Path) -> None:
+    """Without protocol.json, nothing says that the files are of this experiment."""
+    shutil.copytree(whole, tmp_path / "lost")
+    (tmp_path / "lost" / "protocol.json").unlink()
+    for name in WRITTEN:
+        out = tmp_path / f"with {name}"
+        out.mkdir()
+        (out / name).write_text("my own\n")
+    before = contents(tmp_path)
+    for out in tmp_path.iterdir():
+        name = out.name.removeprefix("with ") if out.name != "lost" else "results.csv"
+        with pytest.raises(ArgumentError, match=rf"{out.name} holds {name} and no protocol\.json; choose"):
+            run(out)
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("last", ["plan.json", "protocol.json", "environments.json"])
+def test_what_is_killed_before_its_first_row_starts_again(
+    last: str, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with stopped_after(last, monkeypatch):
+        run(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} <= {"plan.json", "protocol.json", "environments.json"}
+    run(tmp_path)
+    assert (tmp_path / "results.csv").read_bytes() == (whole / "results.csv").read_bytes()
+
+
 def test_other_data_and_probes_are_refused_by_name(tmp_path: Path) -> None:
     """Data are what they contain, whatever `Splits.sha256` says."""
 
@@ -280,6 +324,31 @@ def test_images_of_another_size_and_unknown_splits_are_refused(tmp_path: Path) -
         experiment.run(ARMS, PROTOCOL, replace(SPLITS, val=small), tmp_path)
     with pytest.raises(ArgumentError, match=r"--train-split All is unknown .*; use one of part, all"):
         Protocol(train_split="All")  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("name", ["", "train", "val", "test", "x,\ny", "a,b", "a\nb", "\x7f", 3])
+def test_probes_whose_columns_are_not_their_own_are_refused(name: Any, tmp_path: Path) -> None:
+    with pytest.raises(ArgumentError, match=f"^the probe {re.escape(repr(name))} cannot name columns"):
+        experiment.run(ARMS, PROTOCOL, SPLITS, tmp_path, probes={name: SPLITS.test})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_probe_named_training_hides_no_wrong_training_images(tmp_path: Path) -> None:
+    wrong = replace(SPLITS, train=Dataset(X, Y - 1))
+    with pytest.raises(ArgumentError, match="labels contain -1"):
+        experiment.run(ARMS, PROTOCOL, wrong, tmp_path, probes={"training": SPLITS.train})
+
+
+def test_batches_and_momenta_have_the_bounds_of_a_single_run(tmp_path: Path) -> None:
+    with pytest.raises(ArgumentError, match=r"--batch-size 25 is larger than the training set \(24\)"):
+        run(tmp_path, replace(PROTOCOL, batch_size=25))
+    for momentum in (-0.1, 1.0):
+        arm = Arm("a", MODEL, HParams(1e-2, 0.0, momentum=momentum), "sgd")
+        with pytest.raises(ArgumentError, match=f"momentum {momentum:g} must be at least 0 and below 1"):
+            run(tmp_path, arms=[arm])
+    checks.require_data(SPLITS, {}, 24)
+    checks.require_arms([Arm("a", MODEL, HParams(1e-2, 0.0, momentum=0.999), "sgd")], PROTOCOL)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
@@ -433,7 +502,42 @@ def test_changed_rows_are_named_and_removed_ones_computed_again(whole: Path, tmp
         run(tmp_path)
     (tmp_path / CHECKSUMS).unlink()
     table.write_text(text.replace("rate 0,3,2,", "rate 0,3,2,9", 1))
-    assert run(tmp_path).values["loss"][0, 3, 1] > 90, "as in a directory of an earlier version"
+    with pytest.raises(UserError, match=rf"{CHECKSUMS} is missing; restore it from a copy, or choose"):
+        run(tmp_path)
+
+
+def test_rows_of_an_earlier_version_are_read_and_get_checksums(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
+    table, text = tmp_path / "results.csv", (tmp_path / "results.csv").read_text()
+    for name in (CHECKSUMS, environments.FILE):
+        (tmp_path / name).unlink()
+    table.write_text(text.replace("rate 0,3,2,", "rate 0,3,2,9", 1))
+    assert run(tmp_path).values["loss"][0, 3, 1] > 90 and not (tmp_path / CHECKSUMS).exists()
+    with stopped_after(environments.FILE, monkeypatch):
+        run(tmp_path, replace(PROTOCOL, seeds=6))
+    assert run(tmp_path).values["loss"][0, 3, 1] > 90 and (tmp_path / CHECKSUMS).exists()
+
+
+@pytest.mark.parametrize("name", ["results.csv", CHECKSUMS, "protocol.json", "looks.csv"])
+def test_a_pipe_is_refused_and_not_waited_for(name: str, whole: Path, tmp_path: Path) -> None:
+    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
+    (tmp_path / name).unlink()
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(UserError, match=rf"{re.escape(name)} is no record"):
+        run(tmp_path)
+    if name != "looks.csv":
+        (problem,) = verification.problems(tmp_path)
+        assert f"{name} is no record" in problem.text and not problem.heals
+
+
+@pytest.mark.parametrize("name", ["seconds.csv", "state.npz", "predictions/rate 0, seed 0.npz"])
+def test_a_pipe_counts_as_absent_where_nothing_depends_on_it(name: str, whole: Path, tmp_path: Path) -> None:
+    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
+    (tmp_path / name).unlink()
+    os.mkfifo(tmp_path / name)
+    assert (run(tmp_path).final("loss") == run(whole).final("loss")).all()
 
 
 def truncated_deflate(path: Path) -> None:
@@ -475,7 +579,7 @@ def test_damaged_archives_count_as_absent(
         gc.collect()
     assert not [str(each.message) for each in left_open if str(tmp_path) in str(each.message)]
     assert table.read_text() == text
-    assert len(results.predictions["rate 0"].labels) == 4
+    assert list(results.predictions) == ["rate 0.5"], "whose seeds are all there"
 
 
 def test_a_directory_without_a_probe_is_refused(whole: Path, tmp_path: Path) -> None:

@@ -185,7 +185,7 @@ def test_a_small_file_that_decompresses_to_a_large_one(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("kind", ["pipe", "device"])
-@pytest.mark.parametrize("read", [idx.read, files_on_disk.read_json, own.read])
+@pytest.mark.parametrize("read", [idx.read, files_on_disk.read_json, files_on_disk.read_csv, own.read])
 def test_what_is_no_file_is_refused_and_not_read(kind, read, tmp_path):
     path = tmp_path / "given.npz"
     os.mkfifo(path) if kind == "pipe" else path.symlink_to("/dev/zero")

@@ -19,6 +19,7 @@ from cnnjax import experiment as experiments
 from cnnjax.api.ablation import ablate
 from cnnjax.data import idx
 from cnnjax.deploy.predict import trained
+from cnnjax.experiment.results import Store
 from cnnjax.models import ConvNet
 from cnnjax.report import tables
 from cnnjax.runs import arrays, checkpoints, manifest, resumption, verification
@@ -426,3 +427,115 @@ def test_experiments_are_verified(
     ended = main("verify", str(experiment), str(out))
     assert ended.code == 1 and ended.err == "cnnjax: error: 1 of 2 directories are not whole\n"
     assert f"{experiment}: whole" in ended.out and text in ended.out
+
+
+MEMBER = "predictions/rate 0, seed 0.npz"
+
+
+def _empty(out: Path) -> None:
+    (out / "results.csv").write_bytes(b"")
+
+
+def _without_row(place: str) -> Callable[[Path], None]:
+    return _edit("results.csv", lambda text: re.sub(f"^{place},.*\n", "", text, flags=re.MULTILINE))
+
+
+def _only_predictions(out: Path) -> None:
+    for name in ("results.csv", "checksums.csv", "environments.json"):
+        (out / name).unlink()
+
+
+def _of_an_earlier_version(out: Path) -> None:
+    _without_row("rate 0,0,1")(out)
+    for name in ("checksums.csv", "environments.json"):
+        (out / name).unlink()
+
+
+COMPUTED_AGAIN: dict[str, tuple[Callable[[Path], None], str]] = {
+    "empty": (_empty, "of rate 0, seed 0, epoch 1 and 7 more"),
+    "deleted": (_remove("results.csv"), "of rate 0, seed 0, epoch 1 and 7 more"),
+    "header": (
+        _edit("results.csv", lambda text: text.split("\n")[0]),
+        "of rate 0, seed 0, epoch 1 and 7 more",
+    ),
+    "last row": (_without_row("rate 0.5,1,2"), "of rate 0.5, seed 1, epoch 2;"),
+    "a row between": (_without_row("rate 0,0,1"), "of rate 0, seed 0, epoch 1;"),
+    "a row between, of an earlier version": (_of_an_earlier_version, "of rate 0, seed 0, epoch 1;"),
+    "predictions": (_only_predictions, "of rate 0, seed 0, epoch 2 and 3 more"),
+}
+
+
+@pytest.mark.parametrize(("damage", "text"), COMPUTED_AGAIN.values(), ids=list(COMPUTED_AGAIN))
+def test_missing_rows_are_found_and_computed_again(
+    damage: Callable[[Path], None], text: str, experiment: Path, tmp_path: Path
+) -> None:
+    out = shutil.copytree(experiment, tmp_path / "out")
+    (out / "summary.json").unlink()
+    damage(out)
+    ended = main("verify", str(out))
+    assert f"{out}: results.csv lacks the row {text}" in ended.out, ended
+    assert ended.out.endswith("; the same experiment, run again, mends it\n") and ended.out.count("\n") == 1
+    assert _store(out).lacks(("rate 0", 0), EPOCHS) or _store(out).lacks(("rate 0.5", 1), EPOCHS)
+
+
+def _copied(out: Path) -> None:
+    shutil.copy(out / "predictions/rate 0.5, seed 0.npz", out / MEMBER)
+
+
+def _of_two_shapes(out: Path) -> None:
+    np.savez(out / MEMBER, labels=np.zeros(3, np.uint8), probability=np.zeros(2, np.float32))
+
+
+def _of_other_images(out: Path) -> None:
+    np.savez(out / MEMBER, labels=np.zeros(3, np.uint8), probability=np.zeros(3, np.float32))
+
+
+def _store(out: Path) -> Store:
+    return Store(out, json.loads((out / "protocol.json").read_text()))
+
+
+@pytest.mark.parametrize(
+    ("damage", "text"),
+    [
+        (_remove(MEMBER), "is missing"),
+        (_cut(MEMBER), "cannot be read"),
+        (_copied, "cannot be read (it is of rate 0.5, seed 0)"),
+        (_of_two_shapes, "cannot be read (its arrays have different shapes)"),
+        (_of_other_images, None),
+    ],
+)
+def test_predictions_that_are_not_those_of_all_seeds_are_found_and_left_out(
+    damage: Callable[[Path], None], text: str | None, experiment: Path, tmp_path: Path
+) -> None:
+    arms, seeds = ("rate 0", "rate 0.5"), range(2)
+    assert list(_store(experiment).results(arms, seeds, EPOCHS).predictions) == [*arms]
+    out = shutil.copytree(experiment, tmp_path / "out")
+    damage(out)
+    assert list(_store(out).results(arms, seeds, EPOCHS).predictions) == ["rate 0.5"]
+    if text is not None:
+        ended = main("verify", str(out))
+        assert f"{out}: {MEMBER} {text}" in ended.out and ended.out.endswith("; restore it from a copy\n")
+
+
+def test_predictions_of_earlier_versions_do_not_say_whose_they_are(experiment: Path, tmp_path: Path) -> None:
+    out = shutil.copytree(experiment, tmp_path / "out")
+    with np.load(experiment / MEMBER) as file:
+        np.savez(out / MEMBER, labels=file["labels"], probability=file["probability"])
+    assert succeeds("verify", str(out)) == f"{out}: whole, experiment\n"
+
+
+def test_a_directory_without_its_protocol_or_checksums_is_not_whole(experiment: Path, tmp_path: Path) -> None:
+    for name in ("protocol.json", "checksums.csv"):
+        out = shutil.copytree(experiment, tmp_path / name)
+        (out / name).unlink()
+        assert f"{name} is missing" in main("verify", str(out)).out
+    (tmp_path / "protocol.json" / "results.csv").unlink()
+    assert "protocol.json is missing" in main("verify", str(tmp_path / "protocol.json")).out
+
+
+def test_a_table_of_the_rows_of_all_experiments_inside_is_whole(experiment: Path, tmp_path: Path) -> None:
+    out = shutil.copytree(experiment, tmp_path / "rates")
+    shutil.copy(out / "results.csv", tmp_path)
+    assert succeeds("verify", str(tmp_path)) == f"{tmp_path}: whole, experiment\n"
+    (out / "results.csv").unlink()
+    assert f"{tmp_path}: rates/results.csv lacks the row of" in main("verify", str(tmp_path)).out

@@ -16,8 +16,8 @@ import numpy as np
 from cnnjax.config import OPTIMIZER_NAMES, HParams, require_read
 from cnnjax.data import Dataset, require_dataset
 from cnnjax.errors import ArgumentError, choose, one_line
-from cnnjax.experiment.protocol import Arm, Protocol, Splits
-from cnnjax.experiment.rows import Row
+from cnnjax.experiment.protocol import Arm, Protocol, Splits, require_batch
+from cnnjax.experiment.rows import METRICS, Row
 from cnnjax.keys import run_streams
 from cnnjax.models import ConvNet
 from cnnjax.population import stack
@@ -79,20 +79,30 @@ def _require_rates(arms: Sequence[Arm]) -> None:
             )
 
 
-def require_data(splits: Splits, probes: Mapping[str, Dataset]) -> None:
+def require_data(splits: Splits, probes: Mapping[str, Dataset], batch_size: int) -> None:
     """Check the data sets by themselves and against each other, see `cnnjax.data.require_dataset`.
 
     Raises:
-        ArgumentError: one is wrong in itself, or its images have another shape than those to train on.
+        ArgumentError: one is wrong in itself, or its images have another shape than those to train on; the
+            name of a probe cannot be that of columns, or these are the experiment's own; or a batch is larger
+            than the training set.
     """
-    parts = {"training": splits.train, "validation": splits.val, "test": splits.test} | dict(probes)
-    for name, data in parts.items():
+    for name in probes:
+        text = isinstance(name, str) and name.isprintable()
+        if not (text and name and "," not in name) or f"{name}_loss" in METRICS:
+            raise ArgumentError(
+                f"the probe {name!r} cannot name columns of results.csv; use printable characters other than "
+                "the comma, and not train, val or test"
+            )
+    parts = [("training", splits.train), ("validation", splits.val), ("test", splits.test), *probes.items()]
+    for name, data in parts:
         require_dataset(data, name)
         if data.image_shape != splits.train.image_shape:
             raise ArgumentError(
                 f"the {name} images have shape {data.image_shape}, and the training images "
                 f"{splits.train.image_shape}; give both the same height, width and channels"
             )
+    require_batch(batch_size, len(splits.train.labels))
 
 
 def require_probed(rows: Iterable[Row], probes: Iterable[str], out: Path) -> None:
@@ -116,8 +126,12 @@ def _require_arm(arm: Arm, protocol: Protocol) -> None:
         scalar = np.ndim(value) == 0 and np.asarray(value).dtype.kind in "biuf"
         if not scalar or not abs(float(value)) < LARGEST:
             raise ArgumentError(f"{of}{name} is {value!r}; give a finite number")
-        most = 1 if name in ("dropout_rate", "momentum") else LARGEST
-        if isinstance(arm.hparams, HParams) and not 0 <= value <= most:
+        if not isinstance(arm.hparams, HParams):
+            continue
+        if name == "momentum" and not 0 <= value < 1:
+            raise ArgumentError(f"{of}momentum {value:g} must be at least 0 and below 1")
+        most = 1 if name == "dropout_rate" else LARGEST
+        if not 0 <= value <= most:
             raise ArgumentError(f"{of}{name} {value:g} must lie between 0 and {most:g}")
     if callable(arm.optimizer):
         if protocol.schedule != "constant":

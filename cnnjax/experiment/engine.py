@@ -89,7 +89,7 @@ def run(
     """
     require_backend()
     checks.require_arms(arms, protocol)
-    checks.require_data(splits, probes or {})
+    checks.require_data(splits, probes or {}, protocol.batch_size)
     names, seeds = [arm.name for arm in arms], protocol.numbers
     if plan is not None:
         require_plan(plan, names, seeds)

@@ -4,14 +4,13 @@ A plan is stated before the first epoch of its seeds. It may be changed, but how
 recorded, and every conclusion says so.
 """
 
-import csv
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from cnnjax.errors import ArgumentError, UserError
 from cnnjax.experiment.rows import Cell, Row
-from cnnjax.files import read_json, write_csv, write_json
+from cnnjax.files import read_csv, read_json, write_csv, write_json
 from cnnjax.stats.plan import Plan, false_positives
 from cnnjax.stats.sentences import plural
 from cnnjax.stats.signflip import smallest_p
@@ -225,15 +224,11 @@ def read_looks(out: Path) -> list[Look]:
     """
     path = out / LOOKS
     try:
-        with path.open(newline="") as file:
-            rows = list(csv.DictReader(file))
         return [
             Look(row["time"], int(row["seeds"]), int(row["first_seed"]), row["plan"], int(row["rows"]))
-            for row in rows
+            for row in read_csv(path) or ()
         ]
-    except FileNotFoundError:
-        return []
-    except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} is damaged ({error}); restore it from a copy") from None
 
 

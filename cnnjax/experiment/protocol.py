@@ -129,8 +129,13 @@ def divide(loaded: Loaded, protocol: Protocol) -> Splits:
             f"--train-size {wanted} is more than the training split has ({available}); give at most "
             "that, with --quick as well"
         )
-    if protocol.batch_size > wanted:
-        raise ArgumentError(f"--batch-size {protocol.batch_size} is larger than the training set ({wanted})")
+    require_batch(protocol.batch_size, wanted)
     if wanted < available:
         train, _ = split(train, wanted / available, seed=protocol.split_seed)
     return Splits(train, val, loaded.test, loaded.sha256)
+
+
+def require_batch(batch_size: int, examples: int) -> None:
+    """Raise `ArgumentError` if a batch is larger than the training set."""
+    if batch_size > examples:
+        raise ArgumentError(f"--batch-size {batch_size} is larger than the training set ({examples})")

@@ -1,8 +1,8 @@
 """Results of an experiment: a directory with rows, predictions, and the state of what is in training."""
 
-import csv
 import io
 import json
+import os
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,10 +18,20 @@ from numpy.lib.npyio import NpzFile
 from cnnjax.devices.layouts import place
 from cnnjax.devices.processes import fetch, from_leader, leads
 from cnnjax.errors import ArgumentError, UserError
+from cnnjax.experiment import environments
 from cnnjax.experiment.identity import EARLIER
-from cnnjax.experiment.plans import Evidence
-from cnnjax.experiment.rows import Cell, Row, columns, read_rows, values_of, write_rows
-from cnnjax.files import clear_half_written, made, make_directory, write_bytes, write_csv, write_json
+from cnnjax.experiment.plans import LOOKS, Evidence
+from cnnjax.experiment.rows import CHECKSUMS, Cell, Row, columns, read_rows, values_of, write_rows
+from cnnjax.files import (
+    clear_half_written,
+    made,
+    make_directory,
+    read_csv,
+    read_json,
+    write_bytes,
+    write_csv,
+    write_json,
+)
 from cnnjax.shapes import Float
 from cnnjax.stats.confusion import Predictions
 from cnnjax.stats.families import ALPHA
@@ -30,7 +40,7 @@ from cnnjax.stats.families import ALPHA
 class Results(NamedTuple):
     """The values of each metric; NaN if not measured, or if the run diverged.
 
-    `predictions` has the arms and seeds whose predictions are on disk, which older directories may lack.
+    `predictions` has the arms of which those of all seeds are on disk; older directories may lack them.
     """
 
     arms: tuple[str, ...]
@@ -65,6 +75,9 @@ STATE = "state.npz"
 PREDICTIONS = "predictions"
 SECONDS = "seconds.csv"
 
+WRITTEN = RESULTS, CHECKSUMS, STATE, PREDICTIONS, SECONDS, LOOKS, environments.FILE, "summary.json"
+"""What is never there before protocol.json; plan.json is."""
+
 DAMAGED = OSError, ValueError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error
 """What reading a missing or damaged npz raises."""
 
@@ -76,7 +89,7 @@ class Store:
         """Open the directory and read its rows; with several processes, the leading one does so for all.
 
         Raises:
-            ArgumentError: it holds results of another protocol.
+            ArgumentError: it holds results of another protocol, or without protocol.json.
             UserError: its files are damaged.
         """
         self.out = out
@@ -91,17 +104,15 @@ class Store:
         out = self.out
         for directory in (out, out / PREDICTIONS):
             clear_half_written(directory)
-        wanted = json.loads(json.dumps(protocol))
-        if not any((out / name).exists() for name in (RESULTS, STATE, PREDICTIONS)):
+        wanted, stored = json.loads(json.dumps(protocol)), read_json(out / PROTOCOL)
+        foreign = [name for name in WRITTEN if stored is None and os.path.lexists(out / name)]
+        if foreign:
+            raise ArgumentError(
+                f"{out} holds {foreign[0]} and no protocol.json; choose another --out, or restore it"
+            )
+        if stored is None or not any((out / name).exists() for name in (RESULTS, STATE, PREDICTIONS)):
             self._unwritten = wanted  # nothing was computed, so nothing is there to protect
             return
-        try:
-            stored = json.loads((out / PROTOCOL).read_text())
-        except FileNotFoundError:
-            self._unwritten = wanted
-            return
-        except ValueError as error:
-            raise UserError(f"{out / 'protocol.json'} is damaged: {error}; choose another --out") from None
         if names := different(stored, wanted):
             raise ArgumentError(
                 f"{out} holds results of another protocol (different: {', '.join(names)}); "
@@ -109,12 +120,13 @@ class Store:
             )
         self._unwritten = stored | wanted
         self._times = read_times(out)
-        if (out / RESULTS).exists():
-            self.rows = read_rows(out / RESULTS)
+        self.rows = read_rows(out / RESULTS)
 
     def begin(self) -> None:
         """Write protocol.json before the first epoch; until there are results, another may replace it."""
         if self._unwritten is not None:
+            if self.rows and not (self.out / CHECKSUMS).exists():  # an earlier version wrote them
+                write_rows(self.out / RESULTS, self.rows)
             write_json(self.out / PROTOCOL, self._unwritten)
             self._unwritten = None
 
@@ -139,10 +151,10 @@ class Store:
     def keep(self, arm: str, seed: int, predictions: Predictions) -> None:
         """Write the predictions of one member."""
         self.begin()
-        path = _predictions(self.out, arm, seed)
+        path = prediction_file(self.out, arm, seed)
         make_directory(path.parent)
         content = io.BytesIO()
-        np.savez_compressed(content, **predictions._asdict())
+        np.savez_compressed(content, **predictions._asdict(), network=np.array(path.stem))
         write_bytes(path, content.getvalue())
 
     def save(self, tree: Any, members: Sequence[tuple[str, int]], epoch: int) -> None:
@@ -193,7 +205,8 @@ class Store:
         """Return the rows of these arms and seeds as arrays."""
         values = {name: values_of(self.rows, name, arms, seeds, epochs) for name in columns(self.rows)}
         stored = {arm: read_predictions(self.out, arm, seeds) for arm in arms}
-        predictions = {arm: of_arm for arm, of_arm in stored.items() if of_arm is not None}
+        # The seeds of arms are compared in pairs.
+        predictions = {arm: said for arm, said in stored.items() if said and len(said.labels) == len(seeds)}
         return Results(tuple(arms), tuple(seeds), epochs, values, predictions)
 
 
@@ -210,32 +223,47 @@ def write_times(out: Path, times: Sequence[tuple[int, float]]) -> None:
 
 def read_times(out: Path) -> list[tuple[int, float]]:
     """Read seconds.csv: networks that trained side by side, and the seconds of an epoch; [] if damaged."""
-    errors = OSError, ValueError, KeyError, TypeError, csv.Error
-    with suppress(*errors), (out / SECONDS).open(newline="") as file:
-        return [(int(row["networks"]), float(row["seconds"])) for row in csv.DictReader(file)]
+    with suppress(UserError, ValueError, KeyError, TypeError):
+        return [(int(row["networks"]), float(row["seconds"])) for row in read_csv(out / SECONDS) or ()]
     return []
 
 
 def read_predictions(out: Path, arm: str, seeds: Sequence[int]) -> Predictions | None:
-    """Read the predictions of an arm from the directory `out`; None if there are none."""
+    """Read the predictions of an arm from the directory `out`; None if there are none, or of other images."""
     of_seeds = [one for seed in seeds if (one := read_prediction(out, arm, seed)) is not None]
-    return Predictions(*map(np.stack, zip(*of_seeds, strict=True))) if of_seeds else None
+    alike = len({one.labels.shape for one in of_seeds}) == 1
+    return Predictions(*map(np.stack, zip(*of_seeds, strict=True))) if alike else None
 
 
 def read_prediction(out: Path, arm: str, seed: int) -> Predictions | None:
-    """Read the predictions of one network; None if they are missing or damaged."""
-    with suppress(*DAMAGED), arrays_in(_predictions(out, arm, seed)) as file:
-        return Predictions(*(file[name] for name in Predictions._fields))
+    """Read the predictions of one network; None if they are missing, damaged or of another network."""
+    with suppress(*DAMAGED):
+        return predictions_in(prediction_file(out, arm, seed))
+
+
+def predictions_in(path: Path) -> Predictions:
+    """Read the predictions of one network; one of `DAMAGED` is raised if they are not whole."""
+    with arrays_in(path) as file:
+        said = Predictions(*(file[name] for name in Predictions._fields))
+        network = str(file["network"]) if "network" in file else path.stem  # an earlier version wrote none
+    if network != path.stem:
+        raise ValueError(f"it is of {network}")
+    if said.labels.shape != said.probability.shape:
+        raise ValueError("its arrays have different shapes")
+    return said
 
 
 @contextmanager
 def arrays_in(path: Path) -> Iterator[NpzFile]:
     """Open an npz file; `np.load` by itself leaves a damaged one open."""
+    if not path.is_file():  # a pipe may never end
+        raise OSError("it is no file")
     with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
         yield file
 
 
-def _predictions(out: Path, arm: str, seed: int) -> Path:
+def prediction_file(out: Path, arm: str, seed: int) -> Path:
+    """Return where the predictions of a network are."""
     return out / PREDICTIONS / f"{arm}, seed {seed}.npz"
 
 

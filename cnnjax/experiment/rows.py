@@ -1,6 +1,5 @@
 """The table of an experiment, results.csv: a row per arm, seed and epoch, each with a checksum."""
 
-import csv
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +10,8 @@ from typing import TypeVar
 import numpy as np
 
 from cnnjax.errors import UserError
-from cnnjax.files import write_csv
+from cnnjax.experiment import environments
+from cnnjax.files import read_csv, write_csv
 from cnnjax.shapes import Float
 
 METRICS = tuple(
@@ -29,23 +29,41 @@ KEYS = "arm", "seed", "epoch"
 
 
 def read_rows(path: Path) -> dict[Cell, Row]:
-    """Read the rows of a results.csv, and compare each with its checksum where there are checksums.
+    """Read the rows of a results.csv, and compare each with its checksum.
 
     Raises:
-        UserError: a file cannot be read or is damaged, or a row is not as it was written.
+        UserError: a file cannot be read or is damaged, or a row is not as it was written, or its checksum is
+            missing.
     """
     rows, sums = _read(path, float), path.with_name(CHECKSUMS)
-    if sums.exists():
-        written = {cell: row.get("sha256") for cell, row in _read(sums, str).items()}
-        changed = [cell for cell, row in rows.items() if _checksum(row) != written.get(cell)]
-        if changed:
-            arm, seed, epoch = changed[0]
-            others = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
-            raise UserError(
-                f"{path} was changed after it was written, in the row of {arm}, seed {seed}, epoch {epoch}"
-                f"{others}; restore it from a copy, or remove what was changed, to compute it again"
-            )
+    if not sums.exists():
+        # Earlier versions wrote neither of the two files.
+        if rows and path.with_name(environments.FILE).exists():
+            raise UserError(f"{sums} is missing; restore it from a copy, or choose another --out")
+        return rows
+    written = read_checksums(sums)
+    changed = [cell for cell, row in rows.items() if _checksum(row) != written.get(cell)]
+    if changed:
+        raise UserError(
+            f"{path} was changed after it was written, in the row of {named(changed)}; restore it from a "
+            "copy, or remove what was changed, to compute it again"
+        )
     return rows
+
+
+def read_checksums(path: Path) -> dict[Cell, str]:
+    """Read a checksums.csv; {} if there is none.
+
+    Raises:
+        UserError: it cannot be read or is damaged.
+    """
+    return {cell: row.get("sha256", "") for cell, row in _read(path, str).items()}
+
+
+def named(cells: Sequence[Cell]) -> str:
+    """Name the first row: "rate 0, seed 3, epoch 2 and 1 more"."""
+    arm, seed, epoch = cells[0]
+    return f"{arm}, seed {seed}, epoch {epoch}{f' and {len(cells) - 1} more' if len(cells) > 1 else ''}"
 
 
 def write_rows(path: Path, rows: Mapping[Cell, Row]) -> None:
@@ -78,13 +96,10 @@ def _read(path: Path, value: Callable[[str], T]) -> dict[Cell, dict[str, T]]:
     """Read the cells of a table that are not empty."""
     table = {}
     try:
-        with path.open(newline="") as file:
-            for row in csv.DictReader(file):
-                cell = row.pop("arm"), int(row.pop("seed")), int(row.pop("epoch"))
-                table[cell] = {name: value(text) for name, text in row.items() if text}
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-    except (KeyError, TypeError, ValueError, csv.Error) as error:
+        for row in read_csv(path) or ():
+            cell = row.pop("arm"), int(row.pop("seed")), int(row.pop("epoch"))
+            table[cell] = {name: value(text) for name, text in row.items() if text}
+    except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} is damaged ({error}); choose another --out") from None
     return table
 

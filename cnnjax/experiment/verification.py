@@ -1,6 +1,5 @@
 """Whether the files of an experiment are whole and agree with each other."""
 
-import csv
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -9,8 +8,16 @@ from typing import Any
 import numpy as np
 
 from cnnjax.errors import UserError, one_line
-from cnnjax.experiment.results import DAMAGED, PREDICTIONS, Cell, Predictions, Row, arrays_in, read_rows
-from cnnjax.files import read_json
+from cnnjax.experiment.results import (
+    DAMAGED,
+    PREDICTIONS,
+    PROTOCOL,
+    RESULTS,
+    prediction_file,
+    predictions_in,
+)
+from cnnjax.experiment.rows import CHECKSUMS, Cell, Row, named, read_checksums, read_rows
+from cnnjax.files import read_bytes, read_json
 from cnnjax.files.problem import Problem
 
 FILES = ("protocol.json", "results.csv", "summary.json")
@@ -26,7 +33,9 @@ def holds_experiment(out: Path) -> bool:
 def problems(out: Path) -> list[Problem]:
     """Return what is wrong with the files of an experiment, and of the data sets or networks in it."""
     inside = [path.parent for path in sorted(out.glob("*/protocol.json"))]
-    found = [problem for each in (out, *inside) for problem in _of_rows(each, str(each.relative_to(out)))]
+    # Beside experiments, a table without protocol.json is one of all their rows.
+    own = [out] * ((out / PROTOCOL).exists() or not inside)
+    found = [problem for each in (*own, *inside) for problem in _of_rows(each, str(each.relative_to(out)))]
     try:
         summary = read_json(out / "summary.json") or {}
     except UserError as error:
@@ -35,30 +44,42 @@ def problems(out: Path) -> list[Problem]:
 
 
 def _of_rows(out: Path, where: str) -> Iterator[Problem]:
-    """Check protocol.json, results.csv and the predictions of one directory."""
+    """Check protocol.json, results.csv, checksums.csv and the predictions of one directory."""
     of = "" if where == "." else f"{where}/"
     try:
-        protocol = read_json(out / "protocol.json")
-        rows = rows_of(out)
+        protocol = read_json(out / PROTOCOL)
+        # Rows are written last, so that those of an experiment at work are not missed.
+        predicted = sorted((out / PREDICTIONS).glob("*, seed *.npz"))
+        written, rows = read_checksums(out / CHECKSUMS), rows_of(out)
     except UserError as error:
         yield Problem(one_line(error), heals=False)
         return
-    if rows and protocol is None:
-        yield Problem(f"{of}protocol.json is missing", heals=False)
+    if protocol is None:
+        if rows or written or predicted:
+            yield Problem(f"{of}protocol.json is missing", heals=False)
         return
-    epochs, last = (protocol or {}).get("epochs"), dict[tuple[str, int], int]()
+    epochs, last, lacking = protocol.get("epochs"), dict[tuple[str, int], int](), set(written) - rows.keys()
     for arm, seed, epoch in sorted(rows):
-        if f"arm {arm}" not in (protocol or {}):
+        if f"arm {arm}" not in protocol:
             yield Problem(f"{of}results.csv has the arm {arm}, and protocol.json has not", heals=False)
             return
-        if epoch != last.get((arm, seed), 0) + 1 or (isinstance(epochs, int) and epoch > epochs):
-            yield Problem(f"{of}results.csv has epochs of {arm}, seed {seed} that do not follow", heals=False)
+        if isinstance(epochs, int) and not 1 <= epoch <= epochs:
+            yield Problem(f"{of}results.csv has an epoch {epoch} of {arm}, seed {seed}", heals=False)
             return
+        if epoch != (follows := last.get((arm, seed), 0) + 1):
+            lacking.add((arm, seed, follows))
         last[arm, seed] = epoch
-    for (arm, seed), epoch in last.items():
-        path = out / PREDICTIONS / f"{arm}, seed {seed}.npz"
-        if epoch == epochs and path.exists() and (reason := _unreadable(path)):
-            yield Problem(f"{of}{path.relative_to(out)} cannot be read ({reason})", heals=False)
+    for path in predicted:  # after the last epoch
+        arm, _, seed = path.stem.rpartition(", seed ")
+        if isinstance(epochs, int) and seed.isdecimal() and f"arm {arm}" in protocol:
+            lacking |= {(arm, int(seed), epochs)} - rows.keys()
+    if lacking:
+        yield Problem(f"{of}results.csv lacks the row of {named(sorted(lacking))}", heals=True)
+    for member, epoch in last.items():
+        path = prediction_file(out, *member)
+        # A version that wrote no checksums may not have written predictions either.
+        if epoch == epochs and (path.exists() or written) and (reason := _unreadable(path)):
+            yield Problem(f"{of}{path.relative_to(out)} {reason}", heals=False)
 
 
 def rows_of(out: Path) -> dict[Cell, Row]:
@@ -67,25 +88,20 @@ def rows_of(out: Path) -> dict[Cell, Row]:
     Raises:
         UserError: the table is damaged.
     """
-    path = out / "results.csv"
-    if not path.exists():
-        return {}
-    try:
-        with path.open(newline="") as file:
-            header = next(csv.reader(file), [])
-    except (OSError, ValueError, csv.Error) as error:
-        raise UserError(f"cannot read {path}: {one_line(error)}") from error
-    return read_rows(path) if header[:3] == ["arm", "seed", "epoch"] else {}
+    path, sums = out / RESULTS, out / CHECKSUMS
+    ours = sums.exists() or (read_bytes(path) or b"").startswith(b"arm,seed,epoch")
+    return read_rows(path) if ours else {}
 
 
 def _unreadable(path: Path) -> str:
-    """Return why predictions cannot be read; "" if they can."""
+    """Return what is wrong with predictions; "" if they can be read."""
+    if not path.exists():
+        return "is missing"
     try:
-        with arrays_in(path) as file:
-            shapes = {file[name].shape for name in Predictions._fields}
+        predictions_in(path)
     except DAMAGED as error:
-        return one_line(error)
-    return "" if len(shapes) == 1 else "its arrays have different shapes"
+        return f"cannot be read ({one_line(error)})"
+    return ""
 
 
 def _of_summary(out: Path, record: Mapping[str, Any], keys: tuple[str, ...] = ()) -> Iterator[Problem]:

@@ -3,6 +3,8 @@
 from cnnjax.files.atomic import (
     explained,
     make_directory,
+    read_bytes,
+    read_csv,
     read_json,
     write_bytes,
     write_csv,
@@ -23,6 +25,8 @@ __all__ = [
     "made",
     "make_directory",
     "provenance",
+    "read_bytes",
+    "read_csv",
     "read_json",
     "require_same",
     "sync",

@@ -14,7 +14,7 @@ from cnnjax.errors import UserError
 from cnnjax.files import temporary
 
 LARGEST_RECORD = 100_000_000
-"""Bytes of a JSON file at most."""
+"""Bytes of a JSON file or a table at most."""
 
 
 @contextmanager
@@ -39,26 +39,54 @@ def make_directory(path: Path) -> None:
                 temporary.sync(path.parent)
 
 
+def read_bytes(path: Path) -> bytes | None:
+    """Read a file; return None if it does not exist.
+
+    Raises:
+        UserError: it cannot be read, or is no file of at most `LARGEST_RECORD` bytes.
+    """
+    try:
+        size = path.stat().st_size
+        if not path.is_file() or size > LARGEST_RECORD:  # reading a pipe or a device may never end
+            raise UserError(f"{path} is no record: not a file of at most {LARGEST_RECORD:,} bytes; remove it")
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+
+
 def read_json(path: Path) -> dict[str, Any] | None:
     """Read a JSON object; return None if the file does not exist.
 
     Raises:
         UserError: the file cannot be read, or does not hold a JSON object.
     """
-    try:
-        size = path.stat().st_size
-        if not path.is_file() or size > LARGEST_RECORD:  # reading a pipe or a device may never end
-            raise UserError(f"{path} is no record: not a file of at most {LARGEST_RECORD:,} bytes; remove it")
-        record = json.loads(path.read_bytes())
-    except FileNotFoundError:
+    content = read_bytes(path)
+    if content is None:
         return None
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    try:
+        record = json.loads(content)
     except (ValueError, RecursionError):
         record = None
     if not isinstance(record, dict):
         raise UserError(f"{path} is damaged: not a JSON object; restore it from a copy, or use --overwrite")
     return record
+
+
+def read_csv(path: Path) -> list[dict[str, Any]] | None:
+    """Read a table, its rows by the names in the header line; return None if the file does not exist.
+
+    Raises:
+        UserError: the file cannot be read, or is no table.
+    """
+    content = read_bytes(path)
+    if content is None:
+        return None
+    try:
+        return list(csv.DictReader(io.StringIO(content.decode(), newline="")))
+    except (ValueError, csv.Error) as error:
+        raise UserError(f"{path} is damaged ({error}); restore it from a copy") from None
 
 
 def write_bytes(path: Path, content: bytes) -> None:
