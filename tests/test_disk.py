@@ -169,8 +169,8 @@ def test_kills_while_it_compiles(killable: Killable, tmp_path: Path, programs: P
     """Without a cache of compiled programs, a run spends most of its time compiling."""
     draw, disk, whole = random.Random(2), tmp_path / "disk", tmp_path / "whole"
     compiling = Killable(tmp_path, programs, JAX_ENABLE_COMPILATION_CACHE="0")
-    for _ in range(3):
-        assert compiling.run("train", disk, after=draw.uniform(0.5, 3.0)).code == -signal.SIGKILL
+    codes = [compiling.run("train", disk, after=draw.uniform(0.5, 3.0)).code for _ in range(3)]
+    assert -signal.SIGKILL in codes and {*codes} <= {-signal.SIGKILL, 0}, "a fast machine may be done"
     compiling.close()
     for each in (disk, whole):
         assert killable.run("train", each).code == 0, killable.log()
