@@ -300,6 +300,23 @@ def test_a_function_that_changes_the_wrong_axes_is_refused(change: dict[str, Any
         jax.eval_shape(OWN.clone(**change).init, jax.random.key(0), jnp.ones((2, *SHAPE)))
 
 
+@pytest.mark.parametrize("activation", [nn.relu, nn.softmax])
+def test_a_named_pooling_needs_a_window(activation: Any) -> None:
+    model = ConvNet(features=(2,), hidden=(), padding="VALID", activation=activation)
+    init = partial(jax.eval_shape, model.init, jax.random.key(0))
+    init(jnp.ones((2, 4, 4, 1)))
+    with pytest.raises(UserError, match="too small"):
+        init(jnp.ones((2, 3, 3, 1)))
+
+
+def test_pixels_are_scaled_first() -> None:
+    images = jnp.asarray(np.random.default_rng(0).integers(0, 256, (2, *SHAPE)), jnp.float32)
+    params = jax.jit(OWN.init)(jax.random.key(0), images)
+    for scale in (0.5, 2.0):
+        scaled = jax.jit(OWN.clone(pixel_scale=scale).apply)(params, images)
+        chex.assert_trees_all_close(scaled, jax.jit(OWN.apply)(params, scale * images), rtol=1e-5, atol=1e-3)
+
+
 def test_a_pooling_function_may_need_less_than_a_window() -> None:
     model = ConvNet(features=(2,), hidden=(), pooling=lambda x, window=2: x)
     logits, _ = jax.eval_shape(model.init_with_output, jax.random.key(0), jnp.ones((2, 1, 1, 1)))

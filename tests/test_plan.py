@@ -39,6 +39,12 @@ def test_the_hash_is_of_the_content_and_the_same_in_every_version() -> None:
     assert len({plan.sha256 for plan in (PLAN, *others)}) == 1 + len(CHANGES)
 
 
+def test_a_plan_promises_what_may_be_broken() -> None:
+    for name, value in {"hypothesis": "B.", "primary": "b", "margin": 0.1, "looks": (8,)}.items():
+        assert Plan(seeds=8)._replace(**{name: value}).promises, name
+    assert not Plan(family=("b",), seeds=8, reference="a").promises
+
+
 CHANGES = {
     "hypothesis": "B is worse.",
     "metric": "val_loss",

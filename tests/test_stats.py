@@ -13,9 +13,10 @@ from scipy.stats import binom, ttest_1samp, wilcoxon
 
 from cnnjax.errors import ArgumentError
 from cnnjax.report.tables import contrast_heads
-from cnnjax.stats import conclusion, contrasts, families, signflip, summarise, summarise_together
+from cnnjax.stats import conclusion, contrasts, families, power, signflip, summarise, summarise_together
 from cnnjax.stats.intervals import t_interval
 from cnnjax.stats.sentences import REHEARSAL, interval_name, pairing_sentence
+from cnnjax.stats.variance import sd_interval
 
 SURE = 1e-5  # a correct implementation fails such a bound for one seed in 100,000
 
@@ -331,6 +332,26 @@ def test_no_verdict_contradicts_the_interval_beside_it(seed, n, m, gated, coarse
             assert c.disagree == (c.significant == (c.low <= 0 <= c.high))
     if n < 6:
         assert summary.rehearsal and "p 0" not in said and "equal" not in said
+
+
+def test_what_n_pairs_detect_is_given_for_the_estimated_spread_and_its_interval():
+    values = np.random.default_rng(3).normal(size=(3, 10))
+    for c in summarise(values, "abc").contrasts:
+        found = power.detectable(10, 2)
+        expected = found * c.sd, *(found * sd for sd in sd_interval(c.sd, 10))
+        np.testing.assert_allclose((c.detectable, c.detectable_low, c.detectable_high), expected)
+
+
+def test_a_conclusion_names_the_confidence_and_leaves_out_what_too_few_pairs_equal():
+    draw = np.random.default_rng(4).normal(size=(3, 12))
+    values = np.array([draw[0], draw[0] + 3 + draw[1] / 9, draw[0] + draw[2] / 9])
+    said = conclusion(summarise(values[:2], "ab", margin=1.0), "loss")
+    assert "(95% interval " in said
+    said = conclusion(summarise(values, ("a", "first", "second"), margin=1.0), "loss")
+    assert "first raises it by" in said and "(97.5% interval " in said and "econd (corrected p" in said
+    values[2, 3:] = np.nan
+    said = conclusion(summarise(values, ("a", "first", "second"), margin=1.0), "loss")
+    assert "first raises it by" in said and "econd (corrected p" not in said and "equal" not in said
 
 
 def test_t_intervals_of_a_family_hold_together():

@@ -162,6 +162,14 @@ def test_devices_share_an_evaluation_without_padding() -> None:
     assert rows == {3} and float(sums.examples[0]) == 24
 
 
+def test_padding_repeats_examples_that_do_not_count() -> None:
+    data = arrays(5)
+    batch = take(data.images, data.labels, jnp.array([4, -1, -3]))
+    chex.assert_trees_all_equal(batch.images, data.images[np.array([4, 0, 2])])
+    assert batch.labels.tolist() == data.labels[np.array([4, 0, 2])].tolist()
+    assert batch.weight.tolist() == [1, 0, 0]
+
+
 def test_a_total_keeps_all_axes_but_the_first() -> None:
     sums = total(MetricSums(*jnp.arange(18.0).reshape(3, 3, 2)))
     np.testing.assert_array_equal(sums.correct, [6 + 8 + 10, 7 + 9 + 11])
