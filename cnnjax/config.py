@@ -14,10 +14,7 @@ READ_BY = MappingProxyType({"weight_decay": ("adamw", "sgd"), "momentum": ("sgd"
 
 
 class HParams(NamedTuple):
-    """Hyperparameters that enter the compiled program as arrays, so that a population can vary them.
-
-    Each is a float32 scalar, or carries the population's leading axis.
-    """
+    """Hyperparameters that are traced: float32 scalars, or arrays with the leading axis of a population."""
 
     learning_rate: jax.Array | float = 1e-3
     dropout_rate: jax.Array | float = 0.5
@@ -30,9 +27,8 @@ def require_read(hparams: Any, optimizer: str, subject: str = "") -> None:
 
     A NamedTuple of the user's own is not checked, because a model may read what the optimizer does not.
     """
-    for name, optimizers in READ_BY.items():
-        value = getattr(hparams, name) if isinstance(hparams, HParams) else 0
-        if value and optimizer not in optimizers:
+    for name, optimizers in READ_BY.items() if isinstance(hparams, HParams) else ():
+        if (value := getattr(hparams, name)) and optimizer not in optimizers:
             raise ArgumentError(
                 f"{subject}--{name.replace('_', '-')} {value} does nothing with --optimizer {optimizer}; "
                 f"omit it, or use --optimizer {' or '.join(optimizers)}"

@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from cnnjax.dropout import DROPOUT, DropoutFunction
-from cnnjax.errors import ArgumentError, choose
+from cnnjax.errors import ArgumentError
+from cnnjax.files.misspelt import choose
 from cnnjax.kernels.convolution import Activation, Padding
 from cnnjax.kernels.layers import Conv, Dense, Dropout
 from cnnjax.keys import Masks

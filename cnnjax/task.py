@@ -158,14 +158,12 @@ def reads_rate(model: nn.Module) -> bool:
         return model.dropout != "none" and bool(model.features or model.dropout_sites == "flatten")
     if not (asks_for(model, "dropout_rate") or asks_for(model, "hparams")):
         return False
-
-    task, keys, shape = Task(model, lambda _: optax.identity()), streams(jax.random.key(0)), (28, 28, 1)
+    task, keys = Task(model, lambda _: optax.identity()), streams(jax.random.key(0))
 
     def trained(rate: jax.Array) -> Any:
-        hparams = config.HParams(dropout_rate=rate)
-        state = init_state(task, keys, shape, hparams)
-        images, masks = jnp.zeros((1, *shape), jnp.uint8), Masks(keys.dropout)
-        return forward(task, state.params, state.collections, images, hparams, masks)
+        hparams, images = config.HParams(dropout_rate=rate), jnp.zeros((1, 28, 28, 1), jnp.uint8)
+        state = init_state(task, keys, images.shape[1:], hparams)
+        return forward(task, state.params, state.collections, images, hparams, Masks(keys.dropout))
 
     try:
         traced = jax.make_jaxpr(trained)(jax.ShapeDtypeStruct((), jnp.float32)).jaxpr

@@ -54,7 +54,8 @@ from peers.worker import ACCURACY_EPOCH, Launch, Row, measure
 from cnnjax import files, report
 from cnnjax.cli.runner import DataDirectory, OutDirectory, shown
 from cnnjax.data import load, split, subset
-from cnnjax.errors import ArgumentError, choose
+from cnnjax.errors import ArgumentError
+from cnnjax.files.misspelt import choose
 from cnnjax.models import MODELS
 
 MAX_LOAD = 0.1

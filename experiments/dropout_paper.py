@@ -38,8 +38,9 @@ from cnnjax import experiment, files, report
 from cnnjax.cli.flags import Flags
 from cnnjax.cli.runner import OutDirectory, shown
 from cnnjax.data import subset
-from cnnjax.errors import ArgumentError, choose
+from cnnjax.errors import ArgumentError
 from cnnjax.experiment import Splits
+from cnnjax.files.misspelt import choose
 from cnnjax.stats.intervals import FEWEST
 from cnnjax.train import to_device
 

@@ -46,9 +46,10 @@ from cnnjax import experiment, report
 from cnnjax.api.ablation import run, settings
 from cnnjax.cli.flags import OptimizerFlags
 from cnnjax.cli.runner import OutDirectory, shown
-from cnnjax.errors import ArgumentError, choose
+from cnnjax.errors import ArgumentError
 from cnnjax.experiment import Arm
 from cnnjax.files import write_json
+from cnnjax.files.misspelt import choose
 from cnnjax.optimizers import OPTIMIZERS
 from cnnjax.stats import summarise_together
 from cnnjax.train import to_device

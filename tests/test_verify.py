@@ -478,7 +478,7 @@ def test_missing_rows_are_found_and_computed_again(
     assert _store(out).lacks(("rate 0", 0), EPOCHS) or _store(out).lacks(("rate 0.5", 1), EPOCHS)
 
 
-def _copied(out: Path) -> None:
+def _copied_prediction(out: Path) -> None:
     shutil.copy(out / "predictions/rate 0.5, seed 0.npz", out / MEMBER)
 
 
@@ -499,7 +499,7 @@ def _store(out: Path) -> Store:
     [
         (_remove(MEMBER), "is missing"),
         (_cut(MEMBER), "cannot be read"),
-        (_copied, "cannot be read (it is of rate 0.5, seed 0)"),
+        (_copied_prediction, "cannot be read (it is of rate 0.5, seed 0)"),
         (_of_two_shapes, "cannot be read (its arrays have different shapes)"),
         (_of_other_images, None),
     ],

@@ -18,8 +18,8 @@ from cnnjax.data.arrays import check_images
 from cnnjax.data.loading import MEMORY
 from cnnjax.deploy.evaluation import part
 from cnnjax.deploy.predict import Trained, evaluated, probabilities, same_data, trained
-from cnnjax.errors import nearest
 from cnnjax.files import temporary
+from cnnjax.files.misspelt import nearest
 from cnnjax.runs import building, training
 from cnnjax.runs.building import Custom
 from cnnjax.runs.run_directory import COLUMNS

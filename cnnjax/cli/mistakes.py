@@ -4,7 +4,7 @@ import re
 from collections.abc import Collection
 from difflib import get_close_matches
 
-from cnnjax.errors import choose
+from cnnjax.files.misspelt import choose
 
 
 def explained(message: str, flags: Collection[str], commands: Collection[str] = ()) -> str:

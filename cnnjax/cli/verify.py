@@ -9,8 +9,9 @@ import tyro
 from cnnjax.cli.formats import TEXT, Formatted, Record
 from cnnjax.cli.output import printable
 from cnnjax.cli.runner import shown
-from cnnjax.errors import ArgumentError, UserError, wrong_and_advice
+from cnnjax.errors import ArgumentError, UserError
 from cnnjax.files.misspelt import did_you_mean
+from cnnjax.files.problem import wrong_and_advice
 
 RESTORE = "restore it from a copy"
 """What to do about a problem that says nothing itself, and that going on does not mend."""

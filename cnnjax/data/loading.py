@@ -13,8 +13,9 @@ from pathlib import Path
 from cnnjax.data import home, idx, own, sources, tfds_any
 from cnnjax.data.dataset import Loaded
 from cnnjax.data.idx import Files
-from cnnjax.errors import ArgumentError, UserError, choose, one_line
+from cnnjax.errors import ArgumentError, UserError, one_line
 from cnnjax.files import temporary
+from cnnjax.files.misspelt import choose
 
 NAMES = ("mnist", "fashion_mnist", "kmnist")
 MEMORY = "memory:"

@@ -15,9 +15,10 @@ import numpy as np
 
 from cnnjax.config import OPTIMIZER_NAMES, HParams, require_read
 from cnnjax.data import Dataset, require_dataset
-from cnnjax.errors import ArgumentError, choose, one_line
+from cnnjax.errors import ArgumentError, one_line
 from cnnjax.experiment.protocol import Arm, Protocol, Splits, require_batch
 from cnnjax.experiment.rows import METRICS, Row
+from cnnjax.files.misspelt import choose
 from cnnjax.keys import run_streams
 from cnnjax.models import ConvNet
 from cnnjax.population import stack

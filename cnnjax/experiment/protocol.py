@@ -13,7 +13,8 @@ from cnnjax.config import OPTIMIZER_NAMES, SCHEDULE_NAMES, require_seeds
 from cnnjax.data import Dataset, Loaded, load, require_dataset, split, training_split
 from cnnjax.devices.layouts import cores
 from cnnjax.devices.processes import silence_followers
-from cnnjax.errors import ArgumentError, choose
+from cnnjax.errors import ArgumentError
+from cnnjax.files.misspelt import choose
 from cnnjax.task import Augment, Loss, MakeOptimizer, Preprocess
 
 

@@ -1,6 +1,6 @@
-"""What path was meant, where there is none of this name."""
+"""What was meant, where there is nothing of this name."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -24,3 +24,13 @@ def did_you_mean(path: Path, suits: Callable[[Path], bool] = Path.exists) -> str
             return ""
         near /= found[0]
     return f" (did you mean {near}?)" if near != path else ""
+
+
+def nearest(name: str, choices: Iterable[str]) -> str:
+    """Return " (did you mean adam?)" if one of the names is nearly this one; or nothing."""
+    return "".join(f" (did you mean {choice}?)" for choice in get_close_matches(name, list(choices), n=1))
+
+
+def choose(name: str, choices: Collection[str]) -> str:
+    """End the message about an unknown name: " (did you mean adam?); use one of adam, sgd"."""
+    return f"{nearest(name, choices)}; use one of {', '.join(choices)}"

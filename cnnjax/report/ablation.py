@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from cnnjax.data import Dataset
-from cnnjax.errors import ArgumentError, UserError, choose
+from cnnjax.errors import ArgumentError, UserError
 from cnnjax.experiment.results import Results
 from cnnjax.files import write_json
+from cnnjax.files.misspelt import choose
 from cnnjax.plots import Figure
 from cnnjax.plots.arms import final_by_arm, generalisation_gap, metric_bands
 from cnnjax.report import tables

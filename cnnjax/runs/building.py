@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 
 import flax.linen as nn
 
-from cnnjax.errors import ArgumentError, UserError, choose, nearest, one_line
+from cnnjax.errors import ArgumentError, UserError, one_line
 from cnnjax.files.code import code_used
 from cnnjax.files.identity import describe
+from cnnjax.files.misspelt import choose, nearest
 from cnnjax.models import MODELS, ConvNet
 from cnnjax.optimizers import make_optimizer
 from cnnjax.runs.train_config import CUSTOM, TrainConfig

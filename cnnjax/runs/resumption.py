@@ -10,8 +10,10 @@ from typing import Any, NamedTuple
 from cnnjax import files
 from cnnjax.data import Loaded, is_identity
 from cnnjax.dropout import MASK_SCHEME
-from cnnjax.errors import ArgumentError, UserError, choose, one_line, wrong_and_advice
+from cnnjax.errors import ArgumentError, UserError, one_line
 from cnnjax.files.atomic import LARGEST_RECORD
+from cnnjax.files.misspelt import choose
+from cnnjax.files.problem import wrong_and_advice
 from cnnjax.files.records import LATER
 from cnnjax.models import MODELS
 from cnnjax.runs import building, checkpoints, manifest, run_directory

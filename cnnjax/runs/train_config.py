@@ -7,7 +7,8 @@ from numbers import Integral, Real
 import numpy as np
 
 from cnnjax.config import OPTIMIZER_NAMES, SCHEDULE_NAMES, HParams, require_read, require_seeds
-from cnnjax.errors import ArgumentError, choose
+from cnnjax.errors import ArgumentError
+from cnnjax.files.misspelt import choose
 from cnnjax.files.records import LATER, without_defaults
 
 TRAIN_SPLITS = ("part", "all")

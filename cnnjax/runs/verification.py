@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from cnnjax.errors import UserError, wrong_and_advice
-from cnnjax.files.problem import Problem
+from cnnjax.errors import UserError
+from cnnjax.files.problem import Problem, wrong_and_advice
 from cnnjax.runs import arrays, checkpoints, early_stopping, manifest, result, resumption, run_directory
 from cnnjax.runs.card import CARD
 from cnnjax.runs.checkpoints import Checkpoint
