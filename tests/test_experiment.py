@@ -525,11 +525,11 @@ def test_a_pipe_is_refused_and_not_waited_for(name: str, whole: Path, tmp_path: 
     shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
     (tmp_path / name).unlink()
     os.mkfifo(tmp_path / name)
-    with pytest.raises(UserError, match=rf"{re.escape(name)} is no record"):
+    with pytest.raises(UserError, match=rf"{re.escape(name)} is not a file"):
         run(tmp_path)
     if name != "looks.csv":
         (problem,) = verification.problems(tmp_path)
-        assert f"{name} is no record" in problem.text and not problem.heals
+        assert f"{name} is not a file" in problem.text and not problem.heals
 
 
 @pytest.mark.parametrize("name", ["seconds.csv", "state.npz", "predictions/rate 0, seed 0.npz"])

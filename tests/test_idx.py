@@ -196,7 +196,7 @@ def test_what_is_no_file_is_refused_and_not_read(kind, read, tmp_path):
 def test_a_record_is_not_larger_than_any(tmp_path):
     with (tmp_path / "config.json").open("wb") as file:
         file.truncate(10**11)  # without blocks on the disk
-    with pytest.raises(UserError, match=r"config\.json is no record"):
+    with pytest.raises(UserError, match=r"config\.json is not a file"):
         files_on_disk.read_json(tmp_path / "config.json")
 
 

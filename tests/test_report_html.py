@@ -339,6 +339,13 @@ def test_a_damaged_experiment_is_one_line(tmp_path: Path, file: str, content: st
     assert contents(tmp_path) == before
 
 
+def test_a_table_that_is_a_pipe_is_refused(tmp_path: Path) -> None:
+    make_experiment(tmp_path / "x", ("a", "b"))
+    (tmp_path / "x" / "results.csv").unlink()
+    os.mkfifo(tmp_path / "x" / "results.csv")
+    assert "results.csv is not a file of at most" in fails(1, "report", str(tmp_path / "x"))
+
+
 def test_a_picture_linked_from_elsewhere_is_not_shown(tmp_path: Path) -> None:
     make_experiment(tmp_path / "x", ("a", "b"))
     (tmp_path / "x" / "own.png").write_bytes(b"own picture")

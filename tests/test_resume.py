@@ -263,7 +263,7 @@ def test_settings_are_read_from_files_alone(tmp_path: Path) -> None:
         file.truncate(LARGEST_RECORD + 1)
     for path in (tmp_path / "large.toml", tmp_path / "pipe", Path("/dev/zero"), tmp_path):
         line = fails(2, "train", "--config", str(path))
-        assert line.endswith(f"cannot read --config {path}: it is not a file of at most 100,000,000 bytes\n")
+        assert f"--config {path}: it is not a file of at most 1,000,000,000 bytes" in line
     (tmp_path / "deep.json").write_text("[" * 100_000)
     assert "cannot read --config" in fails(2, "train", "--config", str(tmp_path / "deep.json"))
 

@@ -13,7 +13,7 @@ from cnnjax.devices.processes import leads
 from cnnjax.errors import UserError
 from cnnjax.files import temporary
 
-LARGEST_RECORD = 100_000_000
+LARGEST_RECORD = 1_000_000_000
 """Bytes of a JSON file or a table at most."""
 
 
@@ -48,7 +48,7 @@ def read_bytes(path: Path) -> bytes | None:
     try:
         size = path.stat().st_size
         if not path.is_file() or size > LARGEST_RECORD:  # reading a pipe or a device may never end
-            raise UserError(f"{path} is no record: not a file of at most {LARGEST_RECORD:,} bytes; remove it")
+            raise UserError(f"{path} is not a file of at most {LARGEST_RECORD:,} bytes; move it away")
         return path.read_bytes()
     except FileNotFoundError:
         return None

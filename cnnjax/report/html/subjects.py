@@ -1,6 +1,5 @@
 """The subjects of a report: runs and experiments, read from their directories."""
 
-import csv
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -217,11 +216,5 @@ def _test(path: Path, experiment: Experiment, data_dir: Path | None, announce: A
 
 def _rows(path: Path) -> dict[Cell, Row]:
     """Read a table of arms, seeds and epochs; tables with other columns give no rows."""
-    try:
-        with path.open(newline="") as file:
-            header = next(csv.reader(file), [])
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, csv.Error) as error:
-        raise UserError(f"cannot read {path}: {error}") from error
-    return read_rows(path) if header[:3] == ["arm", "seed", "epoch"] else {}
+    first = next(iter(files.read_csv(path) or ()), {})
+    return read_rows(path) if list(first)[:3] == ["arm", "seed", "epoch"] else {}
