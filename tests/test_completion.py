@@ -76,6 +76,7 @@ def test_tab_completes_commands_flags_names_and_files(shell: Shell) -> None:
 
 
 @pytest.mark.parametrize("command", ["evaluate", "predict", "report", "export", "verify", "compare"])
+@pytest.mark.slow
 def test_tab_completes_run_directories(command: str, shell: Shell) -> None:
     assert shell.offers(command, "") == ["my run", "results/pooling", "runs/a", "runs/b"]
     assert shell.offers(command, "ru") == ["runs/a", "runs/b"]
