@@ -54,21 +54,32 @@ def as_exceptions() -> Iterator[None]:
         return
     kinds = {signal.SIGINT: KeyboardInterrupt, **{kind.number: kind for kind in (Terminated, HungUp, Warned)}}
     handled = [number for number in kinds if signal.getsignal(number) is not signal.SIG_IGN]
-    last: type[KeyboardInterrupt] = KeyboardInterrupt
+    wanted: type[KeyboardInterrupt] | None = None
+    retried = False
     report = sys.unraisablehook
 
     def handle(number: int, frame: FrameType | None) -> None:
-        nonlocal last
-        last = kinds.get(signal.Signals(number), last)
+        nonlocal wanted
+        wanted = kinds.get(signal.Signals(number), wanted)
+        if wanted is None:  # a late alarm
+            return
         if _uninterrupted(frame):
-            signal.setitimer(signal.ITIMER_REAL, RETRY, RETRY)
+            again()
         else:
             signal.setitimer(signal.ITIMER_REAL, 0)
-            raise last
+            kind, wanted = wanted, None
+            raise kind
+
+    def again() -> None:
+        nonlocal retried
+        retried = True
+        signal.setitimer(signal.ITIMER_REAL, RETRY, RETRY)
 
     def retry(dropped: Any) -> None:
+        nonlocal wanted
         if issubclass(dropped.exc_type, KeyboardInterrupt):
-            signal.setitimer(signal.ITIMER_REAL, RETRY, RETRY)
+            wanted = dropped.exc_type
+            again()
         else:
             report(dropped)
 
@@ -77,10 +88,13 @@ def as_exceptions() -> Iterator[None]:
     try:
         yield
     finally:
+        wanted = None
         signal.setitimer(signal.ITIMER_REAL, 0)
         sys.unraisablehook = report
         for number, handler in before.items():
-            signal.signal(number, handler)
+            # Another thread may be about to note an alarm, which needs its handler still.
+            if not (retried and number == signal.SIGALRM):
+                signal.signal(number, handler)
 
 
 def _uninterrupted(frame: FrameType | None) -> bool:
