@@ -154,7 +154,7 @@ class ReproduceTutorials(Flags):
             published = None if len(published) < results.epochs else published[: results.epochs]
         comparisons = compare(ours, published, images)
         _print_table(comparisons)
-        time = f"{microseconds:.0f} µs per training image on one core"
+        time = f"{microseconds:.0f} µs per training image on one core, in one launch"
         answer = "There is no published run to compare with."
         if published is not None:
             theirs = float(np.median([row["microseconds_per_sample"] for row in published]))

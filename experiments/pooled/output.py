@@ -43,7 +43,7 @@ def described(
 
 def _cost_table(results: Results, costs: Costs) -> None:
     measured = secondary(results)
-    heads = ("parameters", "operations an image", "activation bytes", "ms a step")
+    heads = ("parameters", "operations an image", "activation bytes", "ms a step, one launch")
     report.print_table(
         ("arm", *heads, "train accuracy %", "train loss", *(f"lost at {p} px, points" for p in SHIFTS)),
         (
@@ -71,7 +71,7 @@ def figures(
     axes = {
         "operations an image": [counted.flops for counted, _ in costs],
         "parameters": [counted.parameters for counted, _ in costs],
-        "ms a training step": [milliseconds for _, milliseconds in costs],
+        "ms a training step, one launch": [milliseconds for _, milliseconds in costs],
     }
     return {
         "accuracy_by_arm.png": partial(
