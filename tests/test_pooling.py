@@ -45,6 +45,12 @@ def test_every_name_has_a_function() -> None:
     assert set(POOLING) == set(get_args(PoolingName))
 
 
+@pytest.mark.parametrize("name", POOLING)
+def test_a_window_has_two_rows_and_columns_if_it_is_not_said(name: PoolingName) -> None:
+    x = jnp.ones((1, 6, 6, 1))
+    chex.assert_shape(POOLING[name](x), x.shape if name == "none" else (1, 3, 3, 1))
+
+
 @pytest.mark.parametrize(("shape", "window"), SIZES)
 @pytest.mark.parametrize("levels", [2, 1000])
 def test_values_equal_numpy(shape: tuple[int, ...], window: int, levels: int) -> None:

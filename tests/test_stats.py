@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from scipy.stats import binom, ttest_1samp, wilcoxon
+from scipy.stats import binom, binomtest, ttest_1samp, wilcoxon
 
 from cnnjax.errors import ArgumentError
 from cnnjax.report.tables import contrast_heads
 from cnnjax.stats import conclusion, contrasts, families, power, signflip, summarise, summarise_together
-from cnnjax.stats.intervals import t_interval
+from cnnjax.stats.intervals import t_interval, wilson_interval
 from cnnjax.stats.sentences import REHEARSAL, interval_name, pairing_sentence
 from cnnjax.stats.variance import sd_interval
 
@@ -352,6 +352,13 @@ def test_a_conclusion_names_the_confidence_and_leaves_out_what_too_few_pairs_equ
     values[2, 3:] = np.nan
     said = conclusion(summarise(values, ("a", "first", "second"), margin=1.0), "loss")
     assert "first raises it by" in said and "econd (corrected p" not in said and "equal" not in said
+
+
+@pytest.mark.parametrize(("right", "n"), [(0, 9), (1, 9), (7, 12), (9, 9), (9_850, 10_000)])
+def test_the_interval_of_an_accuracy_is_scipys(right, n):
+    expected = binomtest(right, n).proportion_ci(method="wilson")
+    np.testing.assert_allclose(wilson_interval(right, n), expected, atol=1e-12)
+    assert all(map(math.isnan, wilson_interval(0, 0)))
 
 
 def test_t_intervals_of_a_family_hold_together():

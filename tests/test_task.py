@@ -17,11 +17,21 @@ from jax.sharding import PartitionSpec as P
 
 from cnnjax.batches import take
 from cnnjax.config import HParams
+from cnnjax.errors import ArgumentError
 from cnnjax.keys import Masks, streams
 from cnnjax.optimizers import keras_adam
 from cnnjax.population import make_population, stack
 from cnnjax.state import TrainState
-from cnnjax.task import Augment, Task, forward, init_state, predict, reads_rate, to_unit_interval
+from cnnjax.task import (
+    Augment,
+    Task,
+    forward,
+    init_state,
+    predict,
+    reads_rate,
+    require_fit,
+    to_unit_interval,
+)
 from cnnjax.train import Arrays, make_train_step, make_training, train_run
 
 SHAPE = (12, 10, 3)
@@ -179,6 +189,29 @@ def test_no_two_steps_parts_or_devices_share_a_foreign_mask(name: str) -> None:
         for number in range(8)
     ]
     assert len({np.asarray(mask).tobytes() for mask in masks}) == 8
+
+
+class Flag(nn.Module):
+    """Its logits say whether it is evaluated."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array, deterministic: bool) -> jax.Array:
+        return jnp.full((len(x), 7), float(deterministic))
+
+
+def test_a_network_may_ask_for_deterministic() -> None:
+    task, keys = Task(Flag(), keras_adam), streams(jax.random.key(0))
+    state = init_state(task, keys, SHAPE, HPARAMS)
+    assert float(predict(task, state, TRAIN.images[:1], HPARAMS)[0, 0]) == 1
+    assert float(forward(task, {}, {}, TRAIN.images[:1], HPARAMS, Masks(keys.dropout))[0][0, 0]) == 0
+
+
+@pytest.mark.parametrize("classes", [6, 8])
+def test_a_network_needs_a_logit_for_each_class_and_no_other(classes: int) -> None:
+    task = Task(Plain(), keras_adam)
+    require_fit(task, SHAPE, 7, HPARAMS, "mine")
+    with pytest.raises(ArgumentError, match=rf"^mine: of 2 images .* float32\[2, 7\].*\[2, {classes}\]"):
+        require_fit(task, SHAPE, classes, HPARAMS, "mine")
 
 
 class Own(NamedTuple):
