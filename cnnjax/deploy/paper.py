@@ -81,7 +81,7 @@ def _parted(ink: Grey) -> tuple[Bool[np.ndarray, "height width"], int, int]:
 def _labelled(where: Bool[np.ndarray, "height width"]) -> tuple[Int32[np.ndarray, "height width"], int]:
     """Number the connected parts from 1; the rest is 0. Also return how many there are."""
     labels = np.zeros(where.shape, np.int32)
-    return labels, int(scipy.ndimage.label(where, EIGHT, output=labels))  # type: ignore[arg-type]
+    return labels, int(scipy.ndimage.label(where, EIGHT, output=labels))
 
 
 def _without_lines(pixels: Grey) -> Grey:

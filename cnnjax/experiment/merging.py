@@ -13,15 +13,8 @@ import numpy as np
 from cnnjax.errors import ArgumentError
 from cnnjax.experiment import environments
 from cnnjax.experiment.plans import Look, Stated, broken, read_looks, read_plans, write_looks, write_plans
-from cnnjax.experiment.results import (
-    PROTOCOL,
-    RESULTS,
-    Store,
-    different,
-    read_prediction,
-    read_times,
-    write_times,
-)
+from cnnjax.experiment.predictions import read_prediction
+from cnnjax.experiment.results import PROTOCOL, RESULTS, Store, different, read_times, write_times
 from cnnjax.experiment.rows import Cell, Row, read_rows
 from cnnjax.files import explained, make_directory, read_json
 from cnnjax.files.misspelt import did_you_mean

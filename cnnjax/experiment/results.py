@@ -3,17 +3,14 @@
 import io
 import json
 import os
-import zipfile
-import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from numpy.lib.npyio import NpzFile
 
 from cnnjax.devices.layouts import place
 from cnnjax.devices.processes import fetch, from_leader, leads
@@ -21,11 +18,11 @@ from cnnjax.errors import ArgumentError, UserError
 from cnnjax.experiment import environments
 from cnnjax.experiment.identity import EARLIER
 from cnnjax.experiment.plans import LOOKS, Evidence
+from cnnjax.experiment.predictions import DAMAGED, PREDICTIONS, arrays_in, read_predictions, write_prediction
 from cnnjax.experiment.rows import CHECKSUMS, Cell, Row, columns, read_rows, values_of, write_rows
 from cnnjax.files import (
     clear_half_written,
     made,
-    make_directory,
     read_csv,
     read_json,
     write_bytes,
@@ -72,14 +69,10 @@ class Results(NamedTuple):
 RESULTS = "results.csv"
 PROTOCOL = "protocol.json"
 STATE = "state.npz"
-PREDICTIONS = "predictions"
 SECONDS = "seconds.csv"
 
 WRITTEN = RESULTS, CHECKSUMS, STATE, PREDICTIONS, SECONDS, LOOKS, environments.FILE, "summary.json"
 """What is never there before protocol.json; plan.json is."""
-
-DAMAGED = OSError, ValueError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error
-"""What reading a missing or damaged npz raises."""
 
 
 class Store:
@@ -151,11 +144,7 @@ class Store:
     def keep(self, arm: str, seed: int, predictions: Predictions) -> None:
         """Write the predictions of one member."""
         self.begin()
-        path = prediction_file(self.out, arm, seed)
-        make_directory(path.parent)
-        content = io.BytesIO()
-        np.savez_compressed(content, **predictions._asdict(), network=np.array(path.stem))
-        write_bytes(path, content.getvalue())
+        write_prediction(self.out, arm, seed, predictions)
 
     def save(self, tree: Any, members: Sequence[tuple[str, int]], epoch: int) -> None:
         """Write the state of the members in training, from which an interrupted experiment resumes.
@@ -226,45 +215,6 @@ def read_times(out: Path) -> list[tuple[int, float]]:
     with suppress(UserError, ValueError, KeyError, TypeError):
         return [(int(row["networks"]), float(row["seconds"])) for row in read_csv(out / SECONDS) or ()]
     return []
-
-
-def read_predictions(out: Path, arm: str, seeds: Sequence[int]) -> Predictions | None:
-    """Read the predictions of an arm from the directory `out`; None if there are none, or of other images."""
-    of_seeds = [one for seed in seeds if (one := read_prediction(out, arm, seed)) is not None]
-    alike = len({one.labels.shape for one in of_seeds}) == 1
-    return Predictions(*map(np.stack, zip(*of_seeds, strict=True))) if alike else None
-
-
-def read_prediction(out: Path, arm: str, seed: int) -> Predictions | None:
-    """Read the predictions of one network; None if they are missing, damaged or of another network."""
-    with suppress(*DAMAGED):
-        return predictions_in(prediction_file(out, arm, seed))
-
-
-def predictions_in(path: Path) -> Predictions:
-    """Read the predictions of one network; one of `DAMAGED` is raised if they are not whole."""
-    with arrays_in(path) as file:
-        said = Predictions(*(file[name] for name in Predictions._fields))
-        network = str(file["network"]) if "network" in file else path.stem  # an earlier version wrote none
-    if network != path.stem:
-        raise ValueError(f"it is of {network}")
-    if said.labels.shape != said.probability.shape:
-        raise ValueError("its arrays have different shapes")
-    return said
-
-
-@contextmanager
-def arrays_in(path: Path) -> Iterator[NpzFile]:
-    """Open an npz file; `np.load` by itself leaves a damaged one open."""
-    if not path.is_file():  # a pipe may never end
-        raise OSError("it is no file")
-    with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-        yield file
-
-
-def prediction_file(out: Path, arm: str, seed: int) -> Path:
-    """Return where the predictions of a network are."""
-    return out / PREDICTIONS / f"{arm}, seed {seed}.npz"
 
 
 def _is_key(leaf: Any) -> bool:

@@ -8,14 +8,8 @@ from typing import Any
 import numpy as np
 
 from cnnjax.errors import UserError, one_line
-from cnnjax.experiment.results import (
-    DAMAGED,
-    PREDICTIONS,
-    PROTOCOL,
-    RESULTS,
-    prediction_file,
-    predictions_in,
-)
+from cnnjax.experiment.predictions import DAMAGED, PREDICTIONS, prediction_file, predictions_in
+from cnnjax.experiment.results import PROTOCOL, RESULTS
 from cnnjax.experiment.rows import CHECKSUMS, Cell, Row, named, read_checksums, read_rows
 from cnnjax.files import read_bytes, read_json
 from cnnjax.files.problem import Problem

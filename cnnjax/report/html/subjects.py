@@ -12,7 +12,8 @@ from cnnjax.data.loading import MEMORY
 from cnnjax.deploy.predict import evaluated, trained
 from cnnjax.errors import ArgumentError, UserError
 from cnnjax.experiment.plans import analysed
-from cnnjax.experiment.results import Predictions, read_predictions
+from cnnjax.experiment.predictions import read_predictions
+from cnnjax.experiment.results import Predictions
 from cnnjax.experiment.rows import Cell, Row, read_rows
 from cnnjax.files.misspelt import did_you_mean
 from cnnjax.report.html import records
