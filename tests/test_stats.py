@@ -430,9 +430,12 @@ def test_equivalence_is_two_one_sided_t_tests_and_a_posterior():
         int((theta > margin / 3).sum()), 100_000, contrasts.Equivalence.of(d, margin / 3).above
     )
     said = conclusion(summarise(values, "ab", margin=margin), "accuracy", accuracy=True)
-    assert "equals a to within 0.1 points" in said and "by more than 0.1 points is below 0.01 for b" in said
+    assert "equals a to within 0.1 points" in said
+    assert "that it is raised (by more than 0.1 points) is above 0.99 (below 0.01) for b" in said
+    less = conclusion(summarise(values[::-1], "ab", margin=margin), "loss")
+    assert "that it is lowered (by more than 0.001) is above 0.99 (below 0.01) for b" in less
     far = conclusion(summarise(accuracies([0, 0.005], 10), "ab", margin=margin), "accuracy", accuracy=True)
-    assert "the probability that it is raised by more than 0.1 points is above 0.99 for b" in far.lower()
+    assert "it is raised (by more than 0.1 points) is above 0.99 (above 0.99) for b" in far
 
 
 def test_equivalence_is_declared_wrongly_in_at_most_5_percent_at_the_margin():
@@ -451,7 +454,7 @@ def test_a_difference_beyond_the_margin_is_not_said_to_lack_equality():
     assert "to test far, near and low" in said
     assert sentence.startswith("Near (corrected p") and "is not shown to equal none" in sentence
     assert "far" not in sentence and "low" not in sentence
-    assert "is above 0.99 for main, above 0.99 for far and" in said
+    assert "is above 0.99 (above 0.99) for main and far; " in said
 
 
 def test_a_rehearsal_says_nothing_of_equivalence():

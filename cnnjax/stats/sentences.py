@@ -156,9 +156,14 @@ def _equivalence(summary: Summary, words: Words) -> list[str]:
             f"{enumerated(f'{c.arm} ({p(c)})' for c in other)} {verb} not shown to equal {within}"
         )
     for verb, up in (("raised", True), ("lowered", False)):
-        if more := [(c.arm, e.above if up else e.below) for c, e in known if (c.difference > 0) == up]:
-            listed = enumerated(f"{_probability(value)} for {arm}" for arm, value in more)
-            sentences.append(f"the probability that it is {verb} by more than {margin} is {listed}")
+        arms: dict[str, list[str]] = {}
+        for c, e in known:
+            if (c.difference > 0) == up:
+                at_all, more = (e.positive, e.above) if up else (1 - e.positive, e.below)
+                arms.setdefault(f"{_probability(at_all)} ({_probability(more)})", []).append(c.arm)
+        if arms:
+            listed = "; ".join(f"{both} for {enumerated(of)}" for both, of in arms.items())
+            sentences.append(f"the probability that it is {verb} (by more than {margin}) is {listed}")
     return sentences
 
 
