@@ -135,8 +135,16 @@ def test_a_checkpoint_of_another_run_is_not_pruned(old: Path, new: Path) -> None
 
 
 def test_files_of_other_commands_go_with_the_run(old: Path, new: Path) -> None:
-    for name in ("report.html", "model.onnx", "model.stablehlo"):
-        (old / name).touch()
+    """But those of the same name that no command wrote, or that were changed, are somebody else's."""
+    succeeds("report", str(old))
+    succeeds("export", str(old))
+    written = contents(old)
+    for name in ("report.html", "model.stablehlo", "model.onnx"):
+        (old / name).write_text("mine")
+        before = contents(old.parent)
+        assert f"{old} holds {name}, which is not of a run" in fails(2, *train(old, "--overwrite", *NEW))
+        assert contents(old.parent) == before
+        (old / name).write_bytes(written[name]) if name in written else (old / name).unlink()
     succeeds(*train(old, "--overwrite", *NEW))
     assert_same_run(old, new)
     assert [path.name for path in old.parent.iterdir()] == ["run"]

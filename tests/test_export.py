@@ -77,7 +77,7 @@ def test_the_file_needs_no_cnnjax(run: Path, tmp_path: Path) -> None:
     before = contents(run)
     printed = succeeds("export", str(run))
     assert str(run / "model.stablehlo") in printed and "its logits" in printed
-    assert contents(run).keys() - before.keys() == {"model.stablehlo"}
+    assert contents(run).keys() - before.keys() == {"model.stablehlo", "made.json"}
     np.save(tmp_path / "images.npy", IMAGES)
     code = (
         "import sys, numpy, jax; content = bytearray(open(sys.argv[1], 'rb').read())\n"

@@ -24,6 +24,7 @@ from cnnjax.data import Dataset, load
 from cnnjax.deploy.predict import probabilities, sampled, trained
 from cnnjax.errors import ArgumentError
 from cnnjax.keys import Masks, streams
+from cnnjax.runs import run_directory
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +95,7 @@ def test_mistakes_are_listed_and_drawn(run: Path) -> None:
     assert ended.code == 0, ended
     assert "This network confuses 3 and 5 on" in ended.out
     assert (run / "confused.png").read_bytes().startswith(b"\x89PNG")
+    run_directory.require_own(run)
     assert len(rows(ended.out)) == 2
 
 

@@ -32,11 +32,13 @@ class Export:
         from cnnjax.deploy import export
         from cnnjax.deploy.predict import description, trained
         from cnnjax.report import say
+        from cnnjax.runs.run_directory import list_made
 
         network = trained(self.run, say)
         exported = export.export(network, self.format)
         out = self.out or self.run / f"model.{self.format}"
         files.write_bytes(out, exported.content)
+        list_made(out)
         apart = f"differ from the network's by at most {exported.difference:.0e} of the largest"
         agreement = apart if exported.difference else "equal the network's"
         say(f"{description(network)}: {out}, {len(exported.content):,} bytes; its logits {agreement}")

@@ -130,6 +130,7 @@ class Predict:
         from cnnjax import report
         from cnnjax.deploy.predict import description, probabilities, same_data
         from cnnjax.experiment.results import Predictions
+        from cnnjax.runs.run_directory import list_made
 
         config, first, split = network.config, self.first or 5, self.split or "test"
         loaded = load(config.dataset, self.data_dir or network.data_dir, announce=self.output.announce)
@@ -150,6 +151,7 @@ class Predict:
                 report.print_confusions(predictions, loaded.test)
             caption = f"{description(network)}, seed {config.seed}"
             report.draw(self.run, report.confusion_figure(predictions, loaded.test, caption))
+            list_made(self.run / "confused.png")
             self.output.announce(f"the images are in {self.run / 'confused.png'}")
 
     def _print_table(

@@ -7,17 +7,20 @@ RUN/curves.png, RUN/confusion_matrix.png   drawn last; result.json names those t
 RUN/model_card.md          the network, its data and its metrics, for readers
 RUN/checkpoints/epoch-N/   the state after epoch N (cnnjax.runs.checkpoints)
 RUN/tensorboard/           with --tensorboard (cnnjax.runs.event_files)
+RUN/made.json              digests of what report, export and predict wrote there
 """
 
 import csv
+import hashlib
 import io
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from cnnjax.errors import ArgumentError, UserError
-from cnnjax.files import write_bytes
+from cnnjax.files import read_bytes, read_json, write_bytes, write_json
 from cnnjax.files.temporary import OWN
 from cnnjax.runs import checkpoints
 
@@ -30,7 +33,8 @@ FIGURES = ("curves.png", "confusion_matrix.png")
 FILES = ("config.json", "history.csv", "result.json", "model_card.md", *FIGURES)
 UNDRAWN = "figures that could not be drawn"
 """Key of result.json: names of `FIGURES` that are missing because drawing them failed."""
-_OF_OTHER_COMMANDS = ("confused.png", "model.stablehlo", "model.onnx", "report.html", ".lock")
+MADE = "made.json"
+OF_OTHER_COMMANDS = ("confused.png", "model.stablehlo", "model.onnx", "report.html")
 
 Row = Mapping[str, float]
 
@@ -43,6 +47,16 @@ def holds_run(run: Path) -> bool:
 def require_own(run: Path) -> None:
     """Raise `ArgumentError` unless all that the directory holds is of a run; see `own_files`."""
     own_files(run)
+
+
+def list_made(path: Path) -> None:
+    """List a file that another command wrote, if that is in a run directory: it goes when the run is replaced.
+
+    Raises:
+        UserError: the list cannot be written.
+    """
+    if path.name in OF_OTHER_COMMANDS and holds_run(path.parent) and path.exists():
+        write_json(path.with_name(MADE), _made(path.parent) | {path.name: _sha256(path)})
 
 
 def require_no_links(run: Path) -> None:
@@ -112,7 +126,23 @@ def _of_checkpoint(path: Path, run: Path) -> list[Path]:
 
 def _is_own(path: Path) -> bool:
     plain = not path.is_symlink() and (path.is_file() or bool(OWN.fullmatch(path.name)))
-    return plain and (path.name in (*FILES, *_OF_OTHER_COMMANDS) or bool(OWN.fullmatch(path.name)))
+    named = path.name in (*FILES, MADE, ".lock") or bool(OWN.fullmatch(path.name))
+    return plain and (named or (path.name in OF_OTHER_COMMANDS and _is_made(path)))
+
+
+def _is_made(path: Path) -> bool:
+    return _made(path.parent).get(path.name) == _sha256(path)
+
+
+def _made(run: Path) -> dict[str, str]:
+    """Return the digests in made.json; a damaged one lists nothing."""
+    with suppress(UserError):
+        return read_json(run / MADE) or {}
+    return {}
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(read_bytes(path) or b"").hexdigest()
 
 
 def _is_events(path: Path, directory: Path) -> bool:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from cnnjax import files
 from cnnjax.errors import UserError
+from cnnjax.runs.run_directory import list_made
 
 
 def write(
@@ -44,3 +45,4 @@ def write(
     html = page([read(path, data_dir, announce) for path in directories])
     files.make_directory(out.parent)
     files.write_bytes(out, html.encode(errors="replace"))  # a directory's name may be no text
+    list_made(out)
