@@ -410,6 +410,11 @@ def _swapped(text: str) -> str:
         ("summary.json", _summary, "summary.json disagrees with results.csv in val_accuracy of"),
         ("summary.json", lambda text: text[:-9], "summary.json is damaged"),
         ("protocol.json", lambda text: text[:-9], "protocol.json is damaged"),
+        (
+            "protocol.json",
+            lambda text: text.replace('"batch_size": ', '"batch_size": 1'),
+            "protocol.json was changed",
+        ),
         ("results.csv", _swapped, ""),
         ("results.csv", lambda text: text[:-300], ""),
         ("predictions", lambda text: text, "cannot be read"),

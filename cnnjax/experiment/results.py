@@ -1,5 +1,6 @@
 """Results of an experiment: a directory with rows, predictions, and the state of what is in training."""
 
+import hashlib
 import io
 import json
 import os
@@ -68,6 +69,8 @@ class Results(NamedTuple):
 
 RESULTS = "results.csv"
 PROTOCOL = "protocol.json"
+CHECKSUM = "sha256"
+"""Key of protocol.json: see `checksum`. Those of earlier versions lack it."""
 STATE = "state.npz"
 SECONDS = "seconds.csv"
 
@@ -120,7 +123,7 @@ class Store:
         if self._unwritten is not None:
             if self.rows and not (self.out / CHECKSUMS).exists():  # an earlier version wrote them
                 write_rows(self.out / RESULTS, self.rows)
-            write_json(self.out / PROTOCOL, self._unwritten)
+            write_json(self.out / PROTOCOL, self._unwritten | {CHECKSUM: checksum(self._unwritten)})
             self._unwritten = None
 
     def count(self, seeds: range) -> int:
@@ -202,7 +205,14 @@ class Store:
 def different(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     """Return the entries in which two protocol.json differ; arms that only one has do not count."""
     was, now = {**EARLIER, **one}, {**EARLIER, **other}
-    return sorted(name for name in was if name in now and was[name] != now[name])
+    common = (was.keys() & now.keys()) - {CHECKSUM}
+    return sorted(name for name in common if was[name] != now[name])
+
+
+def checksum(protocol: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of the entries of a protocol.json, but for itself."""
+    content = {name: value for name, value in protocol.items() if name != CHECKSUM}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def write_times(out: Path, times: Sequence[tuple[int, float]]) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from cnnjax.errors import UserError, one_line
 from cnnjax.experiment.predictions import DAMAGED, PREDICTIONS, prediction_file, predictions_in
-from cnnjax.experiment.results import PROTOCOL, RESULTS
+from cnnjax.experiment.results import CHECKSUM, PROTOCOL, RESULTS, checksum
 from cnnjax.experiment.rows import CHECKSUMS, Cell, Row, named, read_checksums, read_rows
 from cnnjax.files import read_bytes, read_json
 from cnnjax.files.problem import Problem
@@ -52,6 +52,8 @@ def _of_rows(out: Path, where: str) -> Iterator[Problem]:
         if rows or written or predicted:
             yield Problem(f"{of}protocol.json is missing", heals=False)
         return
+    if protocol.get(CHECKSUM) not in (None, checksum(protocol)):
+        yield Problem(f"{of}protocol.json was changed after it was written", heals=False)
     epochs, last, lacking = protocol.get("epochs"), dict[tuple[str, int], int](), set(written) - rows.keys()
     for arm, seed, epoch in sorted(rows):
         if f"arm {arm}" not in protocol:
