@@ -55,7 +55,7 @@ TESTS = {
     "stats/paired.py": "stats",
     "stats/plan.py": "plan stats",
     "stats/power.py": "power stats",
-    "stats/sentences.py": "stats plan",
+    "stats/sentences.py": "confusion stats plan",
     "stats/signflip.py": "stats",
     "stats/sizes.py": "stats sizing",
     "stats/variance.py": "variance",

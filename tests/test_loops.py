@@ -131,6 +131,36 @@ def test_forms_for_the_cpu_equal_lax(form: str, padding: Any) -> None:
     chex.assert_trees_all_close(ours, lax, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="forms for the CPU")
+@pytest.mark.parametrize(
+    ("shape", "groups", "dtype", "strides", "padding", "fast"),
+    [
+        ((3, 3, 1, 8), 1, "float32", 1, "SAME", True),
+        ((3, 3, 3, 2), 1, "float32", 1, "VALID", True),
+        ((2, 7, 2, 2), 1, "float32", 1, "SAME", False),
+        ((3, 3, 1, 8), 1, "bfloat16", 1, "SAME", True),
+        ((3, 3, 1, 8), 1, "float32", 2, "SAME", False),
+        ((5, 5, 1, 6), 6, "float32", 1, "SAME", True),
+        ((2, 13, 1, 6), 6, "float32", 1, "SAME", False),
+        ((3, 3, 1, 6), 6, "float32", 1, ((0, 2), (2, 0)), True),
+        ((3, 3, 1, 6), 6, "float32", 1, ((0, 3), (0, 0)), False),
+        ((3, 3, 1, 6), 6, "float32", 1, ((0, 0), (-1, 0)), False),
+        ((3, 3, 1, 12), 6, "float32", 1, "SAME", False),
+        ((3, 3, 1, 6), 6, "bfloat16", 1, "SAME", False),
+    ],
+)
+def test_what_is_slow_on_the_cpu_has_another_form_there(
+    shape: tuple[int, ...], groups: int, dtype: str, strides: int, padding: Any, fast: bool
+) -> None:
+    x, kernel = jnp.zeros((2, 7, 6, shape[2] * groups), dtype), jnp.zeros(shape, dtype)
+
+    def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        options = {"dimension_numbers": LAYOUT, "feature_group_count": groups}
+        return conv_general_dilated(x, kernel, (strides, strides), padding, **options)
+
+    assert ("convolution" not in jax.jit(convolve).lower(x, kernel).as_text()) == fast
+
+
 @pytest.mark.parametrize("groups", [1, 4])
 def test_a_value_in_bfloat16_is_rounded_once(groups: int) -> None:
     """Rounding each partial sum, as adding up tap by tap would, is off by many times as much."""
