@@ -176,11 +176,26 @@ def test_a_value_in_bfloat16_is_rounded_once(groups: int) -> None:
     np.testing.assert_allclose(ours, exact, rtol=2.0**-8, atol=1e-5)
 
 
-def test_others_are_passed_on() -> None:
-    x, weights = jnp.ones((1, 6, 5)), jnp.ones((3, 5, 2))
-    numbers = ("NWC", "WIO", "NWC")
+@pytest.mark.parametrize(
+    ("numbers", "shape", "kernel"),
+    [
+        (("NWC", "WIO", "NWC"), (1, 6, 5), (3, 5, 2)),
+        (("NCHW", "OIHW", "NCHW"), (1, 3, 6, 5), (2, 3, 3, 3)),
+        (("NHWC", "OIHW", "NHWC"), (1, 6, 5, 3), (2, 3, 3, 3)),
+    ],
+)
+def test_others_are_passed_on(
+    numbers: tuple[str, str, str], shape: tuple[int, ...], kernel: tuple[int, ...]
+) -> None:
+    x, weights = jnp.cos(jnp.arange(90.0)[: np.prod(shape)]), jnp.sin(jnp.arange(float(np.prod(kernel))))
     ours, lax = (
-        convolve(x, weights, (1,), "SAME", dimension_numbers=numbers)
+        convolve(
+            x.reshape(shape),
+            weights.reshape(kernel),
+            (1,) * (len(shape) - 2),
+            "SAME",
+            dimension_numbers=numbers,
+        )
         for convolve in (conv_general_dilated, jax.lax.conv_general_dilated)
     )
     chex.assert_trees_all_equal(ours, lax)

@@ -186,6 +186,13 @@ def test_the_pairs_needed_are_the_first_n_that_can_be_significant(m):
         assert summary.rehearsal == (n < needed)
 
 
+def test_diverged_pairs_count_towards_what_a_design_could_show():
+    """Ranked below all others, they can make the difference significant."""
+    values = np.stack([np.zeros(6), np.arange(6.0)])
+    values[1, 3] = np.nan
+    assert not summarise(values, "ab").rehearsal and summarise(values[:, :5], "ab").rehearsal
+
+
 def test_what_is_needed_counts_the_pairs_at_hand():
     """A primary contrast of 5 pairs needs one more, and the others, which have 8, no more than that."""
     values = accuracies([0, 0.005, 0.001, 0.002], 8)
