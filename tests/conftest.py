@@ -33,7 +33,7 @@ with install_import_hook([f"cnnjax.{name}" for name in CHECKED], "beartype.beart
 
 from cnnjax import plots  # noqa: E402
 from cnnjax.cli.compiled import machine  # noqa: E402
-from cnnjax.experiment import engine  # noqa: E402
+from cnnjax.experiment import checks, engine  # noqa: E402
 from cnnjax.runs import programs as of_runs  # noqa: E402
 from cnnjax.runs import run_directory  # noqa: E402
 
@@ -69,10 +69,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def compiled_once() -> Iterator[None]:
     """Let runs and experiments of one process that train the same share what takes long to make of them.
 
-    These are their compiled programs, and the figures of runs with equal numbers.
+    These are their compiled programs, the check that a network goes with the data, and the figures of runs
+    with equal numbers.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(of_runs, "build", _runs(of_runs.build))
+        patch.setattr(checks, "require_model", _models(checks.require_model))
         patch.setattr(engine, "make_population", _experiments(engine.make_population))
         patch.setattr(plots, "attempt", _figures(plots.attempt))
         yield
@@ -99,6 +101,20 @@ def _runs(build: Callable[..., of_runs.Program]) -> Callable[..., of_runs.Progra
         start = jax.tree.map(jnp.copy, program.start)  # it is donated
         seconds = time.perf_counter() - began
         return replace(program, start=start, compile_seconds=seconds)
+
+    return once
+
+
+def _models(require: Callable[..., None]) -> Callable[..., None]:
+    fitting: set[Any] = set()
+
+    def once(arm: Any, task: Any, data: Any) -> None:
+        own = task.optimizer if callable(arm.optimizer) else None  # those of this project are made anew
+        parts = arm.model, own, arm.loss, arm.preprocess, jax.tree.structure(arm.hparams)
+        name = *parts, data.image_shape, data.classes, *_same()
+        if name not in fitting:
+            require(arm, task, data)
+            fitting.add(name)
 
     return once
 
