@@ -35,7 +35,7 @@ from cnnjax import plots  # noqa: E402
 from cnnjax.cli.compiled import machine  # noqa: E402
 from cnnjax.experiment import checks, engine  # noqa: E402
 from cnnjax.runs import programs as of_runs  # noqa: E402
-from cnnjax.runs import run_directory  # noqa: E402
+from cnnjax.runs import run_directory, training  # noqa: E402
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -74,7 +74,8 @@ def compiled_once() -> Iterator[None]:
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(of_runs, "build", _runs(of_runs.build))
-        patch.setattr(checks, "require_model", _models(checks.require_model))
+        patch.setattr(checks, "require_fit", _fits(checks.require_fit))
+        patch.setattr(training, "require_fit", _fits(training.require_fit))
         patch.setattr(engine, "make_population", _experiments(engine.make_population))
         patch.setattr(plots, "attempt", _figures(plots.attempt))
         yield
@@ -105,15 +106,16 @@ def _runs(build: Callable[..., of_runs.Program]) -> Callable[..., of_runs.Progra
     return once
 
 
-def _models(require: Callable[..., None]) -> Callable[..., None]:
+def _fits(require: Callable[..., None]) -> Callable[..., None]:
     fitting: set[Any] = set()
 
-    def once(arm: Any, task: Any, data: Any) -> None:
-        own = task.optimizer if callable(arm.optimizer) else None  # those of this project are made anew
-        parts = arm.model, own, arm.loss, arm.preprocess, jax.tree.structure(arm.hparams)
-        name = *parts, data.image_shape, data.classes, *_same()
+    def once(task: Any, shape: Any, classes: int, hparams: Any, subject: str) -> None:
+        # This project's optimizers are made anew for each run, and go with every network.
+        own = getattr(task.optimizer, "__module__", "").startswith("cnnjax.optimizers")
+        parts = task._replace(optimizer=None if own else task.optimizer)
+        name = parts, shape, classes, jax.tree.structure(hparams), *_same()
         if name not in fitting:
-            require(arm, task, data)
+            require(task, shape, classes, hparams, subject)
             fitting.add(name)
 
     return once

@@ -11,7 +11,7 @@ from jax.extend.random import threefry_2x32 as reference
 
 from cnnjax import keys
 from cnnjax.kernels.threefry import example_words, shared_word, threefry_2x32
-from cnnjax.keys import mask_key, streams
+from cnnjax.keys import Masks, mask_key, streams
 
 WORD = st.integers(0, 2**32 - 1)
 
@@ -61,6 +61,13 @@ def test_mask_keys_are_the_documented_tree() -> None:
     root = jax.random.key(5)
     by_hand = jax.random.fold_in(jax.random.fold_in(jax.random.split(root, 3)[2], 7), 2)
     chex.assert_trees_all_equal(mask_key(root, layer=2, step=7), by_hand)
+
+
+def test_augmentation_has_keys_that_no_mask_has() -> None:
+    """One of 2^32 - 1, which numbers no step; then the step, then the place in the batch."""
+    stream = jax.random.key(5)
+    by_hand = jax.random.fold_in(jax.random.fold_in(jax.random.fold_in(stream, 2**32 - 1), 7), 2)
+    chex.assert_trees_all_equal(Masks(stream, jnp.int32(7)).example_keys(3)[2], by_hand)
 
 
 def test_the_shared_word_is_none_of_the_examples() -> None:

@@ -111,6 +111,7 @@ def test_the_price_of_looks_is_that_of_sign_flips() -> None:
     np.testing.assert_allclose(false_positives([10]), 0.05, atol=0.007)
     np.testing.assert_allclose(false_positives(range(6, 11)), 0.10, atol=0.015)
     assert false_positives([3, 4, 5]) == 0, "five pairs give no p below 1/16"
+    np.testing.assert_allclose(false_positives([6]), 0.05, atol=0.007)
     assert false_positives([3, 8]) == false_positives([8])
     rng, trials = np.random.default_rng(0), 1_000
     draws = rng.standard_normal((trials, 10))

@@ -6,6 +6,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from cnnjax.config import HParams
@@ -62,6 +63,29 @@ def test_a_member_is_its_solo_run_bit_for_bit(member: int, one_by_one: tuple) ->
     population, _ = one_by_one
     ours = jax.tree.map(lambda leaf: np.asarray(leaf)[member], population.state.params)
     chex.assert_trees_all_equal(ours, jax.device_get(solo(int(SEEDS[member]), RATES[member]).params))
+
+
+@pytest.mark.parametrize(("chunk", "sizes"), [(None, set()), (1, set()), (2, {1, 2}), (3, {3})])
+def test_a_chunk_of_the_members_of_a_device_is_vmapped(chunk: int | None, sizes: set[int]) -> None:
+    """And by default none on a CPU. A chunk of two leaves one of three members over."""
+    found = set()
+
+    @jax.custom_batching.custom_vmap
+    def watched(rate: jax.Array) -> jax.Array:
+        return rate
+
+    @watched.def_vmap
+    def _(size: int, _: list[bool], rate: jax.Array) -> tuple[jax.Array, bool]:
+        found.add(size)
+        return rate, True
+
+    task = TASK._replace(optimizer=lambda hparams: optax.sgd(watched(hparams.learning_rate)))
+    program = make_population(task, TRAIN, VAL, batch_size=8, chunk=chunk)
+    members = 3 * jax.device_count()
+    hparams = stack([HParams(1e-2, 0.0)] * members)
+    population = jax.eval_shape(program.start, jnp.arange(members, dtype=jnp.uint32), hparams)
+    assert found == (sizes if jax.default_backend() == "cpu" or chunk else {3})
+    assert population.state.step.shape == (members,)
 
 
 def test_vmap_gives_the_same_to_rounding(one_by_one: tuple) -> None:

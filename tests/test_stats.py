@@ -141,7 +141,8 @@ def test_sampled_p_agrees_with_the_exact_one_and_is_never_zero():
     exact = signflip.sign_flip_p(d, rng()) / 2
     means = signflip.subset_means(d, rng(), exact_up_to=5)
     assert within_binomial(int((means <= 0).sum()), signflip.SUBSETS, exact)
-    assert signflip.sign_flip_p(np.ones(40), rng()) == signflip.smallest_p(40) > 0
+    assert signflip.sign_flip_p(np.ones(40), rng()) == signflip.smallest_p(40) == 2 / 2**17
+    assert (2**16 * signflip.sign_flip_p(np.random.default_rng(3).normal(0.1, 1, 40), rng())).is_integer()
 
 
 def test_holm_equals_the_table_worked_by_hand():

@@ -183,4 +183,4 @@ def _watch(epoch: int, sums: list[Any], progress: Progress | None) -> None:
             if progress is not None:
                 progress(epoch, done, len(sums), _means(jax.device_get(sums[:done])))
         else:
-            time.sleep(0.02)
+            time.sleep(0.005)
