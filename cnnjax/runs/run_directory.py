@@ -50,7 +50,7 @@ def require_own(run: Path) -> None:
 
 
 def list_made(path: Path) -> None:
-    """List a file that another command wrote, if that is in a run directory: it goes when the run is replaced.
+    """List a file that a command wrote in a run directory, if it is in one: it goes when the run is replaced.
 
     Raises:
         UserError: the list cannot be written.
