@@ -43,10 +43,11 @@ test: $(READY) ## Run the unit tests (some minutes, no network)
 	XLA_FLAGS="$${XLA_FLAGS-$$flags}" $(BIN)/python -m pytest -m 'not slow' -n 2 --dist worksteal
 
 test-slow: $(READY) ## Run the end-to-end tests (minutes)
-	@$(BIN)/python -m pytest -m slow -n 2
+	@XLA_FLAGS="$${XLA_FLAGS-$(SOON)}" $(BIN)/python -m pytest -m slow -n 2 --dist worksteal
 
-test-all: ## Run all tests, with full compiler optimisation
-	@XLA_FLAGS= $(MAKE) --no-print-directory test test-slow
+test-all: ## Run all tests, the unit tests with full compiler optimisation
+	@XLA_FLAGS= $(MAKE) --no-print-directory test
+	@$(MAKE) --no-print-directory test-slow
 
 mutants: $(VENV)/.mutants ## Change the core on purpose and count what the tests notice (an hour)
 	@$(BIN)/python tests/mutants.py $(ARGS)
