@@ -198,6 +198,14 @@ def test_the_value_alone_is_that_beside_a_gradient(pooling: PoolingName) -> None
     chex.assert_trees_all_close(alone, beside, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("pooling", ["max", "none"])
+def test_the_reference_has_no_derivative_of_its_own(pooling: PoolingName) -> None:
+    for plain in (False, True):
+        layer = Conv(2, 3, "SAME", nn.tanh, pooling, reference=plain)
+        program = jax.make_jaxpr(layer.init_with_output)(jax.random.key(0), jnp.zeros((1, 6, 6, 1)))
+        assert ("custom" in str(program)) != plain
+
+
 @pytest.mark.parametrize("layer", [conv_pool, reference])
 def test_an_image_too_small_says_so(layer) -> None:
     x, kernel, bias = case((1, 5, 8, 1), (5, 5, 1, 2))

@@ -446,6 +446,13 @@ def test_equivalence_is_two_one_sided_t_tests_and_a_posterior():
     assert "it is raised (by more than 0.1 points) is above 0.99 (above 0.99) for b" in far
 
 
+def test_two_differences_are_the_fewest_that_say_anything():
+    assert math.isnan(contrasts.Equivalence.of(np.ones(1), 1.0).p)
+    # A t distribution with one degree of freedom is a Cauchy distribution.
+    same = contrasts.Equivalence.of(np.array([-1.0, 1.0]), 1.0)
+    np.testing.assert_allclose(same[1:], [0.25, 0.5, 0.25, 0.25])
+
+
 def test_equivalence_is_declared_wrongly_in_at_most_5_percent_at_the_margin():
     draw, trials = np.random.default_rng(4), 3000
     data = draw.normal(1.0, 0.3, (trials, 8))
