@@ -113,7 +113,7 @@ def race(given: Speedrun, out: Path, launch: int, seeds: Sequence[int]) -> list[
     loaded, rows = load("mnist", given.data_dir), []
     with ExitStack() as stack:
         print(f"launch {launch}: compiling, and a warm-up run of each side", flush=True)
-        sides = {OURS: compiled(loaded), PEER: peer(stack, loaded, given.environments, out)}
+        sides = {OURS: compiled(loaded), PEER: peer(stack, loaded, given.environments, out, seeds[0])}
         for seed in seeds:
             names = list(sides) if seed % 2 else list(sides)[::-1]
             rows += (new := [sides[name](launch, seed) for name in names])
@@ -138,12 +138,15 @@ def compiled(loaded: Loaded) -> Runner:
     return run
 
 
-def peer(stack: ExitStack, loaded: Loaded, environments: Path, out: Path) -> Runner:
-    """Start the peer on one thread and on all cores, and return a function that runs the faster one."""
+def peer(stack: ExitStack, loaded: Loaded, environments: Path, out: Path, first: int) -> Runner:
+    """Start the peer on one thread and on all cores, and return a function that runs the faster one.
+
+    It draws its random numbers in sequence, so `first` is the seed of the whole launch.
+    """
     directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
     arrays = Arrays(loaded.train.images, loaded.train.labels, loaded.test.images, loaded.test.labels)
     np.savez(directory / "arrays.npz", allow_pickle=False, **arrays._asdict())
-    setting = Settings(PEER, PEER_BATCH, 0.0, False, 0)
+    setting = Settings(PEER, PEER_BATCH, 0.0, False, first)
     command = [str(interpreter(environments, "torch")), str(PEERS / "fastest_peer.py")]
     workers: dict[int, Worker] = {}
     for threads in {1, cores()}:

@@ -1,5 +1,6 @@
 """The speedrun: the recipe is a function of its seed, and times are compared within a seed."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,36 @@ def test_the_command_writes_what_it_measures(
         for name in names
     ]
     assert "times as fast: 3.00" in (printed := capsys.readouterr().out) and "±" not in printed
+
+
+def test_no_two_launches_of_the_peer_train_the_same_networks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seeds = []
+
+    class Idle(nullcontext[Any]):
+        def __init__(self, _: str, __: Any, setting: Any, *___: Any) -> None:
+            super().__init__(self)
+            seeds.append(setting.seed)
+
+        def answer(self) -> None: ...
+
+        def epoch(self) -> dict[str, float]:
+            return {"seconds": 1.0, "processor_seconds": 1.0, "elsewhere": 0.0}
+
+        def ask(self, _: str) -> dict[str, float]:
+            return {"val_accuracy": 0.99}
+
+    def ours(_: Any) -> speedrun.Runner:
+        return lambda launch, seed: speedrun.Row(launch, speedrun.OURS, seed, 1.0, 1.0, 0.99, 0.5)
+
+    monkeypatch.setattr(speedrun, "load", lambda *_, **__: TINY)
+    monkeypatch.setattr(speedrun, "compiled", ours)
+    monkeypatch.setattr(speedrun, "interpreter", lambda *_: Path("python"))
+    monkeypatch.setattr(speedrun, "Worker", Idle)
+    monkeypatch.setattr(speedrun, "launched", lambda race, launches: [race(*each) for each in launches])
+    speedrun.Speedrun(seeds=4, launches=2, first_seed=5, out=tmp_path / "out")()
+    assert sorted(set(seeds)) == [5, 7]
 
 
 def test_the_printed_accuracy_has_its_t_interval(capsys: pytest.CaptureFixture[str]) -> None:

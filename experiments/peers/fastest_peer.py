@@ -3,7 +3,7 @@
 github.com/tuomaso/train_mnist_fast, 8_Final_00s76.ipynb: 99.041 ± 0.066% (30 seeds) in 0.762 s on a GTX
 1660 Ti. Two convolutions, one epoch of 60,000 images in batches of 256, Adam with learning rate 0.01 and
 betas 0.7 and 0.9, one-cycle. The images are normalised and shuffled once, before anything is timed, and
-every seed sees them in that order. An `epoch` of this peer is a whole run, from new weights.
+every run of a process sees them in that order. An `epoch` of this peer is a whole run, from new weights.
 """
 
 import numpy as np
