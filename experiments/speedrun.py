@@ -4,9 +4,9 @@ Claim: the recipe of `recipe.py` reaches a mean test accuracy of 99% in half the
 published one (github.com/tuomaso/train_mnist_fast) in PyTorch on the same CPU, and is not less accurate by
 0.05 points.
 
-Found with --first-seed 200 on two Xeon cores, otherwise idle, 30 seeds, 5 launches, 2026-11-28: 2.30 s and
-99.056% [99.033, 99.080] beside 6.34 s and 99.030% [99.004, 99.056]; 2.82 times as fast by the clock (2.38 to
-2.90 over launches), 3.52 times in processor time.
+Found with --first-seed 200 on two AMD EPYC cores, otherwise idle, 30 seeds, 5 launches, 2026-11-28: 0.84 s
+and 99.056% [99.033, 99.080] beside 3.36 s and 99.047% [99.017, 99.077]; 4.00 times as fast by the clock (3.84
+to 4.06 over launches), 5.01 times in processor time. On two Xeon cores: 2.30 s, 2.82 times (2.38 to 2.90).
 
 Recipe: one network, one schedule and a number of images; chosen on 12,000 validation images, then trained on
 all 60,000 training images. Peer: network, data order, optimizer and schedule as its author has them
