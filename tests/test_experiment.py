@@ -218,6 +218,17 @@ def test_an_arm_may_be_added(whole: Path, tmp_path: Path) -> None:
     assert run(tmp_path, arms=more).values["loss"].shape == (3, 5, 2)
 
 
+def test_lost_predictions_are_made_again(whole: Path, tmp_path: Path) -> None:
+    out = shutil.copytree(whole, tmp_path / "lost")
+    missing, damaged, *_ = sorted((out / "predictions").iterdir())
+    missing.unlink()
+    damaged.write_bytes(b"PK")
+    assert list(run(out).predictions) == [arm.name for arm in ARMS]
+    assert contents(out / "predictions") == contents(whole / "predictions")
+    for name in ("results.csv", "checksums.csv"):
+        assert (out / name).read_bytes() == (whole / name).read_bytes()
+
+
 def test_another_protocol_is_refused(whole: Path) -> None:
     before = (whole / "results.csv").read_bytes()
     with pytest.raises(ArgumentError, match="batch_size"):
@@ -579,7 +590,7 @@ def test_damaged_archives_count_as_absent(
         gc.collect()
     assert not [str(each.message) for each in left_open if str(tmp_path) in str(each.message)]
     assert table.read_text() == text
-    assert list(results.predictions) == ["rate 0.5"], "whose seeds are all there"
+    assert list(results.predictions) == [arm.name for arm in ARMS], "made again"
 
 
 def test_a_directory_without_a_probe_is_refused(whole: Path, tmp_path: Path) -> None:

@@ -519,7 +519,9 @@ def test_predictions_that_are_not_those_of_all_seeds_are_found_and_left_out(
     assert list(_store(out).results(arms, seeds, EPOCHS).predictions) == ["rate 0.5"]
     if text is not None:
         ended = main("verify", str(out))
-        assert f"{out}: {MEMBER} {text}" in ended.out and ended.out.endswith("; restore it from a copy\n")
+        assert ended.out.startswith(f"{out}: {MEMBER} {text}")
+        assert ended.out.endswith("; the same experiment, run again, mends it\n")
+    assert _store(out).lacks(("rate 0", 0), EPOCHS) == (text is not None)
 
 
 def test_predictions_of_earlier_versions_do_not_say_whose_they_are(experiment: Path, tmp_path: Path) -> None:

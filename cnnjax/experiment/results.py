@@ -19,7 +19,14 @@ from cnnjax.errors import ArgumentError, UserError
 from cnnjax.experiment import environments
 from cnnjax.experiment.identity import EARLIER
 from cnnjax.experiment.plans import LOOKS, Evidence
-from cnnjax.experiment.predictions import DAMAGED, PREDICTIONS, arrays_in, read_predictions, write_prediction
+from cnnjax.experiment.predictions import (
+    DAMAGED,
+    PREDICTIONS,
+    arrays_in,
+    read_prediction,
+    read_predictions,
+    write_prediction,
+)
 from cnnjax.experiment.rows import CHECKSUMS, Cell, Row, columns, read_rows, values_of, write_rows
 from cnnjax.files import (
     clear_half_written,
@@ -90,11 +97,12 @@ class Store:
         """
         self.out = out
         self.rows: dict[Cell, Row] = {}
+        self._unpredicted: set[tuple[str, int]] = set()
         self._times: list[tuple[int, float]] = []
         self._unwritten: dict[str, Any] | None = None
         if leads():
             self._open(protocol)
-        self.rows = from_leader(self.rows)
+        self.rows, self._unpredicted = from_leader((self.rows, self._unpredicted))
 
     def _open(self, protocol: dict[str, Any]) -> None:
         out = self.out
@@ -117,6 +125,9 @@ class Store:
         self._unwritten = stored | wanted
         self._times = read_times(out)
         self.rows = read_rows(out / RESULTS)
+        if (out / CHECKSUMS).exists():  # an earlier version may have written no predictions
+            finished = {(arm, seed) for arm, seed, epoch in self.rows if epoch == stored.get("epochs")}
+            self._unpredicted = {each for each in finished if read_prediction(out, *each) is None}
 
     def begin(self) -> None:
         """Write protocol.json before the first epoch; until there are results, another may replace it."""
@@ -141,13 +152,16 @@ class Store:
         write_times(self.out, self._times)
 
     def lacks(self, member: tuple[str, int], epochs: int) -> bool:
-        """Whether a row of these epochs is missing."""
-        return any((*member, epoch) not in self.rows for epoch in range(1, epochs + 1))
+        """Whether a row of these epochs is missing, or what a finished network predicts."""
+        return member in self._unpredicted or any(
+            (*member, epoch) not in self.rows for epoch in range(1, epochs + 1)
+        )
 
     def keep(self, arm: str, seed: int, predictions: Predictions) -> None:
         """Write the predictions of one member."""
         self.begin()
         write_prediction(self.out, arm, seed, predictions)
+        self._unpredicted.discard((arm, seed))
 
     def save(self, tree: Any, members: Sequence[tuple[str, int]], epoch: int) -> None:
         """Write the state of the members in training, from which an interrupted experiment resumes.

@@ -75,7 +75,7 @@ def _of_rows(out: Path, where: str) -> Iterator[Problem]:
         path = prediction_file(out, *member)
         # A version that wrote no checksums may not have written predictions either.
         if epoch == epochs and (path.exists() or written) and (reason := _unreadable(path)):
-            yield Problem(f"{of}{path.relative_to(out)} {reason}", heals=False)
+            yield Problem(f"{of}{path.relative_to(out)} {reason}", heals=True)
 
 
 def rows_of(out: Path) -> dict[Cell, Row]:
