@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -168,12 +169,13 @@ def test_kills_at_random_times(killable: Killable, whole: Whole, tmp_path: Path)
 def test_kills_while_it_compiles(killable: Killable, tmp_path: Path, programs: Path) -> None:
     """Without a cache of compiled programs, a run spends most of its time compiling."""
     draw, disk, whole = random.Random(2), tmp_path / "disk", tmp_path / "whole"
-    compiling = Killable(tmp_path, programs, JAX_ENABLE_COMPILATION_CACHE="0")
-    codes = [compiling.run("train", disk, after=draw.uniform(0.5, 3.0)).code for _ in range(3)]
-    assert -signal.SIGKILL in codes and {*codes} <= {-signal.SIGKILL, 0}, "a fast machine may be done"
-    compiling.close()
-    for each in (disk, whole):
-        assert killable.run("train", each).code == 0, killable.log()
+    with closing(Killable(tmp_path, programs, JAX_ENABLE_COMPILATION_CACHE="0")) as compiling:
+        ended = compiling.run("train", whole)
+        codes = [
+            compiling.run("train", disk, after=draw.uniform(0.2, 0.8) * ended.seconds).code for _ in range(3)
+        ]
+    assert ended.code == 0 and -signal.SIGKILL in codes and {*codes} <= {-signal.SIGKILL, 0}
+    assert killable.run("train", disk).code == 0, killable.log()
     assert_same_run(disk / "out", whole / "out")
 
 
