@@ -1,6 +1,5 @@
 """Results of an experiment: a directory with rows, predictions, and the state of what is in training."""
 
-import hashlib
 import io
 import json
 import os
@@ -37,6 +36,7 @@ from cnnjax.files import (
     write_csv,
     write_json,
 )
+from cnnjax.files.records import CHECKSUM, checksum
 from cnnjax.shapes import Float
 from cnnjax.stats.confusion import Predictions
 from cnnjax.stats.families import ALPHA
@@ -76,8 +76,6 @@ class Results(NamedTuple):
 
 RESULTS = "results.csv"
 PROTOCOL = "protocol.json"
-CHECKSUM = "sha256"
-"""Key of protocol.json: see `checksum`. Those of earlier versions lack it."""
 STATE = "state.npz"
 SECONDS = "seconds.csv"
 
@@ -221,12 +219,6 @@ def different(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     was, now = {**EARLIER, **one}, {**EARLIER, **other}
     common = (was.keys() & now.keys()) - {CHECKSUM}
     return sorted(name for name in common if was[name] != now[name])
-
-
-def checksum(protocol: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of the entries of a protocol.json, but for itself."""
-    content = {name: value for name, value in protocol.items() if name != CHECKSUM}
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def write_times(out: Path, times: Sequence[tuple[int, float]]) -> None:

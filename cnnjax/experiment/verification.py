@@ -9,10 +9,11 @@ import numpy as np
 
 from cnnjax.errors import UserError, one_line
 from cnnjax.experiment.predictions import DAMAGED, PREDICTIONS, prediction_file, predictions_in
-from cnnjax.experiment.results import CHECKSUM, PROTOCOL, RESULTS, checksum
+from cnnjax.experiment.results import PROTOCOL, RESULTS
 from cnnjax.experiment.rows import CHECKSUMS, Cell, Row, named, read_checksums, read_rows
 from cnnjax.files import read_bytes, read_json
 from cnnjax.files.problem import Problem
+from cnnjax.files.records import CHECKSUM, checksum
 
 FILES = ("protocol.json", "results.csv", "summary.json")
 ROUNDING = 1e-6

@@ -1,9 +1,13 @@
-"""What config.json and protocol.json of earlier versions lack, and what it means there."""
+"""JSON records: their checksum, and what config.json and protocol.json of earlier versions lack."""
 
+import hashlib
+import json
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+CHECKSUM = "sha256"
+"""Key of a record: see `checksum`. Those of earlier versions may lack it."""
 LATER: Mapping[str, Any] = MappingProxyType(
     {
         "schedule": "constant",
@@ -22,3 +26,9 @@ LATER: Mapping[str, Any] = MappingProxyType(
 def without_defaults(record: Mapping[str, Any]) -> dict[str, Any]:
     """Return the entries of a record without those of `LATER` that have their default."""
     return {name: value for name, value in record.items() if name not in LATER or value != LATER[name]}
+
+
+def checksum(record: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of a record's entries, but for its own and the seconds, which no run repeats."""
+    content = {name: value for name, value in record.items() if name not in (CHECKSUM, "seconds")}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

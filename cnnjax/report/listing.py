@@ -8,6 +8,7 @@ from typing import NamedTuple
 from cnnjax import files
 from cnnjax.errors import UserError
 from cnnjax.experiment import verification as of_experiments
+from cnnjax.files.records import CHECKSUM
 from cnnjax.runs import result, resumption
 from cnnjax.runs import verification as of_runs
 from cnnjax.stats.sentences import plural
@@ -70,7 +71,7 @@ def _run(path: Path) -> Listed:
         return found._replace(state="in progress")
     if not whole:
         return found
-    if record is None or result.CHECKSUM not in record or record["epochs"] < len(history):
+    if record is None or CHECKSUM not in record or record["epochs"] < len(history):
         val = history[-1]["val_accuracy"] if history else None
         return found._replace(val_accuracy=val, state="interrupted")
     val, test = (record[images]["accuracy"] for images in ("validation", "test"))

@@ -32,7 +32,7 @@ class Broken(Exception):
 def write(directory: Path, manifest: Manifest) -> None:
     """Write the manifest of a checkpoint, with `files` replaced by the digests of the directory's files."""
     paths = (path for path in sorted(directory.rglob("*")) if path.is_file())
-    files = {str(path.relative_to(directory)): _sha256(path) for path in paths}
+    files = {str(path.relative_to(directory)): sha256(path) for path in paths}
     content = manifest._replace(files=files)._asdict()
     # With a digest of its own, so that changes of the manifest are detected too.
     record = {"sha256": _digest(content), "content": content}
@@ -64,7 +64,7 @@ def verify(path: Path, epoch: int) -> Manifest:
     for name, digest in manifest.files.items():
         if not (path / name).is_file():
             raise Broken(f"{name} is missing")
-        if _sha256(path / name) != digest:
+        if sha256(path / name) != digest:
             raise Broken(f"{name} has changed")
     return manifest
 
@@ -95,6 +95,7 @@ def _digest(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True, allow_nan=False).encode()).hexdigest()
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

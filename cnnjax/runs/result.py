@@ -1,8 +1,7 @@
 """The result of a run: the test of its network, result.json, the figures and the model card."""
 
 import hashlib
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +13,7 @@ from cnnjax import files, plots
 from cnnjax.data import Loaded
 from cnnjax.data.published import published_history
 from cnnjax.errors import UserError
+from cnnjax.files.records import CHECKSUM, checksum
 from cnnjax.runs import building, card, early_stopping, programs, run_directory
 from cnnjax.runs.building import Custom
 from cnnjax.runs.programs import Evaluation
@@ -26,8 +26,6 @@ FIGURES = "figures"
 """Key of result.json: SHA-256 of the figures by name."""
 MODEL_CARD = "model_card"
 """Key of result.json: SHA-256 of the model card. Results of earlier versions lack it."""
-CHECKSUM = "sha256"
-"""Key of result.json: SHA-256 of its other entries, but for the seconds."""
 
 
 class Finished(NamedTuple):
@@ -95,12 +93,6 @@ def whole(run: Path) -> dict[str, Any] | None:
     except UserError:
         return None
     return record if record is not None and CHECKSUM in record else None
-
-
-def checksum(record: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of a record's entries, but for its own and the seconds, which no run repeats."""
-    content = {name: value for name, value in record.items() if name not in (CHECKSUM, "seconds")}
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _record(finished: Finished, test: Evaluation, seconds: float) -> dict[str, Any]:

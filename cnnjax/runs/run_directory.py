@@ -11,7 +11,6 @@ RUN/made.json              digests of what report, export and predict wrote ther
 """
 
 import csv
-import hashlib
 import io
 import os
 import re
@@ -20,9 +19,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from cnnjax.errors import ArgumentError, UserError
-from cnnjax.files import read_bytes, read_json, write_bytes, write_json
+from cnnjax.files import read_json, write_bytes, write_json
 from cnnjax.files.temporary import OWN
 from cnnjax.runs import checkpoints
+from cnnjax.runs.manifest import sha256
 
 COLUMNS = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "seconds")
 CHECKPOINTS = "checkpoints"
@@ -56,7 +56,7 @@ def list_made(path: Path) -> None:
         UserError: the list cannot be written.
     """
     if path.name in OF_OTHER_COMMANDS and holds_run(path.parent) and path.exists():
-        write_json(path.with_name(MADE), _made(path.parent) | {path.name: _sha256(path)})
+        write_json(path.with_name(MADE), _made(path.parent) | {path.name: sha256(path)})
 
 
 def require_no_links(run: Path) -> None:
@@ -131,7 +131,7 @@ def _is_own(path: Path) -> bool:
 
 
 def _is_made(path: Path) -> bool:
-    return _made(path.parent).get(path.name) == _sha256(path)
+    return _made(path.parent).get(path.name) == sha256(path)
 
 
 def _made(run: Path) -> dict[str, str]:
@@ -139,10 +139,6 @@ def _made(run: Path) -> dict[str, str]:
     with suppress(UserError):
         return read_json(run / MADE) or {}
     return {}
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(read_bytes(path) or b"").hexdigest()
 
 
 def _is_events(path: Path, directory: Path) -> bool:

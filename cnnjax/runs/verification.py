@@ -7,6 +7,7 @@ from typing import Any
 
 from cnnjax.errors import UserError
 from cnnjax.files.problem import Problem, wrong_and_advice
+from cnnjax.files.records import CHECKSUM
 from cnnjax.runs import arrays, checkpoints, early_stopping, manifest, result, resumption, run_directory
 from cnnjax.runs.card import CARD
 from cnnjax.runs.checkpoints import Checkpoint
@@ -107,7 +108,7 @@ def _of_result(run: Path, recorded: Recorded) -> Iterator[Problem]:
     except UserError:
         yield Problem("result.json has changed since it was written", heals=recorded.checkpoint is not None)
         return
-    if record is None or result.CHECKSUM not in record:
+    if record is None or CHECKSUM not in record:
         return
     history = recorded.checkpoint.manifest.history if recorded.checkpoint else []
     epoch = early_stopping.result_epoch(history, recorded.config.stop_early) if history else 0
