@@ -7,6 +7,7 @@ however a program implements it.
 """
 
 import math
+import os
 import statistics
 import time
 from collections.abc import Mapping, Sequence
@@ -18,15 +19,20 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from common import launched
 
 from cnnjax.batches import sequential_plan
+from cnnjax.data import Dataset, subset
 from cnnjax.deploy.layers import layers
+from cnnjax.experiment import use_every_core
 from cnnjax.keys import streams
 from cnnjax.models import Activation, ConvNet
+from cnnjax.shapes import Float
 from cnnjax.state import TrainState, evaluation_state
 from cnnjax.task import HParams, MakeOptimizer, Task, init_state
-from cnnjax.train import Arrays, make_training
+from cnnjax.train import Arrays, make_training, to_device
 
+LAUNCHES, STEPS = 5, 50
 ACTIVATION_FLOPS: Mapping[Activation | None, int] = MappingProxyType({nn.relu: 1, nn.swish: 4, None: 0})
 POOLING_FLOPS: Mapping[str, int] = MappingProxyType({"none": 0, "max": 3, "average": 4, "median": 12})
 """Per window of 4: 3 comparisons; 3 sums and a division; 5 minima, 5 maxima, a sum and a division."""
@@ -105,7 +111,7 @@ def milliseconds_per_step(
     train: Arrays,
     *,
     batch_size: int = 32,
-    steps: int = 50,
+    steps: int = STEPS,
     rounds: int = 9,
 ) -> list[float]:
     """Return the median time of a training step of each model on one device.
@@ -131,12 +137,49 @@ def milliseconds_per_step(
     return [statistics.median(measured) for measured in times]
 
 
+def milliseconds_by_launch(
+    models: Sequence[tuple[nn.Module, HParams]],
+    make_optimizer: MakeOptimizer,
+    train: Dataset,
+    *,
+    batch_size: int = 32,
+    launches: int = LAUNCHES,
+) -> Float[np.ndarray, "models launches"]:
+    """Measure `milliseconds_per_step` in several new processes, each of which compiles anew.
+
+    Of the images, only as many are used as the steps need.
+    """
+    few = subset(train, STEPS * batch_size)
+    arguments = (models, make_optimizer, few, batch_size)
+    return np.transpose(list(launched(_milliseconds, [arguments] * launches)))
+
+
+def launch_range(milliseconds: Float[np.ndarray, "launches"], digits: int) -> str:
+    """Format the median over launches, with the least and the greatest if there are several."""
+    middle = f"{np.median(milliseconds):.{digits}f}"
+    if len(milliseconds) == 1:
+        return middle
+    return f"{middle} ({np.min(milliseconds):.{digits}f} to {np.max(milliseconds):.{digits}f})"
+
+
 def some_state(task: Task, data: Arrays, hparams: HParams) -> TrainState:
     """Return a state with random weights, which saves the seconds it takes to compile the initialisers."""
     init = partial(init_state, task, streams(jax.random.key(0)), data.images.shape[1:], hparams)
     shapes, rng = jax.eval_shape(init).params, np.random.default_rng(0)
     params = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(0, 0.05, leaf.shape), leaf.dtype), shapes)
     return evaluation_state(params)._replace(opt_state=task.optimizer(hparams).init(params))
+
+
+def _milliseconds(
+    models: Sequence[tuple[nn.Module, HParams]],
+    make_optimizer: MakeOptimizer,
+    train: Dataset,
+    batch_size: int,
+) -> list[float]:
+    """Measure in a process of its own; the one that waits for it may hold most of a GPU's memory."""
+    os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
+    use_every_core()
+    return milliseconds_per_step(models, make_optimizer, to_device(train), batch_size=batch_size)
 
 
 def _taps(size: int, kernel: int, padding: str, stride: int) -> int:

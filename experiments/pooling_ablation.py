@@ -16,7 +16,7 @@ corrected contrasts could be significant. Five epochs, because these 132 network
 on two cores.
 
 Costs: operations are counted for the forward pass of one image. Training steps are timed on one core, arms
-in turn.
+in turn, in five launches of a process; medians of launches.
 
 Shift: validation images shifted by 1 and 2 pixels, a quarter of them in each direction, padded with black.
 
@@ -38,7 +38,7 @@ from pathlib import Path
 from typing import Annotated
 
 from common import convnet_named, hypothesis, renamed, start
-from costs import cost, milliseconds_per_step
+from costs import LAUNCHES, cost, milliseconds_by_launch
 from pooled.arms import ARMS, SHIFTS, pooling_arms, shifted
 from pooled.output import described, figures
 
@@ -52,7 +52,6 @@ from cnnjax.files import write_json
 from cnnjax.files.misspelt import choose
 from cnnjax.optimizers import OPTIMIZERS
 from cnnjax.stats import summarise_together
-from cnnjax.train import to_device
 
 OPTIMIZER = {"keras-cnn": "adam", "lenet-swish": "rmsprop"}
 MARGIN = 0.002  # of accuracy: 0.2 points
@@ -119,11 +118,12 @@ class PoolingAblation(OptimizerFlags):
         for (name, models), summary in zip(networks.items(), summaries, strict=True):
             of = [arm for arm in arms if arm.name.startswith(f"{name}, ")]
             caption = f"{name} on {self.dataset}, no dropout, {settings(of, protocol, splits)}"
-            milliseconds = milliseconds_per_step(
+            milliseconds = milliseconds_by_launch(
                 [(model, hparams) for model in models.values()],
                 OPTIMIZERS[optimizer[name]],
-                to_device(splits.train),
+                splits.train,
                 batch_size=self.batch_size,
+                launches=1 if self.quick else LAUNCHES,
             )
             costs = list(zip(map(cost, models.values()), milliseconds, strict=True))
             of_network, rehearsal = of_networks[name], self.quick

@@ -34,7 +34,7 @@ TESTS = {
     "metrics.py": "train oracle",
     "optimizers/keras.py": "keras optimizers",
     "optimizers/schedules.py": "optimizers",
-    "task.py": "task train oracle experiment",
+    "task.py": "modules task train oracle fit experiment",
     "train.py": "train oracle invariance loops",
     "population.py": "population oracle",
     "kernels/convolution.py": "convolution train",

@@ -36,6 +36,8 @@ def test_every_mistake_is_in_exactly_one_pair(seeds: int, n: int, root: int) -> 
     for pair in pairs:
         mistakes = worst_mistakes(labels, predictions, pair, 10**9)
         assert sum(mistake.seeds for mistake in mistakes) == pair.counts.sum()
+        order = [(-mistake.seeds, -mistake.probability, mistake.image) for mistake in mistakes]
+        assert order == sorted(order)
 
 
 def test_both_directions_are_counted_for_every_seed() -> None:

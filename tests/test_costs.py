@@ -8,10 +8,12 @@ import costs
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
-from costs import cost, milliseconds_per_step, narrowed
+from costs import cost, launch_range, milliseconds_by_launch, milliseconds_per_step, narrowed
 
 from cnnjax.config import HParams
+from cnnjax.data import Dataset
 from cnnjax.kernels import layers
 from cnnjax.kernels.pooling import median
 from cnnjax.models import MODELS, ConvNet
@@ -117,3 +119,18 @@ def test_the_time_of_a_step_is_the_median_of_rounds_in_which_models_alternate(
     times = milliseconds_per_step(models, keras_adam, data, batch_size=8, rounds=3)
     steps = 2
     assert times == [2000 / steps, 40_000 / steps]
+
+
+def test_each_launch_times_all_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = iter([[1.0, 5.0], [2.0, 6.0], [3.0, 4.0]])
+    monkeypatch.setattr(costs, "milliseconds_per_step", lambda *_, **__: next(rows))
+    monkeypatch.setattr(costs, "launched", lambda measure, launches: (measure(*each) for each in launches))
+    monkeypatch.setattr(costs, "use_every_core", lambda: None)
+    monkeypatch.setenv("XLA_PYTHON_CLIENT_PREALLOCATE", "true")  # restored afterwards
+    data = Dataset(np.zeros((400, 8, 8, 1), np.uint8), np.arange(400, dtype=np.int32) % 4)
+    times = milliseconds_by_launch(
+        [(TINY, HParams(1e-3, 0.0))] * 2, keras_adam, data, batch_size=4, launches=3
+    )
+    np.testing.assert_array_equal(times, [[1, 2, 3], [5, 6, 4]])
+    assert [launch_range(of_model, 1) for of_model in times] == ["2.0 (1.0 to 3.0)", "5.0 (4.0 to 6.0)"]
+    assert launch_range(times[0, :1], 1) == "1.0"

@@ -78,10 +78,15 @@ def trains_nothing(
     return results._replace(evidence=evidence)
 
 
+def two_launches(models: list[tuple[Any, HParams]], *_: Any, **__: Any) -> np.ndarray:
+    """Stand in for the times: 1, 2, 3, ... ms in one launch, and 2 ms each in the other."""
+    return np.stack([np.arange(1.0, len(models) + 1), np.full(len(models), 2.0)], axis=1)
+
+
 @pytest.fixture
 def untimed(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (pooling, reproduce):
-        monkeypatch.setattr(module, "milliseconds_per_step", lambda models, *_, **__: [2.0] * len(models))
+        monkeypatch.setattr(module, "milliseconds_by_launch", two_launches)
 
 
 @pytest.fixture
@@ -133,6 +138,8 @@ def check_pooled(out: Path, printed: str) -> None:
     assert f"{100 * none['difference']:+.2f} points" in answers["Is no pooling at all more exact?"]
     assert f"{record['gap']['contrasts'][1]['difference']:+.4f}" in answers["Does pooling fight overfitting?"]
     assert "5.0 times the operations" in answers["Does it save weights and work?"]
+    assert "2.0 (1.0 to 3.0) times as long (n=2 launches)" in answers["Does it save weights and work?"]
+    assert record["costs"]["none"]["milliseconds_by_launch"] == [3, 2] and "2.50 (2.00 to 3.00)" in printed
     assert "Would the median?" not in answers
     assert "confuses 3 and 5" in printed
 
@@ -145,6 +152,8 @@ def check_reproduced(out: Path, printed: str) -> None:
     assert {path.name for path in out.glob("*.png")} == {f"{name.replace(' ', '-')}.png" for name in record}
     assert record["rate 0"]["final validation loss"]["published"] is None, "nothing was published of this set"
     assert "not the published protocol" in printed
+    assert record["rate 0.5"]["microseconds_by_launch"] == [250, 250]
+    assert "188 (125 to 250) µs per training image on one core, n=2 launches" in printed
 
 
 @pytest.mark.usefixtures("untrained")

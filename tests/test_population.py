@@ -1,6 +1,7 @@
 """Populations: a member is the run of its own; arms of a seed are paired."""
 
 from functools import partial
+from typing import Any
 
 import chex
 import jax
@@ -14,7 +15,7 @@ from cnnjax.data import Dataset, subset
 from cnnjax.keys import streams
 from cnnjax.models import ConvNet
 from cnnjax.optimizers import keras_adam
-from cnnjax.population import EpochSums, Population, make_population, stack
+from cnnjax.population import EpochSums, Population, default_chunk, make_population, stack
 from cnnjax.state import TrainState
 from cnnjax.task import Task, init_state
 from cnnjax.train import Arrays, epoch_plan, make_train_step, train_epoch, train_run
@@ -51,6 +52,29 @@ def solo(seed: int, rate: float, epochs: int = 2) -> TrainState:
     for number in range(epochs):
         state, _ = epoch(state, TRAIN, epoch_plan(keys.shuffle, number, 40, 8), hparams)
     return state
+
+
+def test_accelerators_map_a_hundred_members_at_a_time() -> None:
+    assert [default_chunk(backend) for backend in ("cpu", "gpu", "tpu")] == [1, 100, 100]
+
+
+@pytest.mark.parametrize(
+    ("backend", "devices", "one_thread"), [("cpu", 8, True), ("cpu", 1, False), ("gpu", 8, False)]
+)
+def test_an_epoch_has_one_thread_where_each_core_is_a_device(
+    backend: str, devices: int, one_thread: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = []
+
+    def compiled(function: Any, compiler_options: Any = None, **_: Any) -> Any:
+        options.append(compiler_options)
+        return function
+
+    monkeypatch.setattr(jax, "jit", compiled)
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    monkeypatch.setattr(jax, "device_count", lambda: devices)
+    make_population(TASK, TRAIN, VAL, batch_size=8)
+    assert options == [None, {"xla_cpu_multi_thread_eigen": False} if one_thread else None, None]
 
 
 @pytest.fixture(scope="module")

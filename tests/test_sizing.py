@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import integrate, stats
 
 from cnnjax import cli, experiment
 from cnnjax.cli.power import _time
@@ -28,6 +28,20 @@ def test_the_power_of_equivalence_is_that_of_its_test(margin: float, n: int, con
     draws = np.random.default_rng(n).standard_normal((TRIALS, n))
     shown = sum(Equivalence.of(row, margin).p <= 0.05 / contrasts for row in draws)
     assert stats.binomtest(int(shown), TRIALS, equivalence_power(margin, n, contrasts)).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("n", [2, 3, 8])
+@pytest.mark.parametrize("contrasts", [1, 5])
+def test_the_power_of_equivalence_is_its_integral_over_the_sd(n: int, contrasts: int) -> None:
+    margin, t = 2.0, stats.t.isf(0.05 / contrasts, n - 1)
+
+    def within(chi2: float) -> float:
+        limit = math.sqrt(n) * margin - t * math.sqrt(chi2 / (n - 1))
+        return math.erf(max(limit, 0) / math.sqrt(2)) * float(stats.chi2.pdf(chi2, n - 1))
+
+    last = (n - 1) * n * (margin / t) ** 2  # beyond it, the interval is wider than the margin
+    integral = integrate.quad(within, 0, last, limit=200)[0]
+    assert equivalence_power(margin, n, contrasts) == pytest.approx(integral, abs=1e-3)
 
 
 @pytest.mark.parametrize(("margin", "contrasts", "power"), [(3.0, 1, 0.8), (0.5, 5, 0.9), (0.1, 1, 0.8)])

@@ -298,6 +298,8 @@ def test_conclusion_counts_diverged_runs_and_handles_a_single_arm():
     values[1, 0] = np.nan
     said = conclusion(summarise(values, "ab"), "loss")
     assert "1 diverged run is excluded; ranked below all others instead, p is 0.2 for b." in said
+    values[1, 1] = np.nan
+    assert "2 diverged runs are excluded; ranked" in conclusion(summarise(values, "ab"), "loss")
     assert "nothing to compare" in conclusion(summarise([[1.0]], "a"), "loss")
 
 

@@ -109,13 +109,13 @@ def compare(
     """
     finite = [row[np.isfinite(row)] for row in differences]
     draws = [np.random.default_rng([seed, i]) for i in range(len(finite))]
-    means = [signflip.subset_means(d, rng) for d, rng in zip(finite, draws, strict=True)]
+    means = list(map(signflip.subset_means, finite, draws))
     p = [float(signflip.p_value(each)) for each in means]
     p_holm, levels = families.corrected(p, primary), families.levels(p, primary, alpha)
     counts = [len(d) for d in finite]
     floors = families.floors(counts, primary)
     diverged = any(np.isinf(row).any() for row in differences)
-    worst = [signflip.worst_rank_p(row, rng) for row, rng in zip(differences, draws, strict=True)]
+    worst = list(map(signflip.worst_rank_p, differences, draws))
     p_worst = families.corrected(worst, primary) if diverged else np.full(len(p), math.nan)
     same = [None if margin is None else Equivalence.of(d, margin) for d in finite]
     p_same = families.holm([math.nan if s is None else s.p for s in same])

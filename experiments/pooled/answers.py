@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from costs import Cost
+from costs import Cost, launch_range
 
 from cnnjax import report
 from cnnjax.experiment.results import Results
@@ -70,10 +70,11 @@ def answers(results: Results, costs: Costs, summary: Summary) -> dict[str, str]:
             f"Without pooling, at the parameter count of max, the gap changes by {gap('none, same size')}."
         )
     if "none" in there:
+        longer = cost_of["none"][1] / cost_of["max"][1]
         answered["Does it save weights and work?"] = (
             f"Without pooling, the network has {times(lambda c: c.parameters)} parameters, "
             f"{times(lambda c: c.flops)} operations and {times(lambda c: c.activation_bytes)} activations, "
-            f"and a training step takes {cost_of['none'][1] / cost_of['max'][1]:.1f} times as long."
+            f"and a training step takes {launch_range(longer, 1)} times as long (n={len(longer)} launches)."
         )
     if {"strided", "none"} <= there:
         answered["Is saving all it does?"] = (

@@ -16,7 +16,7 @@ MEASURES = {
 }
 """Metrics besides those of the validation images, in words."""
 ARMS = ("max", "average", "median", "strided", "none", "none, same size")
-Costs = Sequence[tuple[Cost, float]]  # one an arm, with the milliseconds of a training step
+Costs = Sequence[tuple[Cost, np.ndarray]]  # one an arm, with the milliseconds of a training step by launch
 
 
 def pooling_arms(model: ConvNet) -> dict[str, ConvNet]:
