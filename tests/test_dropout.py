@@ -20,6 +20,7 @@ from cnnjax.dropout import (
     DropoutFunction,
     classic_dropout,
     gaussian_dropout,
+    gaussian_noise,
     inverted_dropout,
     spatial_dropout,
 )
@@ -182,6 +183,15 @@ def test_gaussian_noise_is_normal() -> None:
     noise = np.asarray(jitted(gaussian_dropout, jax.random.key(5), jnp.ones((n // 100, 100)), 0.5)).ravel()
     distance = stats.kstest(noise - 1, "norm").statistic
     assert distance < np.sqrt(-np.log(5e-7) / (2 * n))
+
+
+def test_gaussian_noise_of_the_extreme_bits_is_finite_and_symmetric() -> None:
+    def words(key: Any, positions: Any, count: int) -> tuple[jax.Array, jax.Array]:
+        ends = jnp.array([[0], [2**32 - 1]], jnp.uint32)
+        return ends, ends
+
+    low, high, *_ = np.asarray(gaussian_noise(jax.random.key(0), (1, 4), jnp.float32(0.5), 0, words))[0] - 1
+    assert -6 < low < -5 and high == pytest.approx(-low, rel=1e-3), "the quantile of 2^-24 is -5.3"
 
 
 @pytest.mark.parametrize("kind", ["inverted", "spatial", "gaussian"])

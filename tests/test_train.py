@@ -14,7 +14,7 @@ import pytest
 from cnnjax.batches import Batch, sequential_plan, shuffled_plan, take
 from cnnjax.config import HParams
 from cnnjax.dropout import DROPOUT
-from cnnjax.kernels.parts import scaled_together
+from cnnjax.kernels.parts import biases, scaled_together
 from cnnjax.keys import streams
 from cnnjax.metrics import MetricSums, means, total
 from cnnjax.models import MODELS, ConvNet
@@ -314,6 +314,12 @@ def test_a_gradient_that_is_not_finite_stays_where_it_is(value: float) -> None:
     scaled = jax.jit(scaled_together)(gradient, jnp.float32(0.5))
     expected = jax.tree.map(lambda leaf: 0.5 * leaf, gradient)
     chex.assert_trees_all_equal(scaled, expected)
+
+
+def test_a_gradient_waits_for_its_biases() -> None:
+    tree = {"a": {"kernel": jnp.ones((2, 3)), "bias": jnp.zeros(3)}, "scale": jnp.float32(2)}
+    chex.assert_trees_all_equal(biases(tree), [jnp.zeros(3), jnp.float32(2)])
+    assert len(biases({"kernel": jnp.ones((2, 3)), "other": jnp.ones((1, 1))})) == 2
 
 
 def test_flax_users_pass_rngs() -> None:

@@ -55,6 +55,12 @@ def varying(tree: Any, axis_name: str) -> Any:
     return jax.tree.map(lambda leaf: jax.lax.pcast(leaf, axis_name, to="varying"), tree)
 
 
+def biases(gradient: Any) -> list[jax.Array]:
+    """Return the leaves of at most one dimension, or all if there are none."""
+    leaves = jax.tree.leaves(gradient)
+    return [leaf for leaf in leaves if leaf.ndim < 2] or leaves
+
+
 def scaled_together(gradient: Any, factor: jax.Array) -> Any:
     """Multiply a gradient by a factor that is not there before every bias's gradient is.
 
@@ -63,9 +69,7 @@ def scaled_together(gradient: Any, factor: jax.Array) -> Any:
     computed after the last reading: the gradient of the bias below a kernel. Waiting for the kernels' own
     gradients would keep a core idle, as the convolution's is the work of one.
     """
-    leaves = jax.tree.leaves(gradient)
-    biases = [leaf for leaf in leaves if leaf.ndim < 2] or leaves
-    last = jnp.sum(jnp.stack([leaf.ravel()[0] for leaf in biases]))
+    last = jnp.sum(jnp.stack([leaf.ravel()[0] for leaf in biases(gradient)]))
     # Never true, whatever `last` is, and XLA does not know it.
     factor = jnp.where(last > jnp.inf, 0.0, factor)
     return jax.tree.map(lambda leaf: leaf * factor, gradient)
