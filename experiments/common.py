@@ -1,11 +1,9 @@
-"""What several experiments share: their start, flag checks, renaming, timing in rounds."""
+"""What several experiments share: their start, flag checks, renaming."""
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from multiprocessing import get_context
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -14,8 +12,6 @@ from cnnjax.errors import ArgumentError
 from cnnjax.experiment.results import Results
 from cnnjax.models import ConvNet
 from cnnjax.runs.building import model_named
-
-Measured = TypeVar("Measured")
 
 
 def start(
@@ -67,26 +63,3 @@ def renamed(results: Results, names: Mapping[str, str]) -> Results:
         values={metric: values[rows] for metric, values in results.values.items()},
         predictions={new: stored[arm] for arm, new in names.items() if arm in stored},
     )
-
-
-def launched(measure: Callable[..., Measured], launches: Sequence[tuple[Any, ...]]) -> Iterator[Measured]:
-    """Call `measure` with the arguments of each launch, each in a new process, one after the other.
-
-    Rounds of one process share its compilation and its place in memory, so they say little about the next.
-    """
-    with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as pool:
-        for arguments in launches:
-            yield pool.submit(measure, *arguments).result()
-
-
-def time_in_rounds(timers: Sequence[Callable[[int], Any]], rounds: int) -> np.ndarray:
-    """Call every timer once a round, with the number of the round, and return [timers, rounds, ...].
-
-    Each round starts with another timer, so that background load affects all of them alike.
-    """
-    times = [[None] * rounds for _ in timers]
-    for number in range(rounds):
-        for turn in range(len(timers)):
-            index = (number + turn) % len(timers)
-            times[index][number] = timers[index](number)
-    return np.array(times, float)

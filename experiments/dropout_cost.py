@@ -34,7 +34,8 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from common import launched, require_positive, start, time_in_rounds
+from common import require_positive, start
+from timing import launched, time_in_rounds
 
 from cnnjax import files, plots
 from cnnjax.batches import sequential_plan

@@ -29,10 +29,10 @@ from typing import Annotated
 
 import jax
 from common import start
-from costs import milliseconds_per_step
 from paper.analysis import ANALYSES, Setting
 from paper.items import ITEMS, MARGIN, TABLE10, operations, rehearsed, weights
 from paper.training import momentum_sgd
+from timing import milliseconds_per_step
 
 from cnnjax import experiment, files, report
 from cnnjax.cli.flags import Flags

@@ -38,9 +38,10 @@ from pathlib import Path
 from typing import Annotated
 
 from common import convnet_named, hypothesis, renamed, start
-from costs import LAUNCHES, cost, milliseconds_by_launch
+from costs import cost
 from pooled.arms import ARMS, SHIFTS, pooling_arms, shifted
 from pooled.output import described, figures
+from timing import LAUNCHES, milliseconds_by_launch
 
 from cnnjax import experiment, report
 from cnnjax.api.ablation import run, settings

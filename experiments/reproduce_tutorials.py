@@ -31,9 +31,9 @@ from typing import Any
 
 import numpy as np
 from common import hypothesis, start
-from costs import LAUNCHES, launch_range, milliseconds_by_launch
 from figures import Panel, published_over_ours
 from published import Comparison, compare, images_of, prediction_interval
+from timing import LAUNCHES, launch_range, milliseconds_by_launch
 
 from cnnjax import experiment, files, report
 from cnnjax.api.ablation import run

@@ -57,8 +57,9 @@ from ceilings.measurements import (
     product_timers,
     step_timer,
 )
-from common import convnet_named, launched, require_positive, start, time_in_rounds
+from common import convnet_named, require_positive, start
 from costs import step_cost
+from timing import launched, time_in_rounds
 
 from cnnjax import files, report
 from cnnjax.cli.runner import OutDirectory, shown

@@ -40,11 +40,12 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import recipe
-from common import launched, require_positive, start
+from common import require_positive, start
 from peers.entries import PEERS, cores, interpreter
 from peers.protocol import Arrays, Settings
 from peers.worker import Launch, Worker, busy_seconds
 from sections.markdown import around
+from timing import launched
 
 from cnnjax import files, report
 from cnnjax.cli.runner import DataDirectory, OutDirectory

@@ -1,25 +1,17 @@
 """Counted costs agree with XLA, and a narrowed network has the requested size."""
 
-import itertools
 from functools import partial
-from types import SimpleNamespace
 
-import costs
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
-from costs import cost, launch_range, milliseconds_by_launch, milliseconds_per_step, narrowed
+from costs import cost, narrowed
 
-from cnnjax.config import HParams
-from cnnjax.data import Dataset
 from cnnjax.kernels import layers
 from cnnjax.kernels.pooling import median
 from cnnjax.models import MODELS, ConvNet
-from cnnjax.optimizers import keras_adam
 from cnnjax.pooling import POOLING, PoolingName, pool
-from cnnjax.train import Arrays
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +23,6 @@ def fast_median(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 SHAPE = (1, 28, 28, 1)
-TINY = ConvNet(features=(2,), hidden=(4,))
 
 
 class Plain(nn.Module):
@@ -106,31 +97,3 @@ def test_a_narrowed_network_comes_closest_to_the_requested_parameters(name: str)
     far = [abs(cost(none.clone(hidden=(w,))).parameters - wanted) for w in (width - 1, width, width + 1)]
     assert far[1] == min(far)
     assert narrow == none.clone(hidden=(width,))
-
-
-def test_the_time_of_a_step_is_the_median_of_rounds_in_which_models_alternate(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    data = Arrays(jnp.zeros((16, 8, 8, 1), jnp.uint8), jnp.zeros(16, jnp.int32))
-    seconds = [1, 70, 9, 30, 2, 40]  # of the first model, the second, the first, ...
-    clock = itertools.accumulate(itertools.chain.from_iterable((0, each) for each in seconds))
-    monkeypatch.setattr(costs, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
-    models = [(TINY, HParams(1e-3, 0.0))] * 2
-    times = milliseconds_per_step(models, keras_adam, data, batch_size=8, rounds=3)
-    steps = 2
-    assert times == [2000 / steps, 40_000 / steps]
-
-
-def test_each_launch_times_all_models(monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = iter([[1.0, 5.0], [2.0, 6.0], [3.0, 4.0]])
-    monkeypatch.setattr(costs, "milliseconds_per_step", lambda *_, **__: next(rows))
-    monkeypatch.setattr(costs, "launched", lambda measure, launches: (measure(*each) for each in launches))
-    monkeypatch.setattr(costs, "use_every_core", lambda: None)
-    monkeypatch.setenv("XLA_PYTHON_CLIENT_PREALLOCATE", "true")  # restored afterwards
-    data = Dataset(np.zeros((400, 8, 8, 1), np.uint8), np.arange(400, dtype=np.int32) % 4)
-    times = milliseconds_by_launch(
-        [(TINY, HParams(1e-3, 0.0))] * 2, keras_adam, data, batch_size=4, launches=3
-    )
-    np.testing.assert_array_equal(times, [[1, 2, 3], [5, 6, 4]])
-    assert [launch_range(of_model, 1) for of_model in times] == ["2.0 (1.0 to 3.0)", "5.0 (4.0 to 6.0)"]
-    assert launch_range(times[0, :1], 1) == "1.0"

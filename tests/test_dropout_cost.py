@@ -3,10 +3,10 @@
 import json
 from pathlib import Path
 
-import common
 import dropout_cost
 import numpy as np
 import pytest
+from timing import launched
 
 from cnnjax.stats.intervals import t_interval
 from cnnjax.stats.sentences import REHEARSAL
@@ -46,5 +46,5 @@ def test_intervals_are_over_launches(
 
 @pytest.mark.slow
 def test_every_launch_is_a_process_of_its_own(tmp_path: Path) -> None:
-    seconds = np.stack(list(common.launched(dropout_cost.measure_all, [(1, 1)] * 2)))
+    seconds = np.stack(list(launched(dropout_cost.measure_all, [(1, 1)] * 2)))
     assert seconds.shape == (2, len(dropout_cost.ARMS), 1, len(dropout_cost.CLOCKS)) and (seconds > 0).all()

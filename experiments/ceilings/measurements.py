@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from costs import StepCost, some_state
+from costs import StepCost
 from jax.typing import DTypeLike
 from scipy.optimize import nnls
+from timing import some_state
 
 from cnnjax.batches import sequential_plan, take
 from cnnjax.config import HParams

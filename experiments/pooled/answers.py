@@ -3,7 +3,8 @@
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from costs import Cost, launch_range
+from costs import Cost
+from timing import launch_range
 
 from cnnjax import report
 from cnnjax.experiment.results import Results

@@ -5,8 +5,8 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from costs import launch_range
 from figures import against_costs, shift_sensitivity
+from timing import launch_range
 
 from cnnjax import plots, report
 from cnnjax.experiment import Splits
