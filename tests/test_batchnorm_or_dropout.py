@@ -87,7 +87,7 @@ def test_the_figure_has_the_intervals_of_the_table() -> None:
 def test_the_plain_arm_is_the_first_tutorials_network(key: jax.Array) -> None:
     tutorial, plain = MODELS["keras-cnn"], bn.Network(norm=False, classes=10)
     images = jax.random.uniform(key, (3, 28, 28, 1))
-    params = tutorial.init(key, images)["params"]
+    params = jax.jit(tutorial.init)(key, images)["params"]
     # The layer of the logits is made first, and named so.
     ours = {"Conv_0": params["Conv_0"], "Dense_1": params["Dense_0"], "Dense_0": params["Dense_1"]}
     logits = plain.apply({"params": ours}, images, train=False, dropout_rate=0.5)

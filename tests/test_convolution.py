@@ -67,13 +67,20 @@ def assert_equals_flax(arguments: Arrays, layer=conv_pool, **settings) -> None:
     chex.assert_trees_all_close(ours, flax, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("pooling", POOLING)
+WINDOWS = [
+    ((8, 8, 2), (3, 3), "SAME", 2),
+    ((9, 7, 2), (5, 5), "VALID", 2),
+    ((11, 10, 1), (2, 3), "SAME", 3),
+]
+SLOW = pytest.mark.slow
+
+
 @pytest.mark.parametrize(
-    ("size", "kernel", "padding", "window"),
+    ("pooling", "size", "kernel", "padding", "window"),
     [
-        ((8, 8, 2), (3, 3), "SAME", 2),
-        ((9, 7, 2), (5, 5), "VALID", 2),
-        ((11, 10, 1), (2, 3), "SAME", 3),
+        pytest.param(name, *case, marks=() if name == "max" or case is WINDOWS[1] else SLOW)
+        for name in POOLING
+        for case in WINDOWS
     ],
 )
 def test_equals_flax(pooling: PoolingName, size, kernel, padding, window) -> None:

@@ -480,7 +480,7 @@ def _interrupted_at(opcode: int, job: Callable[[], None]) -> bool:
 def test_an_interrupt_at_any_instruction_leaves_no_temporary_file(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(signals, "RETRY", 1e-3)
+    monkeypatch.setattr(signals, "RETRY", 1e-4)
 
     def job() -> None:
         if kind == "file":

@@ -32,7 +32,7 @@ from cnnjax.task import Task, init_state
 from cnnjax.train import make_train_step
 
 BATCH, SHAPE, RATE = 16, (16, 4, 4, 5), 0.37
-DEVICES = [1, 2, 4, 8]
+DEVICES = [2, 8, *(pytest.param(number, marks=pytest.mark.slow) for number in (1, 4))]
 Masks = dict[str, jax.Array]
 
 

@@ -77,7 +77,7 @@ def test_sampled_masks_differ_between_the_batches_of_a_prediction(monkeypatch: p
     model = ConvNet(features=(2,), hidden=(4,), classes=2)
     images = np.full((8, 4, 4, 1), 200, np.uint8)
     data = LOADED.test._replace(images=images, labels=np.zeros(8, np.int32))
-    params = model.init(jax.random.key(0), images / np.float32(255))["params"]
+    params = jax.jit(model.init)(jax.random.key(0), images / np.float32(255))["params"]
     config, task = TrainConfig(dropout_rate=0.5), Task(model, keras_adam)
     state = evaluation_state(params)
     network = predict.Trained(config, None, task, config.hparams, state, [], 1, (4, 4, 1), ("0", "1"))

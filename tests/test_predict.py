@@ -64,7 +64,9 @@ def test_the_table_has_the_first_test_images(run: Path) -> None:
         assert share[int(row[2])] == share.max() == float(row[3])
 
 
-@pytest.mark.parametrize("more", [(), ("--mc", "20"), ("0.png", "--mc", "20")])
+@pytest.mark.parametrize(
+    "more", [(), pytest.param(("--mc", "20"), marks=pytest.mark.slow), ("0.png", "--mc", "20")]
+)
 def test_a_narrow_terminal_has_the_two_likeliest(
     more: tuple[str, ...], run: Path, drawn: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

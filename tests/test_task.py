@@ -115,7 +115,9 @@ def test_any_module_learns(name: str) -> None:
     assert bool(jax.tree.leaves(state.collections)) == (name in ("BatchNorm", "NNX"))
 
 
-@pytest.mark.parametrize("name", ["dropout", "BatchNorm", "NNX"])
+@pytest.mark.parametrize(
+    "name", ["BatchNorm", *(pytest.param(name, marks=pytest.mark.slow) for name in ("dropout", "NNX"))]
+)
 def test_a_member_of_a_population_is_its_solo_run(name: str) -> None:
     task, seeds = Task(MODELS[name], keras_adam), np.arange(8, dtype=np.uint32)
     program = make_population(task, TRAIN, VAL, batch_size=8, chunk=1)
@@ -303,7 +305,7 @@ def test_own_loss_and_preprocess() -> None:
         assert isinstance(logits, jax.Array)
         return smoothed(logits, batch.labels).mean()
 
-    expected = jax.tree.map(lambda p, g: p - 0.5 * g, state.params, jax.grad(loss)(state.params))
+    expected = jax.tree.map(lambda p, g: p - 0.5 * g, state.params, jax.jit(jax.grad(loss))(state.params))
     chex.assert_trees_all_close(after.params, expected, rtol=1e-4, atol=1e-6)
 
 
