@@ -97,10 +97,11 @@ def test_the_sparsity_penalty_is_a_divergence_from_the_target(logistic: bool) ->
     if logistic:
         expected = SPARSE * np.log(SPARSE / q) + (1 - SPARSE) * np.log((1 - SPARSE) / (1 - q))
         slope = (1 - SPARSE) / (1 - q) - SPARSE / q
-    mean = jnp.float32(q)
-    np.testing.assert_allclose(sparsity_penalty(mean, logistic), expected.sum(), rtol=1e-3)
-    np.testing.assert_allclose(jax.grad(sparsity_penalty)(mean, logistic), slope, rtol=1e-3, atol=1e-4)
-    assert float(sparsity_penalty(jnp.float32([SPARSE]), logistic)) == pytest.approx(0, abs=1e-5)
+    both = jax.jit(jax.value_and_grad(sparsity_penalty), static_argnums=1)
+    value, gradient = both(np.float32(q), logistic)
+    np.testing.assert_allclose(value, expected.sum(), rtol=1e-3)
+    np.testing.assert_allclose(gradient, slope, rtol=1e-3, atol=1e-4)
+    assert float(both(np.array([SPARSE], np.float32), logistic)[0]) == pytest.approx(0, abs=1e-5)
 
 
 def test_a_penalty_changes_the_gradient_and_not_the_value() -> None:
@@ -137,7 +138,7 @@ def test_sparsity_makes_hidden_units_quieter(key: jax.Array) -> None:
 
 @pytest.mark.parametrize("rate", [0.2, 0.5])
 def test_gaussian_noise_has_mean_one_and_the_variance_of_dropout(key: jax.Array, rate: float) -> None:
-    noise = np.asarray(gaussian_dropout(key, jnp.ones((400, 500)), rate), float)
+    noise = np.asarray(jax.jit(gaussian_dropout)(key, jnp.ones((400, 500)), rate), float)
     variance = rate / (1 - rate)
     assert noise.mean() == pytest.approx(1, abs=5 * np.sqrt(variance / noise.size))
     assert noise.var() == pytest.approx(variance, rel=5 * np.sqrt(2 / noise.size))
@@ -148,12 +149,13 @@ def test_masks_of_a_seed_are_shared_by_arms_and_nested_over_rates(key: jax.Array
     network = FullyConnected((8,), classes=8)
     params = {"Dense_1": identity, "Logits": {"kernel": jnp.eye(8), "bias": jnp.zeros(8)}}
 
-    def kept(rate: float, step: int = 0) -> np.ndarray:
+    @jax.jit
+    def logits(rate: jax.Array, step: jax.Array) -> Any:
         hparams, masks = HParams(input_rate=0.0, hidden_rate=rate), Masks(streams(key).dropout, step)
-        return (
-            np.asarray(network.apply({"params": params}, images, train=True, hparams=hparams, masks=masks))
-            > 0
-        )
+        return network.apply({"params": params}, images, train=True, hparams=hparams, masks=masks)
+
+    def kept(rate: float, step: int = 0) -> np.ndarray:
+        return np.asarray(logits(jnp.float32(rate), jnp.int32(step))) > 0
 
     assert 0 < kept(0.7).sum() < kept(0.3).sum() < 64 and not np.any(kept(0.7) & ~kept(0.3))
     assert np.any(kept(0.5) != kept(0.5, step=1))

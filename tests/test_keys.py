@@ -38,10 +38,10 @@ def test_threefry_known_answers() -> None:
     ]
 
 
-@given(blocks=st.integers(1, 5), start=st.integers(0, 100), count=st.integers(1, 5))
+@given(blocks=st.sampled_from([1, 5]), start=st.integers(0, 100), count=st.sampled_from([1, 5]))
 def test_an_examples_words_do_not_depend_on_its_company(blocks: int, start: int, count: int) -> None:
     key = jax.random.key(3)
-    everyone = example_words(key, jnp.arange(105, dtype=jnp.uint32), 5)
+    everyone = jax.device_get(example_words(key, jnp.arange(105, dtype=jnp.uint32), 5))
     some = example_words(key, jnp.arange(start, start + count, dtype=jnp.uint32), blocks)
     chex.assert_shape(some, (blocks, count))
     chex.assert_trees_all_equal(some, tuple(half[:blocks, start : start + count] for half in everyone))

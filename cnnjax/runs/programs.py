@@ -25,6 +25,8 @@ from cnnjax.train import Arrays, evaluate, make_eval_step, make_training, to_dev
 
 SEGMENTS = 20
 """Parts in which an epoch is handed to the device at most, so that its progress can be seen."""
+PAUSES = (1e-4, 5e-3)
+"""Seconds between two looks at whether the device is done: the first and the longest, each twice the last."""
 
 
 class Progress(Protocol):
@@ -176,11 +178,12 @@ def _watch(epoch: int, sums: list[Any], progress: Progress | None) -> None:
     Asking again and again instead of waiting also lets Ctrl-C through: a wait inside JAX would hold it back
     until the epoch ends.
     """
-    done = 0
+    done, (pause, longest) = 0, PAUSES
     while done < len(sums):
         if sums[done].loss.is_ready():
             done += 1
             if progress is not None:
                 progress(epoch, done, len(sums), _means(jax.device_get(sums[:done])))
         else:
-            time.sleep(0.005)
+            time.sleep(pause)
+            pause = min(2 * pause, longest)
