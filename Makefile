@@ -37,10 +37,12 @@ SOON := --xla_backend_optimization_level=0
 SOONER := $(SOON) --xla_llvm_disable_expensive_passes=true --xla_cpu_parallel_codegen_split_count=1 \
   $(if $(filter x86_64 amd64,$(shell uname -m)),--xla_cpu_use_fusion_emitters=false --xla_cpu_max_isa=SSE4_2)
 
-test: $(READY) ## Run the unit tests (some minutes, no network)
-	@flags=$$( (JAX_PLATFORMS=cpu XLA_FLAGS="$(SOONER)" $(BIN)/python -c 'import jax; jax.devices()') >/dev/null 2>&1 \
-	  && echo "$(SOONER)" || echo "$(SOON)"); \
-	XLA_FLAGS="$${XLA_FLAGS-$$flags}" $(BIN)/python -m pytest -m 'not slow' -n 2 --dist worksteal
+$(VENV)/.xla-flags: $(READY) Makefile
+	@(JAX_PLATFORMS=cpu XLA_FLAGS="$(SOONER)" $(BIN)/python -c 'import jax; jax.devices()') >/dev/null 2>&1 \
+	  && echo "$(SOONER)" >$@ || echo "$(SOON)" >$@
+
+test: $(VENV)/.xla-flags ## Run the unit tests (some minutes, no network)
+	@XLA_FLAGS="$${XLA_FLAGS-$$(cat $<)}" $(BIN)/python -m pytest -m 'not slow' -n 2 --dist worksteal
 
 test-slow: $(READY) ## Run the end-to-end tests (minutes)
 	@XLA_FLAGS="$${XLA_FLAGS-$(SOON)}" $(BIN)/python -m pytest -m slow -n 2 --dist worksteal
