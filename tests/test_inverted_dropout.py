@@ -80,8 +80,11 @@ def trained(kind: str, optimizer: str, rate: float, start: float, steps: float, 
 @pytest.mark.parametrize(
     ("optimizer", "rate"),
     [
-        *(("SGD", 0.3), ("Adam", 0.5)),
-        *(pytest.param(*case, marks=pytest.mark.slow) for case in (("SGD", 0.5), ("Adam", 0.3))),
+        ("Adam", 0.5),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (("SGD", 0.5), ("SGD", 0.3), ("Adam", 0.3))
+        ),
     ],
 )
 def test_rescaled_training_follows_inverted_and_no_other_does(
