@@ -4,6 +4,7 @@ On an accelerator, JAX_PLATFORMS=cuda (or tpu) runs the tests there: in full flo
 need eight devices.
 """
 
+import gc
 import hashlib
 import os
 import re
@@ -58,6 +59,13 @@ def pytest_configure(config: pytest.Config) -> None:
     for name, value in options.items():
         jax.config.update(name, value)
         os.environ[name.upper()] = str(value)
+
+
+def pytest_collection_finish() -> None:
+    """Collect garbage seldom, and pass over what lives until the end: a sixth of the time goes into it."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
