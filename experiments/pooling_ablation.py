@@ -33,7 +33,9 @@ and continues an interrupted run.
 """
 
 import sys
+from collections.abc import Collection
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -47,10 +49,12 @@ from cnnjax import experiment, report
 from cnnjax.api.ablation import run, settings
 from cnnjax.cli.flags import OptimizerFlags
 from cnnjax.cli.runner import OutDirectory, shown
+from cnnjax.config import HParams
 from cnnjax.errors import ArgumentError
 from cnnjax.experiment import Arm
 from cnnjax.files import write_json
 from cnnjax.files.misspelt import choose
+from cnnjax.models import ConvNet
 from cnnjax.optimizers import OPTIMIZERS
 from cnnjax.stats import summarise_together
 
@@ -63,6 +67,12 @@ QUICK = {
     "epochs": 2,
     "train_size": 6_000,
 }
+
+
+def arms_of(network: str, chosen: Collection[str], hparams: HParams, optimizer: str) -> list[Arm]:
+    """Return the chosen arms of a network, the reference first."""
+    models = pooling_arms(convnet_named(network))
+    return [Arm(f"{network}, {arm}", models[arm], hparams, optimizer) for arm in models if arm in chosen]
 
 
 @dataclass(frozen=True)
@@ -91,18 +101,14 @@ class PoolingAblation(OptimizerFlags):
             arm = unknown.pop()
             raise ArgumentError(f"--arms {arm!r} is unknown{choose(arm, list(map(repr, ARMS)))}")
         experiment.use_every_core()
-        chosen = {"max", *self.arms}
-        networks = {
-            name: {arm: model for arm, model in pooling_arms(convnet_named(name)).items() if arm in chosen}
+        chosen = ("max", *self.arms)
+        hparams = self.hparams(0.0)
+        make = {
+            name: partial(arms_of, name, chosen, hparams, self.optimizer or OPTIMIZER[name])
             for name in dict.fromkeys(self.model)
         }
-        optimizer = {name: self.optimizer or OPTIMIZER[name] for name in networks}
-        hparams = self.hparams(0.0)
-        arms = [
-            Arm(f"{name}, {arm}", model, hparams, optimizer[name])
-            for name, models in networks.items()
-            for arm, model in models.items()
-        ]
+        networks = {name: arms() for name, arms in make.items()}
+        arms = [arm for of in networks.values() for arm in of]
         protocol = self.protocol(schedule=self.schedule)
         splits = experiment.prepare(protocol, self.data_dir, report.say)
         probes = {f"shift_{pixels}": shifted(splits.val, pixels) for pixels in SHIFTS}
@@ -110,23 +116,23 @@ class PoolingAblation(OptimizerFlags):
         plan = self.plan(hypothesis(__doc__), family, margin=MARGIN)
         results = run(arms, protocol, splits, out, probes=probes, **self.options(plan))
         of_networks = {
-            name: renamed(results, {f"{name}, {arm}": arm for arm in models})
-            for name, models in networks.items()
+            name: renamed(results, {arm.name: arm.name.removeprefix(f"{name}, ") for arm in of})
+            for name, of in networks.items()
         }
         accuracies = [(of.final("val_accuracy"), of.arms) for of in of_networks.values()]
         summaries = summarise_together(accuracies, margin=MARGIN, alpha=results.alpha)
         record = {}
-        for (name, models), summary in zip(networks.items(), summaries, strict=True):
-            of = [arm for arm in arms if arm.name.startswith(f"{name}, ")]
+        for (name, of), summary in zip(networks.items(), summaries, strict=True):
             caption = f"{name} on {self.dataset}, no dropout, {settings(of, protocol, splits)}"
             milliseconds = milliseconds_by_launch(
-                [(model, hparams) for model in models.values()],
-                OPTIMIZERS[optimizer[name]],
+                make[name],
+                OPTIMIZERS[self.optimizer or OPTIMIZER[name]],
                 splits.train,
                 batch_size=self.batch_size,
                 launches=1 if self.quick else LAUNCHES,
             )
-            costs = list(zip(map(cost, models.values()), milliseconds, strict=True))
+            counted = [cost(arm.model) for arm in of if isinstance(arm.model, ConvNet)]
+            costs = list(zip(counted, milliseconds, strict=True))
             of_network, rehearsal = of_networks[name], self.quick
             record[name] = described(of_network, costs, splits, caption, summary, rehearsal)
             caption = record[name]["protocol"]

@@ -58,6 +58,16 @@ LENET = MODELS["lenet-swish"].clone(pixel_scale=255.0, dropout="none")
 CURVES = {"loss": "training loss", "val_loss": "validation loss", "val_accuracy": "validation accuracy"}
 
 
+def first() -> list[Arm]:
+    """Return the first tutorial's arms; their names let --reuse find those of dropout_ablation.py."""
+    return [Arm(f"rate {rate:g}", MODELS["keras-cnn"], HParams(1e-3, rate)) for rate in RATES]
+
+
+def second() -> list[Arm]:
+    """Return the second tutorial's arm."""
+    return [Arm("lenet-swish", LENET, HParams(1e-3, 0.0))]
+
+
 @dataclass(frozen=True)
 class ReproduceTutorials(Flags):
     """Train the networks of both tutorials and compare them with the published runs."""
@@ -86,25 +96,23 @@ class ReproduceTutorials(Flags):
             raise ArgumentError(
                 f"--reuse {self.reuse} is also --out, whose results.csv it would replace; give another --out"
             )
-        # The names are those of dropout_ablation.py, so that --reuse finds its members.
-        first = [Arm(f"rate {rate:g}", MODELS["keras-cnn"], HParams(1e-3, rate)) for rate in RATES]
-        second = [Arm("lenet-swish", LENET, HParams(1e-3, 0.0))]
         adam = self.protocol()
         rmsprop = replace(self.protocol("rmsprop"), epochs=self.second_epochs, train_split="all")
         with files.claimed(out):
             record: dict[str, Any] = {}
             figures: dict[str, Callable[[], Figure]] = {}
             merged: list[str] = []
-            for arms, protocol, directory in (
+            for make, protocol, directory in (
                 (first, adam, self.reuse or out / "keras-cnn"),
                 (second, rmsprop, out / "lenet-swish"),
             ):
+                arms = make()
                 splits = experiment.prepare(protocol, self.data_dir, report.say)
                 # A directory that is reused has a plan of its own.
                 plan = None if directory == self.reuse else self.plan(hypothesis(__doc__), ())
                 results = run(arms, protocol, splits, directory, **self.options(plan))
                 milliseconds = milliseconds_by_launch(
-                    [(arm.model, arm.hparams) for arm in arms],
+                    make,
                     OPTIMIZERS[protocol.optimizer],
                     splits.train,
                     batch_size=self.batch_size,
@@ -113,7 +121,7 @@ class ReproduceTutorials(Flags):
                 for arm, step in zip(arms, milliseconds, strict=True):
                     caption = (
                         f"{arm.name}: {len(splits.train.labels):,} training images of {self.dataset}, "
-                        f"{len(splits.val.labels):,} {'test' if arms is second else 'validation'} images, "
+                        f"{len(splits.val.labels):,} {'test' if make is second else 'validation'} images, "
                         f"batch {self.batch_size}, {protocol.optimizer} 0.001, "
                         f"{plural(protocol.epochs, 'epoch')}"
                     )
@@ -182,6 +190,7 @@ class ReproduceTutorials(Flags):
             "protocol": caption,
             "rehearsal": rehearsal,
             "microseconds_by_launch": microseconds.tolist(),
+            "timed": files.made()["made"],
             **results.provenance,
             **{c.measure: c.as_dict() for c in comparisons},
         }

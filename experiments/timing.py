@@ -19,7 +19,7 @@ import numpy as np
 
 from cnnjax.batches import sequential_plan
 from cnnjax.data import Dataset, subset
-from cnnjax.experiment import use_every_core
+from cnnjax.experiment import Arm, use_every_core
 from cnnjax.keys import streams
 from cnnjax.shapes import Float
 from cnnjax.state import TrainState, evaluation_state
@@ -84,19 +84,24 @@ def milliseconds_per_step(
 
 
 def milliseconds_by_launch(
-    models: Sequence[tuple[nn.Module, HParams]],
+    arms: Callable[[], Sequence[Arm]],
     make_optimizer: MakeOptimizer,
     train: Dataset,
     *,
     batch_size: int = 32,
     launches: int = LAUNCHES,
-) -> Float[np.ndarray, "models launches"]:
+) -> Float[np.ndarray, "arms launches"]:
     """Measure `milliseconds_per_step` in several new processes, each of which compiles anew.
 
-    Of the images, only as many are used as the steps need.
+    Args:
+        arms: makes the arms in each process; models with Flax's activations cannot be sent there.
+        make_optimizer: of all arms.
+        train: images and labels, of which only as many are used as the steps need.
+        batch_size: examples a step.
+        launches: number of processes.
     """
     few = subset(train, STEPS * batch_size)
-    arguments = (models, make_optimizer, few, batch_size)
+    arguments = (arms, make_optimizer, few, batch_size)
     return np.transpose(list(launched(_milliseconds, [arguments] * launches)))
 
 
@@ -117,12 +122,13 @@ def some_state(task: Task, data: Arrays, hparams: HParams) -> TrainState:
 
 
 def _milliseconds(
-    models: Sequence[tuple[nn.Module, HParams]],
+    arms: Callable[[], Sequence[Arm]],
     make_optimizer: MakeOptimizer,
     train: Dataset,
     batch_size: int,
-) -> Float[np.ndarray, "models"]:
+) -> Float[np.ndarray, "arms"]:
     """Measure in a process of its own; the one that waits for it may hold most of a GPU's memory."""
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
     use_every_core()
+    models = [(arm.model, arm.hparams) for arm in arms()]
     return milliseconds_per_step(models, make_optimizer, to_device(train), batch_size=batch_size)

@@ -2,7 +2,8 @@
 
 import io
 import json
-from collections.abc import Mapping, Sequence
+import pickle
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
 from functools import partial
@@ -78,9 +79,10 @@ def trains_nothing(
     return results._replace(evidence=evidence)
 
 
-def two_launches(models: list[tuple[Any, HParams]], *_: Any, **__: Any) -> np.ndarray:
+def two_launches(arms: Callable[[], list[Arm]], *_: Any, **__: Any) -> np.ndarray:
     """Stand in for the times: 1, 2, 3, ... ms in one launch, and 2 ms each in the other."""
-    return np.stack([np.arange(1.0, len(models) + 1), np.full(len(models), 2.0)], axis=1)
+    count = len(pickle.loads(pickle.dumps(arms))())  # as it is sent to the process of a launch
+    return np.stack([np.arange(1.0, count + 1), np.full(count, 2.0)], axis=1)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import numpy as np
 from figures import against_costs, shift_sensitivity
 from timing import launch_range
 
-from cnnjax import plots, report
+from cnnjax import files, plots, report
 from cnnjax.experiment import Splits
 from cnnjax.experiment.results import Results
 from cnnjax.plots.arms import final_by_arm
@@ -36,6 +36,7 @@ def described(
         arm: counted._asdict() | {"milliseconds_by_launch": milliseconds.tolist()}
         for arm, (counted, milliseconds) in zip(results.arms, costs, strict=True)
     }
+    record["timed"] = files.made()["made"]  # the networks may have been trained elsewhere
     for metric, values in secondary(results).items():
         compared = summarise(values, results.arms, higher_is_better=False)
         record[metric] = compared.as_dict() | {"metric": MEASURES[metric]}
