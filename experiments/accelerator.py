@@ -7,7 +7,7 @@ nothing else: no network, no TFDS, no tyro. Parts, each within its own time, eig
 - steps: three steps of both networks beside the CPU's, in the device's default precision and in full float32.
 - repetition: the same seed twice, compiled anew, with and without XLA's flag for deterministic operations.
 - speed: seconds per epoch (48,000 images) of both networks at batch 32, 128 and 512, beside plain Flax, and
-  PyTorch where it is installed, in alternating rounds; medians.
+  PyTorch where it is installed, in alternating rounds; medians of one launch, as eight minutes hold no more.
 - populations: 1, 10, 100 and 1,000 networks in one program, `vmap` in chunks against `lax.map`.
 - ceiling: the device's best rates, and the fraction of them that a training step reaches.
 - bfloat16: the paired difference of validation accuracy to float32, 6 seeds.

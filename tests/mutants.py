@@ -103,7 +103,7 @@ def python(copy: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run Python with the project's copy."""
     env = os.environ | {"PYTHONPATH": str(copy), "XLA_FLAGS": "--xla_backend_optimization_level=0"}
     command = [sys.executable, *arguments]
-    return subprocess.run(command, cwd=copy, env=env, capture_output=True, text=True, timeout=900)
+    return subprocess.run(command, cwd=copy, env=env, capture_output=True, text=True, timeout=300)
 
 
 def main() -> None:
