@@ -351,12 +351,14 @@ def test_a_probe_named_training_hides_no_wrong_training_images(tmp_path: Path) -
 
 
 def test_batches_and_momenta_have_the_bounds_of_a_single_run(tmp_path: Path) -> None:
-    with pytest.raises(ArgumentError, match=r"--batch-size 25 is larger than the training set \(24\)"):
+    with pytest.raises(ArgumentError, match=r"--batch-size 25 is larger than the training set \(24 images\)"):
         run(tmp_path, replace(PROTOCOL, batch_size=25))
     for momentum in (-0.1, 1.0):
         arm = Arm("a", MODEL, HParams(1e-2, 0.0, momentum=momentum), "sgd")
         with pytest.raises(ArgumentError, match=f"momentum {momentum:g} must be at least 0 and below 1"):
             run(tmp_path, arms=[arm])
+    with pytest.raises(ArgumentError, match="learning_rate 0 trains nothing"):
+        run(tmp_path, arms=[Arm("a", MODEL, HParams(0.0, 0.0))])
     checks.require_data(SPLITS, {}, 24)
     checks.require_arms([Arm("a", MODEL, HParams(1e-2, 0.0, momentum=0.999), "sgd")], PROTOCOL)
     assert not list(tmp_path.iterdir())

@@ -273,7 +273,7 @@ def test_without_out_nothing_is_written_or_printed(tmp_path: Path, monkeypatch: 
         ("lenet-swish", {}, "too small"),
         ("keras-cnn", {"optimizer": "adamm"}, "optimizer adamm is unknown"),
         ("keras-cnn", {"stop_early": -1}, "stop_early -1"),
-        ("keras-cnn", {"batch_size": 49}, "larger than the training split"),
+        ("keras-cnn", {"batch_size": 49}, "larger than the training set"),
     ],
 )
 def test_a_mistake_is_one_line_and_leaves_nothing(

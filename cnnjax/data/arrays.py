@@ -74,6 +74,12 @@ def from_arrays(
     return Loaded(train, test, name, source, {key: digest(array) for key, array in arrays.items()})
 
 
+def require_batch(batch_size: int, examples: int) -> None:
+    """Raise `ArgumentError` if a batch is larger than the training set."""
+    if batch_size > examples:
+        raise ArgumentError(f"--batch-size {batch_size} is larger than the training set ({examples} images)")
+
+
 def require_dataset(data: Dataset, what: str) -> None:
     """Check a data set that was not made by `from_arrays`; `what` names it in errors.
 

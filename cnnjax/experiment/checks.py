@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from cnnjax.config import OPTIMIZER_NAMES, HParams, require_read
-from cnnjax.data import Dataset, require_dataset
+from cnnjax.data import Dataset, require_batch, require_dataset
 from cnnjax.errors import ArgumentError, one_line
-from cnnjax.experiment.protocol import Arm, Protocol, Splits, require_batch
+from cnnjax.experiment.protocol import Arm, Protocol, Splits
 from cnnjax.experiment.rows import METRICS, Row
 from cnnjax.files.misspelt import choose
 from cnnjax.keys import run_streams
@@ -131,6 +131,8 @@ def _require_arm(arm: Arm, protocol: Protocol) -> None:
             continue
         if name == "momentum" and not 0 <= value < 1:
             raise ArgumentError(f"{of}momentum {value:g} must be at least 0 and below 1")
+        if name == "learning_rate" and value == 0:
+            raise ArgumentError(f"{of}learning_rate 0 trains nothing; give a positive number")
         most = 1 if name == "dropout_rate" else LARGEST
         if not 0 <= value <= most:
             raise ArgumentError(f"{of}{name} {value:g} must lie between 0 and {most:g}")

@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax
 
 from cnnjax.config import OPTIMIZER_NAMES, SCHEDULE_NAMES, require_seeds
-from cnnjax.data import Dataset, Loaded, load, require_dataset, split, training_split
+from cnnjax.data import Dataset, Loaded, load, require_batch, require_dataset, split, training_split
 from cnnjax.devices.layouts import cores
 from cnnjax.devices.processes import silence_followers
 from cnnjax.errors import ArgumentError
@@ -134,9 +134,3 @@ def divide(loaded: Loaded, protocol: Protocol) -> Splits:
     if wanted < available:
         train, _ = split(train, wanted / available, seed=protocol.split_seed)
     return Splits(train, val, loaded.test, loaded.sha256)
-
-
-def require_batch(batch_size: int, examples: int) -> None:
-    """Raise `ArgumentError` if a batch is larger than the training set."""
-    if batch_size > examples:
-        raise ArgumentError(f"--batch-size {batch_size} is larger than the training set ({examples})")

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 
 from cnnjax import files
-from cnnjax.data import Dataset, Loaded, load, require_dataset, training_split
+from cnnjax.data import Dataset, Loaded, load, require_batch, require_dataset, training_split
 from cnnjax.devices import processes
 from cnnjax.devices.layouts import Layout, one_device, refuse_undivided, require_backend
 from cnnjax.errors import ArgumentError, UserError
@@ -184,11 +184,7 @@ def train(
 def _split(config: TrainConfig, loaded: Loaded) -> tuple[Dataset, Dataset]:
     """Return the training split and the validation split."""
     train_set, val_set = training_split(loaded, config.train_split)
-    examples = len(train_set.labels)
-    if config.batch_size > examples:
-        raise ArgumentError(
-            f"--batch-size {config.batch_size} is larger than the training split ({examples} images)"
-        )
+    require_batch(config.batch_size, len(train_set.labels))
     return train_set, val_set
 
 
