@@ -125,7 +125,7 @@ def test_it_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         populations=(1,),
         model="lenet-swish",
         compute_dtype="bfloat16",
-        seeds=2,
+        seeds=1,
         rounds=1,
         epochs=1,
         out=tmp_path / "out",

@@ -87,7 +87,6 @@ class Dropout(nn.Module):
 
     kind: str | DropoutFunction = "inverted"
 
-    @nn.compact
     def __call__(
         self,
         x: Float[Array, "n *rest"],
