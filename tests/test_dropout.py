@@ -27,7 +27,7 @@ from cnnjax.dropout import (
 from cnnjax.kernels import dropout as fast_dropout
 from cnnjax.kernels.dropout import FAST
 from cnnjax.kernels.layers import Dropout
-from cnnjax.keys import UNIT, mask_key, uniform_bits
+from cnnjax.keys import UNIT, example_words, mask_key, uniform_bits
 
 RATE = st.floats(0, 1, width=32)
 SHAPE = st.sampled_from([(), (5,), (3, 7), (2, 3, 3, 4)])
@@ -183,6 +183,17 @@ def test_gaussian_noise_is_normal() -> None:
     noise = np.asarray(jitted(gaussian_dropout, jax.random.key(5), jnp.ones((n // 100, 100)), 0.5)).ravel()
     distance = stats.kstest(noise - 1, "norm").statistic
     assert distance < np.sqrt(-np.log(5e-7) / (2 * n))
+
+
+def test_gaussian_noise_is_the_quantile_of_the_words_of_an_example() -> None:
+    """The first words of its pairs come first, then the second ones."""
+    from scipy import stats
+
+    key, elements, pairs = jax.random.key(2), 5, 3
+    words = jax.device_get(example_words(key, jnp.arange(7, 10, dtype=jnp.uint32), pairs))
+    expected = stats.norm.ppf(((np.concatenate(words)[:elements].T >> 9) + 0.5) / 2**23)
+    noise = jax.jit(lambda key: gaussian_noise(key, (3, elements), jnp.float32(0.5), jnp.uint32(7)))(key)
+    np.testing.assert_allclose(noise - 1, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_gaussian_noise_of_the_extreme_bits_is_finite_and_symmetric() -> None:
