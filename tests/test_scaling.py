@@ -107,7 +107,10 @@ def test_a_bend_is_reported() -> None:
     assert any("An image is cheapest at batch 256" in sentence for sentence in sentences)
     assert any("it takes 13% longer" in sentence for sentence in sentences)
     assert "Above 100%" in last
-    assert any("Batch 256 comes closest to the ceiling with 120%" in sentence for sentence in sentences)
+    others = "batch 32 reaches 10%, batch 2,048 reaches 30%"
+    assert f"Batch 256 comes closest to the ceiling with 120%; {others}." in sentences
+    sentences = conclusions.conclusions(bent, fit(BATCHES, bent.over_batches), [0.9, 0.2, 0.3])
+    assert "Batch 32 comes closest to the ceiling with 90%; batch 2,048 reaches 30%." in sentences
 
 
 def test_one_device_can_be_drawn() -> None:

@@ -150,6 +150,8 @@ def conclusions(timings: Timings, fitted: Fit, fractions: Sequence[float]) -> li
     per_image = seconds / batches
     cheapest = int(np.argmin(per_image))
     mib = cost(timings.model).activation_bytes / 2**20
+    ends = {0, len(batches) - 1} - {best}
+    others = ", ".join(f"batch {batches[end]:,} reaches {fractions[end]:.0%}" for end in sorted(ends))
     equal = ""
     if min(fitted) > 0:
         equal = f"; the two are equal at batch {fitted.fixed / fitted.image:,.0f}"
@@ -158,8 +160,7 @@ def conclusions(timings: Timings, fitted: Fit, fractions: Sequence[float]) -> li
         f"{timings.ceilings.bandwidth / 1e9:,.1f} GB/s of memory bandwidth.",
         f"A step takes {1e3 * fitted.fixed:.3f} ms plus {1e6 * fitted.image:.2f} µs per image{equal}. The "
         f"largest error of this fit is {error[worst]:+.0%}, at batch {batches[worst]:,}.",
-        f"Batch {batches[best]:,} comes closest to the ceiling with {fractions[best]:.0%}; batch "
-        f"{batches[0]:,} reaches {fractions[0]:.0%}, batch {batches[-1]:,} {fractions[-1]:.0%}.",
+        f"Batch {batches[best]:,} comes closest to the ceiling with {fractions[best]:.0%}; {others}.",
     ]
     if cheapest < len(batches) - 1:
         sentences.append(
