@@ -70,7 +70,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         record = None
     if not isinstance(record, dict):
-        raise UserError(f"{path} is damaged: not a JSON object; restore it from a copy, or use --overwrite")
+        raise UserError(f"{path} is damaged: not a JSON object; restore it from a copy")
     return record
 
 
